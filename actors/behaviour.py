@@ -1,0 +1,190 @@
+"""What a model does, with and without something added inside: next words, cost, generations.
+
+Shapes: k injections, b texts, t tokens, d width of the residual stream, v vocabulary.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from actors.encoding import TextError, encode, first_tokens
+from actors.engine import Engine
+from actors.sites import Injection, fanning_out, injecting, is_live
+
+TOKENS_A_PASS = 4096  # bounds the memory of a pass, and fills the processor
+POSITIONS_A_HEAD = 32  # of logits at a time: 34 MB each with a vocabulary of 262,144
+
+
+class WordsError(ValueError):
+    """The two sets of words cannot be told apart by their first tokens."""
+
+
+@dataclass(frozen=True, eq=False)
+class Neutral:
+    """Cost on text that has nothing to do with the cargo, in nats per token, float64 [k, b].
+
+    `nll`: of the text's own tokens. `kl`: of the model as it is to the model as injected.
+    """
+
+    nll: np.ndarray
+    kl: np.ndarray
+
+
+@torch.inference_mode()
+def next_word_log_odds(
+    engine: Engine,
+    prompts: Sequence[str],
+    positive: Sequence[str],
+    negative: Sequence[str],
+    injections: Sequence[Injection | None],
+) -> np.ndarray:
+    """Log-odds that the word after each prompt is a positive one rather than a negative one.
+
+    Over the first tokens of the words, as the tokenizer writes them after that prompt; tokens that
+    begin words of both sets are left out.
+
+    Returns:
+        float64 [k, len(prompts)], in nats.
+
+    Raises:
+        WordsError: nothing is left of one of the sets.
+    """
+    choices = _choices(engine, prompts, positive, negative)
+    odds = np.empty((len(injections), len(prompts)))
+    for numbers in _passes(prompts, len(injections)):
+        encoded = encode(engine, [prompts[number] for number in numbers])
+        ends = torch.tensor(encoded.lengths) - 1
+        states = _final_states(engine, encoded.ids, injections, ends)  # [k, b, d]
+        for column, number in enumerate(numbers):
+            sides = [
+                torch.logsumexp(engine.logits(states[:, column], tokens).double(), dim=1)
+                for tokens in choices[number]
+            ]
+            odds[:, number] = (sides[0] - sides[1]).numpy()
+    return odds
+
+
+@torch.inference_mode()
+def neutral(
+    engine: Engine, texts: Sequence[str], injections: Sequence[Injection | None]
+) -> Neutral:
+    """What each injection costs on each text; texts of two tokens or more."""
+    nll = np.empty((len(injections), len(texts)))
+    kl = np.empty_like(nll)
+    for numbers in _passes(texts, len(injections) + 1):
+        encoded = encode(engine, [texts[number] for number in numbers])
+        states = _final_states(engine, encoded.ids, [None, *injections])  # [1 + k, b, t, d]
+        for column, number in enumerate(numbers):
+            length = encoded.lengths[column]
+            costs = _text_costs(engine, states[:, column, :length], encoded.ids[column, :length])
+            nll[:, number], kl[:, number] = costs.numpy()
+    return Neutral(nll, kl)
+
+
+@torch.inference_mode()
+def generate(
+    engine: Engine,
+    prompts: Sequence[str],
+    injection: Injection | None,
+    max_new_tokens: int,
+    repetition_penalty: float = 1.1,
+) -> list[str]:
+    """Greedy continuations (without the prompts), no chat template, injected at every position."""
+    tokenizer = engine.tokenizer
+    run = cast(Callable[..., Tensor], engine.model.generate)
+    config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        repetition_penalty=repetition_penalty,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id,
+    )
+    written: list[str] = []
+    for prompt in prompts:
+        ids = encode(engine, [prompt]).ids
+        with injecting(engine, [injection]):
+            out = run(inputs=ids, attention_mask=torch.ones_like(ids), generation_config=config)
+        # The prompt is decoded too: some tokenizers drop a space at the start of what they decode.
+        before, after = tokenizer.batch_decode(
+            [ids[0].tolist(), out[0].tolist()], skip_special_tokens=True
+        )
+        written.append(after.removeprefix(before))
+    return written
+
+
+def _choices(
+    engine: Engine, prompts: Sequence[str], positive: Sequence[str], negative: Sequence[str]
+) -> list[tuple[Tensor, Tensor]]:
+    pairs: list[tuple[Tensor, Tensor]] = []
+    sides = (first_tokens(engine, prompts, words) for words in (positive, negative))
+    for prompt, wanted, unwanted in zip(prompts, *sides, strict=True):
+        for name, left in (("positive", wanted - unwanted), ("negative", unwanted - wanted)):
+            if not left:
+                raise WordsError(
+                    f"prompt {prompt!r}: every {name} word begins with a token that begins a word "
+                    "of the other set too (or the set is empty)"
+                )
+        pairs.append(
+            (torch.tensor(sorted(wanted - unwanted)), torch.tensor(sorted(unwanted - wanted)))
+        )
+    return pairs
+
+
+def _passes(texts: Sequence[str], k: int) -> list[list[int]]:
+    """Numbers of the texts that go together: of like length, few enough for k copies of each."""
+    order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+    passes: list[list[int]] = []
+    for number in order:
+        tokens = len(texts[number])  # a token is a character at least
+        if not passes or k * (len(passes[-1]) + 1) * tokens > 4 * TOKENS_A_PASS:
+            passes.append([])
+        passes[-1].append(number)
+    return passes
+
+
+def _final_states(
+    engine: Engine,
+    ids: Tensor,
+    injections: Sequence[Injection | None],
+    ends: Tensor | None = None,
+) -> Tensor:
+    """What the head reads under each injection, [k, b, t, d]; at `ends` [b] only, [k, b, d]."""
+    b, t = ids.shape
+    at = (torch.arange(b), ends) if ends is not None else (slice(None), slice(None))
+    plain = [number for number, injection in enumerate(injections) if not is_live(injection)]
+    live = [(number, each) for number, each in enumerate(injections) if each and is_live(each)]
+    out = torch.empty(len(injections), *ids.shape[: 1 if ends is not None else 2], engine.width)
+    if plain:
+        out[plain] = engine.states(ids)[at]
+    room = max(1, TOKENS_A_PASS // (b * t))
+    for start in range(0, len(live), room):
+        numbers, some = zip(*live[start : start + room], strict=True)
+        with fanning_out(engine, some, b):
+            states = engine.states(ids).unflatten(0, (len(some), b))
+        out[list(numbers)] = states[(slice(None), *at)]
+    return out
+
+
+def _text_costs(engine: Engine, states: Tensor, ids: Tensor) -> Tensor:
+    """Mean NLL and KL per token [2, k] of one text's ids [t]; states [1 + k, t, d], plain first."""
+    targets = ids[1:, None]
+    if len(targets) == 0:
+        raise TextError("a text of one token has no next token to predict")
+    sums = torch.zeros(2, len(states) - 1, dtype=torch.float64)
+    for start in range(0, len(targets), POSITIONS_A_HEAD):
+        span = slice(start, min(start + POSITIONS_A_HEAD, len(targets)))
+        plain = engine.logits(states[0, span])
+        plain_norm, chances = plain.logsumexp(1), plain.softmax(1)
+        for number, changed in enumerate(states[1:, span]):
+            logits = engine.logits(changed)
+            norm = logits.logsumexp(1)
+            sums[0, number] += (norm - logits.gather(1, targets[span])[:, 0]).double().sum()
+            # Differences first: the terms of the sum are far smaller than the logits.
+            drift = torch.linalg.vecdot(chances, plain - logits) - plain_norm + norm
+            sums[1, number] += drift.double().sum()
+    return sums / len(targets)

@@ -1,0 +1,230 @@
+"""Folds streams of activations into the little that is kept of them, and fits maps from that.
+
+Shapes: n rows that two models share, ds and dt their widths, L layers.
+
+A shard of anchors is the unit of work: its moments are summed in memory, in the order of its
+batches, and exist once its address does. A worker that dies loses no more than its open shards, and
+since shards are summed in order too, what is fitted is the same to the last bit.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import reduce
+from operator import add
+
+import numpy as np
+import torch
+from safetensors import torch as safetensors_torch
+from torch import Tensor
+
+from actors.reading import Activations
+from alignment.fitters import FITTERS, Fitted
+from alignment.moments import FoldedMoments, Moments, cross_moment
+from alignment.similarity import compare
+from cluster.storage import Store, address
+
+_SHUFFLED = "shuffled_xy"
+
+
+class ShardLostError(RuntimeError):
+    """A batch came without those before it in its shard: the worker that had them has died."""
+
+
+@dataclass(frozen=True)
+class SitePair:
+    """A site of one model beside a site of another; models are named by fingerprint."""
+
+    source: str
+    source_site: str
+    target: str
+    target_site: str
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What is to become of a batch: its place in its shard, and where each pair's sums go."""
+
+    index: int
+    last: bool
+    moments: tuple[tuple[SitePair, str], ...]
+
+
+@dataclass(frozen=True)
+class FitOrder:
+    """Maps of one site pair from the moments of its shards; every one has its own address.
+
+    `reverse` fits from target to source. `shuffled` are the addresses of control maps, fitted in
+    the same way to rows that were paired at random.
+    """
+
+    shards: tuple[str, ...]
+    folds: int
+    reverse: bool
+    maps: tuple[tuple[str, str], ...]
+    shuffled: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All layers of one model beside all layers of another, to be written at `to`."""
+
+    source: str
+    target: str
+    source_sites: tuple[str, ...]
+    target_sites: tuple[str, ...]
+    rows: int
+    neighbours: int
+    permutations: int
+    seed: int
+    to: str
+
+
+def shared_rows(source: Activations, target: Activations) -> tuple[np.ndarray, np.ndarray]:
+    """Indices [n] into both of the rows that both models have, in the order of the text."""
+    assert source.batch == target.batch, f"batches {source.batch} and {target.batch} do not meet"
+    _, in_source, in_target = np.intersect1d(
+        source.rows, target.rows, assume_unique=True, return_indices=True
+    )
+    return in_source, in_target
+
+
+def report_address(map_address: str) -> str:
+    """Where the report of a fitted map is: what was chosen, and how it does on held-out rows."""
+    return address("fit-report", map_address)
+
+
+class Folder:
+    """A worker that holds no model, and does what is done with activations.
+
+    It sums moments as they come, keeps a bounded number of rows to compare layers on, and fits
+    maps from sums.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._open: dict[str, tuple[int, Moments, Tensor]] = {}
+        self._kept: list[dict[str, Activations]] = []
+
+    def fold(self, keep: Keep, *activations: Activations) -> int:
+        """Add a batch to the moments of every pair; write those whose shard it completes.
+
+        Returns the rows of the first model. Raises ShardLostError where earlier batches are gone.
+        """
+        models = {each.model: each for each in activations}
+        for pair, to in keep.moments:
+            moments, shuffled = _sums(pair, models[pair.source], models[pair.target])
+            if keep.index:
+                done, so_far, shuffled_so_far = self._open.get(to, (0, moments, shuffled))
+                if done != keep.index:
+                    raise ShardLostError(f"batch {keep.index} of a shard came after {done} others")
+                moments, shuffled = so_far + moments, shuffled_so_far + shuffled
+            self._open[to] = (keep.index + 1, moments, shuffled)
+            if keep.last:
+                self._store.put(to, _to_bytes(moments, shuffled))
+                del self._open[to]
+        return len(activations[0].rows)
+
+    def keep(self, index: int, *activations: Activations) -> None:
+        """Keep batch `index` whole, to be compared; batch 0 forgets what was kept before.
+
+        Raises ShardLostError where earlier ones are gone.
+        """
+        if index == 0:
+            self._kept.clear()
+        if index != len(self._kept):
+            raise ShardLostError(f"batch {index} came after {len(self._kept)} others")
+        self._kept.append({each.model: _copied(each) for each in activations})
+
+    def compare(self, comparison: Comparison) -> None:
+        """Compare every layer pair over the rows kept, and write the result."""
+        pairs = [(models[comparison.source], models[comparison.target]) for models in self._kept]
+        shared = [shared_rows(source, target) for source, target in pairs]
+
+        def gather(side: int, site: str) -> Tensor:
+            kept = [
+                pair[side].points[site][rows[side]]
+                for pair, rows in zip(pairs, shared, strict=True)
+            ]
+            return torch.from_numpy(np.concatenate(kept)[: comparison.rows])
+
+        similarity = compare(
+            [gather(0, site) for site in comparison.source_sites],
+            [gather(1, site) for site in comparison.target_sites],
+            k=comparison.neighbours,
+            permutations=comparison.permutations,
+            seed=comparison.seed,
+        )
+        self._store.put(comparison.to, similarity.to_bytes())
+
+    def fit(self, order: FitOrder) -> None:
+        """Fit every map of the order and write it, with its report, at its address."""
+        folded, shuffled = self._read(order)
+        total = folded.total()
+        spread = _spread(total)
+        for name, to in order.maps:
+            fitted = FITTERS[name]().fit(folded)
+            self._write(to, name, fitted, total.count, spread)
+        for name, to in order.shuffled:
+            fitted = FITTERS[name]().fit(shuffled)
+            self._write(to, name, fitted, total.count, spread)
+
+    def _read(self, order: FitOrder) -> tuple[FoldedMoments, FoldedMoments]:
+        true: list[list[Moments]] = [[] for _ in range(order.folds)]
+        shuffled: list[list[Moments]] = [[] for _ in range(order.folds)]
+        for number, place in enumerate(order.shards):
+            tensors = safetensors_torch.load(self._store.get(place))
+            moments = Moments.from_tensors(tensors)
+            true[number % order.folds].append(moments)
+            shuffled[number % order.folds].append(moments.with_cross(tensors[_SHUFFLED]))
+        both = [
+            FoldedMoments(tuple(reduce(add, fold) for fold in kind)) for kind in (true, shuffled)
+        ]
+        return (both[0].swap(), both[1].swap()) if order.reverse else (both[0], both[1])
+
+    def _write(self, to: str, name: str, fitted: Fitted, rows: float, spread: float) -> None:
+        report = {
+            "fitter": name,
+            "hyperparameters": asdict(FITTERS[name]()),
+            "held_out_r2": fitted.held_out_r2,
+            "chosen": fitted.chosen,
+            "curve": fitted.curve,
+            "rows": rows,
+            "target_spread": spread,
+        }
+        self._store.put(report_address(to), json.dumps(report, sort_keys=True).encode())
+        self._store.put(to, fitted.map.to_bytes())
+
+
+def _sums(pair: SitePair, source: Activations, target: Activations) -> tuple[Moments, Tensor]:
+    in_source, in_target = shared_rows(source, target)
+    x = torch.from_numpy(source.points[pair.source_site][in_source])
+    y = torch.from_numpy(target.points[pair.target_site][in_target])
+    # Seeded by the batch alone, so that a batch folded again shuffles again in the same way.
+    generator = torch.Generator().manual_seed(int(address(source.batch)[:12], 16))
+    return Moments.of(x, y), cross_moment(x, y[torch.randperm(len(y), generator=generator)])
+
+
+def _spread(moments: Moments) -> float:
+    """Length of a typical centred target row, as if all features had the median one's spread.
+
+    The plain root-mean-square is the length of a few massive activations (arXiv 2402.17762).
+    """
+    deviations = moments.cov_y.diagonal().clamp_min(0).sqrt()
+    return float(deviations.median() * len(deviations) ** 0.5)
+
+
+def _to_bytes(moments: Moments, shuffled: Tensor) -> bytes:
+    tensors = {**moments.tensors(), _SHUFFLED: shuffled}
+    return safetensors_torch.save({name: t.contiguous() for name, t in tensors.items()})
+
+
+def _copied(activations: Activations) -> Activations:
+    """Its own memory: what arrives is a view into the object store, and would keep it full."""
+    points = {site: points.copy() for site, points in activations.points.items()}
+    return Activations(
+        activations.model,
+        activations.batch,
+        activations.rows.copy(),
+        activations.folds.copy(),
+        points,
+    )

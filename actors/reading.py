@@ -1,0 +1,97 @@
+"""What a model holds at the rows of an anchor batch: the points that maps are fitted on.
+
+Shapes: n rows, d width of the residual stream, b texts, t tokens.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actors.anchors import AnchorBatch, rows
+from actors.encoding import encode
+from actors.engine import Engine
+from actors.sites import Site, reading
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """One model at the rows of one batch.
+
+    `model` is its fingerprint, `batch` the id of the batch; `rows` are row ids int64 [n], the same
+    places in the text for every model; `folds` int64 [n]; `points` by site, float32 [n, d].
+    """
+
+    model: str
+    batch: str
+    rows: np.ndarray
+    folds: np.ndarray
+    points: dict[str, np.ndarray]
+
+
+@torch.inference_mode()
+def activations(
+    engine: Engine, fingerprint: str, batch: AnchorBatch, sites: Sequence[str]
+) -> Activations:
+    """Read the sites at every row of the batch, in one pass that ends at the highest of them."""
+    encoded = encode(engine, batch.texts)
+    row_ids, texts, tokens = rows(batch, encoded.spans)
+    at = (torch.from_numpy(texts), torch.from_numpy(tokens))
+    points = _read(engine, encoded.ids, sites, lambda stream: stream[at])
+    folds = np.asarray(batch.folds, dtype=np.int64)[texts]
+    return Activations(fingerprint, batch.id, row_ids, folds, points)
+
+
+@torch.inference_mode()
+def forward(engine: Engine, batch: AnchorBatch) -> int:
+    """The bare forward pass over the batch, without hooks and without head: the tokens it read."""
+    encoded = encode(engine, batch.texts)
+    engine.states(encoded.ids)
+    return sum(encoded.lengths)
+
+
+@torch.inference_mode()
+def pooled(
+    engine: Engine, texts: Sequence[str], sites: Sequence[str], batch_texts: int = 16
+) -> dict[str, np.ndarray]:
+    """Mean over each text's rows, by site, float32 [len(texts), d].
+
+    A text without rows (of one word) stands for itself with its last token.
+    """
+    # Texts of like length go together, so that little padding is needed.
+    order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+    pools = {site: np.empty((len(texts), engine.width), dtype=np.float32) for site in sites}
+    for start in range(0, len(order), batch_texts):
+        numbers = order[start : start + batch_texts]
+        for site, points in _pooled_batch(engine, [texts[each] for each in numbers], sites).items():
+            pools[site][numbers] = points
+    return pools
+
+
+def _pooled_batch(
+    engine: Engine, texts: Sequence[str], sites: Sequence[str]
+) -> dict[str, np.ndarray]:
+    encoded = encode(engine, texts)
+    batch = AnchorBatch(shard=0, index=0, texts=tuple(texts), folds=(0,) * len(texts))
+    _, text_index, token_index = rows(batch, encoded.spans)
+    weights = torch.zeros(encoded.ids.shape)
+    weights[torch.from_numpy(text_index), torch.from_numpy(token_index)] = 1.0
+    for row in (weights.sum(1) == 0).nonzero():
+        weights[row, encoded.lengths[int(row)] - 1] = 1.0
+    weights /= weights.sum(1, keepdim=True)
+    return _read(
+        engine, encoded.ids, sites, lambda stream: torch.einsum("bt,btd->bd", weights, stream)
+    )
+
+
+def _read(
+    engine: Engine, ids: Tensor, sites: Sequence[str], keep: Callable[[Tensor], Tensor]
+) -> dict[str, np.ndarray]:
+    wanted = {name: Site.parse(name) for name in sites}
+    with reading(
+        engine, list(wanted.values()), lambda stream: keep(stream).float(), stop=True
+    ) as found:
+        engine.states(ids)
+    return {name: found[site].numpy() for name, site in wanted.items()}

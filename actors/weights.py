@@ -1,0 +1,152 @@
+"""Where weights come from: any source of a ModelSpec to a checkpoint directory on this machine.
+
+A GGUF is converted once, into a cache directory named by its SHA-256: written aside, flushed, and
+renamed, under a lock, so that what is there is whole and no two processes convert the same file.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from actors import checkpoints
+from actors.architectures import UnknownArchitecture, architecture_of
+from actors.assets import AssetError, locate
+from actors.catalog import ModelError, ModelSpec
+from actors.checkpoints import facts, verify
+from actors.gguf_header import read_header
+
+__all__ = ["default_cache", "facts", "prepare", "verify"]
+
+_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer*", "*.txt"]
+
+
+def default_cache() -> Path:
+    """Where converted models are kept: under $ISTHMUS_CACHE, or else ~/.cache/isthmus."""
+    return Path(os.environ.get("ISTHMUS_CACHE", "~/.cache/isthmus")).expanduser() / "models"
+
+
+def _silent(_line: str) -> None:
+    pass
+
+
+def prepare(spec: ModelSpec, cache: Path, progress: Callable[[str], None] = _silent) -> Path:
+    """Bring a model to this machine: a directory with config.json, tokenizer and safetensors.
+
+    A directory is used in place; a hub id is downloaded (safetensors, JSON and tokenizer files
+    only); a GGUF, in a file or in a package, is converted once into `cache`. What lasts is told to
+    `progress`, a line at a time.
+
+    Raises:
+        ModelError: one line; nothing half-written is left that a later run would take for whole.
+    """
+    try:
+        if spec.directory is not None:
+            checkpoint = spec.directory.expanduser()
+        elif spec.hub is not None:
+            checkpoint = _download(spec.hub, spec.revision, progress)
+        else:
+            checkpoint = _converted(spec, cache, progress)
+        architecture_of(checkpoints.check(checkpoint))
+        verify(checkpoint)
+    except (ModelError, AssetError, UnknownArchitecture) as error:
+        raise ModelError(f"model {spec.name}: {error}") from error
+    return checkpoint
+
+
+def _converted(spec: ModelSpec, cache: Path, progress: Callable[[str], None]) -> Path:
+    files = _gguf_files(spec)
+    sha256 = _sha256(files)
+    if spec.sha256 is not None and sha256 != spec.sha256:
+        raise ModelError(
+            f"{spec.source_line()} is damaged or not the one meant: "
+            f"its SHA-256 is {sha256}, the run asks for {spec.sha256}"
+        )
+    checkpoint = cache / f"{sha256[:16]}-v{checkpoints.FORMAT}"
+    if checkpoint.is_dir():
+        return checkpoint
+
+    cache.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(cache / f"{checkpoint.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress(f"waiting for another process that converts {spec.name}")
+        lock.acquire()
+    try:
+        if not checkpoint.is_dir():
+            progress(f"converting {spec.name} from GGUF to safetensors, once (about a minute)")
+            _convert(files, sha256, checkpoint, spec.source_line())
+    finally:
+        lock.release()
+    return checkpoint
+
+
+def _convert(files: Sequence[Path], sha256: str, checkpoint: Path, label: str) -> None:
+    aside = checkpoint.with_name(f"{checkpoint.name}.aside")
+    joined = checkpoint.with_name(f"{checkpoint.name}.gguf")
+    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed; the lock is ours
+    try:
+        gguf = files[0] if len(files) == 1 else _join(files, joined)
+        header = read_header(gguf, label)
+        # Not at the top: it takes seconds to import, and a converted model does without.
+        from actors.gguf_conversion import convert
+
+        aside.mkdir()
+        convert(gguf, header, aside, label)
+        checkpoints.write_record(aside, sha256)
+        _flush_directory(aside)
+        aside.rename(checkpoint)
+        _flush_directory(checkpoint.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        joined.unlink(missing_ok=True)
+
+
+def _gguf_files(spec: ModelSpec) -> list[Path]:
+    if spec.gguf is None:
+        return [locate(part) for part in spec.parts]
+    file = spec.gguf.expanduser()
+    if not file.is_file():
+        raise ModelError(f"there is no file {file}")
+    return [file]
+
+
+def _sha256(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as opened:
+            hashlib.file_digest(opened, lambda: digest)
+    return digest.hexdigest()
+
+
+def _join(files: Sequence[Path], target: Path) -> Path:
+    with target.open("wb") as whole:
+        for file in files:
+            with file.open("rb") as part:
+                shutil.copyfileobj(part, whole, 1 << 20)
+    return target
+
+
+def _flush_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _download(hub: str, revision: str | None, progress: Callable[[str], None]) -> Path:
+    # Not at the top: only models from the hub need it.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    progress(f"fetching {hub} from the hub")
+    try:
+        return Path(snapshot_download(hub, revision=revision, allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(f"hub {hub} cannot be fetched: {reason}") from error

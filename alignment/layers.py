@@ -1,0 +1,63 @@
+"""Which layer of one model answers to which layer of another.
+
+Layers are block indices from 0. Shapes: Ls source layers, Lt target layers.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+# Fraction of the way from the first block to the last.
+ROLES = {"feature_extraction": 0.10, "representation": 0.60, "decision_making": 0.90}
+
+
+def role_layer(role: str, num_layers: int) -> int:
+    """The block, in [0, num_layers - 1], that lies nearest to a role's depth (halves go up).
+
+    Depth runs from the first block (0) to the last (1), so that models of any length agree at
+    both ends. ValueError names the roles when there is no such one.
+    """
+    assert num_layers > 0, f"a model of {num_layers} layers"
+    if role not in ROLES:
+        raise ValueError(f"no layer role '{role}': allowed are {', '.join(ROLES)}")
+    return math.floor(ROLES[role] * (num_layers - 1) + 0.5)
+
+
+def best_source_layer(similarity: Tensor, target_layer: int) -> int:
+    """The source layer most similar to a target layer, from a matrix [Ls, Lt]; ties go early."""
+    column = similarity[:, target_layer].tolist()
+    return max(range(len(column)), key=column.__getitem__)
+
+
+def measured_pairing(similarity: Tensor) -> list[int]:
+    """A source layer for each target layer, never going back, of greatest total similarity.
+
+    Dynamic programming over a matrix [Ls, Lt]; ties go to the earlier source layer.
+    """
+    matrix = similarity.double()
+    assert matrix.ndim == 2, f"similarity {matrix.shape} is no matrix"
+    assert matrix.numel(), f"similarity {matrix.shape} holds no layer"
+    best = torch.zeros(matrix.shape[0], dtype=torch.float64)  # best total ending at or before s
+    came_from = []
+    for column in matrix.mT:
+        best, ends = _running_max(best + column)
+        came_from.append(ends)
+    layer, pairing = matrix.shape[0] - 1, []
+    for ends in reversed(came_from):
+        layer = ends[layer]
+        pairing.append(layer)
+    return pairing[::-1]
+
+
+def _running_max(totals: Tensor) -> tuple[Tensor, list[int]]:
+    """Greatest total up to each source layer, and the earliest layer that has it."""
+    best, ends = [], []
+    for layer, total in enumerate(totals.tolist()):
+        if not best or total > best[-1]:
+            best.append(total)
+            ends.append(layer)
+        else:
+            best.append(best[-1])
+            ends.append(ends[-1])
+    return torch.tensor(best, dtype=torch.float64), ends

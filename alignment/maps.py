@@ -1,0 +1,190 @@
+"""Maps from one model's activations to another's, and how they are stored.
+
+Shapes: n rows, ds source width, dt target width.
+
+Stored as safetensors, with a JSON record of what they are; a bitwise round trip. No code of ours
+is needed to use a stored affine map: y = x @ weight.T + bias.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors import torch as safetensors_torch
+from torch import Tensor
+from torch.nn import functional
+
+FORMAT = 1
+RECORD_FILE = "map.json"
+WEIGHTS_FILE = "map.safetensors"
+_HEADER = "isthmus"
+
+
+class MapError(ValueError):
+    """A map that cannot be read, or that does not fit the one it is chained to."""
+
+
+class Map(ABC):
+    """Carries points, directions and covectors from a source [.., ds] to a target [.., dt]."""
+
+    @property
+    @abstractmethod
+    def source_width(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def target_width(self) -> int: ...
+
+    @abstractmethod
+    def transform(self, points: Tensor) -> Tensor:
+        """Points [n, ds] -> [n, dt]."""
+
+    @abstractmethod
+    def pushforward(self, directions: Tensor) -> Tensor:
+        """Differences of points [n, ds] -> [n, dt]: the derivative of transform, so no bias."""
+
+    @abstractmethod
+    def pullback(self, covectors: Tensor) -> Tensor:
+        """What reads the target [n, dt] -> what reads the source alike [n, ds]."""
+
+    @abstractmethod
+    def then(self, other: Map) -> Map:
+        """This map followed by another. MapError when the widths do not meet."""
+
+    @abstractmethod
+    def record(self) -> dict[str, str | int]:
+        """What this map is, as plain JSON."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]: ...
+
+    def to_bytes(self) -> bytes:
+        """A safetensors file with the record in its metadata."""
+        return safetensors_torch.save(self.tensors(), {_HEADER: _json(self.record())})
+
+    def save(self, directory: Path) -> None:
+        """Write map.safetensors and map.json (which holds its SHA-256, and is written last)."""
+        directory.mkdir(parents=True, exist_ok=True)
+        weights = self.to_bytes()
+        record = {**self.record(), "sha256": hashlib.sha256(weights).hexdigest()}
+        _write(directory / WEIGHTS_FILE, weights)
+        _write(directory / RECORD_FILE, (_json(record) + "\n").encode())
+
+    @staticmethod
+    def load_map(directory: Path) -> Map:
+        """Read what `save` wrote. MapError when a file is missing, altered or of another format."""
+        try:
+            record = json.loads((directory / RECORD_FILE).read_bytes())
+            weights = (directory / WEIGHTS_FILE).read_bytes()
+        except FileNotFoundError as error:
+            missing = Path(error.filename).name
+            raise MapError(f"{directory} holds no map: {missing} is missing") from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise MapError(f"{directory / RECORD_FILE} is not JSON: fetch the map again") from error
+        if (
+            not isinstance(record, dict)
+            or record.get("sha256") != hashlib.sha256(weights).hexdigest()
+        ):
+            raise MapError(
+                f"{directory / WEIGHTS_FILE} is not the file that {RECORD_FILE} describes "
+                "(SHA-256 differs): fetch the map again"
+            )
+        return map_from_bytes(weights)
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Map):
+    """y = x @ weight.T + bias, with weight [dt, ds] and bias [dt] in float32."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __post_init__(self) -> None:
+        assert self.weight.ndim == 2, f"weight {self.weight.shape} is no matrix"
+        assert self.bias.shape == self.weight.shape[:1], f"bias {self.bias.shape} does not fit"
+        assert self.weight.dtype == self.bias.dtype == torch.float32, "maps are kept in float32"
+
+    @property
+    def source_width(self) -> int:
+        return self.weight.shape[1]
+
+    @property
+    def target_width(self) -> int:
+        return self.weight.shape[0]
+
+    def transform(self, points: Tensor) -> Tensor:
+        return functional.linear(points, self.weight, self.bias)
+
+    def pushforward(self, directions: Tensor) -> Tensor:
+        return functional.linear(directions, self.weight)
+
+    def pullback(self, covectors: Tensor) -> Tensor:
+        return covectors @ self.weight
+
+    def then(self, other: Map) -> Affine:
+        """Composed in float64, so that a chain of maps is rounded once a link."""
+        if other.source_width != self.target_width:
+            raise MapError(
+                f"cannot chain maps: the first writes width {self.target_width}, "
+                f"the second reads width {other.source_width}"
+            )
+        assert isinstance(other, Affine), f"no way to chain Affine with {type(other).__name__}"
+        after = other.weight.double()
+        return Affine(
+            (after @ self.weight.double()).float(),
+            (after @ self.bias.double() + other.bias.double()).float(),
+        )
+
+    def record(self) -> dict[str, str | int]:
+        return {
+            "format": FORMAT,
+            "kind": "affine",
+            "formula": "y = x @ weight.T + bias",
+            "source_width": self.source_width,
+            "target_width": self.target_width,
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
+
+
+def map_from_bytes(data: bytes) -> Map:
+    """Read what `Map.to_bytes` wrote. MapError when it is not such a file."""
+    try:
+        tensors = safetensors_torch.load(data)
+    except SafetensorError as error:
+        raise MapError(f"a map must be a whole safetensors file: {error}") from error
+    length = int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    record = json.loads(metadata.get(_HEADER, "{}"))
+    if record.get("format") != FORMAT or record.get("kind") != "affine":
+        raise MapError(
+            f"this file holds format {record.get('format')}, kind {record.get('kind')}; "
+            f"only maps of format {FORMAT}, kind affine can be read"
+        )
+    return Affine(tensors["weight"], tensors["bias"])
+
+
+def _json(record: dict[str, str | int]) -> str:
+    return json.dumps(record, sort_keys=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write aside in the same directory, then rename: never half a file."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as aside:
+        try:
+            aside.write(data)
+            aside.flush()
+            os.fsync(aside.fileno())
+            Path(aside.name).replace(path)
+        except BaseException:
+            Path(aside.name).unlink(missing_ok=True)
+            raise

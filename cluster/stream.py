@@ -1,0 +1,35 @@
+"""Work in flight: a bounded number of calls, handed back in order."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from cluster.gang import Ref, fetch
+
+Item = TypeVar("Item")
+
+
+def stream(
+    items: Iterable[Item], submit: Callable[[Item], Ref], in_flight: int
+) -> Iterator[tuple[Item, Any]]:
+    """Submit every item and yield (item, answer) in the order of the items.
+
+    At most `in_flight` calls are submitted and not yet yielded. `items` is read no further than
+    that, so it may be endless. An answer's ref is dropped before the answer is yielded. When a call
+    fails, or the caller stops listening, no more are submitted, and those in flight finish unheard:
+    Ray cannot take back a call that an actor has been sent.
+    """
+    if in_flight < 1:
+        raise ValueError(f"in_flight is {in_flight}, and must be at least 1")
+    pending: deque[tuple[Item, Ref]] = deque()
+
+    def oldest() -> tuple[Item, Any]:
+        item, ref = pending.popleft()
+        return item, fetch(ref)
+
+    for item in items:
+        if len(pending) == in_flight:
+            yield oldest()
+        pending.append((item, submit(item)))
+    while pending:
+        yield oldest()

@@ -1,0 +1,68 @@
+"""The compatibility matrix as one picture, for the tracker."""
+
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+from evaluation.matrix import Matrix
+from evaluation.palette import LEVEL_COLOURS, LEVEL_INKS
+
+INK, QUIET, EMPTY = "#1c2733", "#66727f", "#f1f3f5"
+TILE = 0.94
+
+
+def matrix_figure(matrix: Matrix, cargo: str) -> Figure:
+    """Sources down, targets across; a tile says the level and the retention with its interval."""
+    names = [model.name for model in matrix.models]
+    size = len(names)
+    figure = Figure(figsize=(2.4 + 2.1 * size, 1.7 + 1.25 * size), dpi=160, layout="constrained")
+    axes = figure.subplots()
+    cells = {(cell.source, cell.target): cell for cell in matrix.cells if cell.cargo == cargo}
+    for row, source in enumerate(names):
+        for column, target in enumerate(names):
+            cell = cells.get((source, target))
+            colour = EMPTY if cell is None else LEVEL_COLOURS[cell.level]
+            ink = QUIET if cell is None else LEVEL_INKS[cell.level]
+            corner = (column - TILE / 2, row - TILE / 2)
+            style = "round,pad=0,rounding_size=0.05"
+            axes.add_patch(FancyBboxPatch(corner, TILE, TILE, boxstyle=style, fc=colour, ec="none"))
+            if cell is None:
+                text = "itself" if source == target else "not measured"
+                axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=9)
+                continue
+            axes.text(
+                column,
+                row - 0.22,
+                str(cell.level),
+                ha="center",
+                va="center",
+                color=ink,
+                fontsize=10,
+            )
+            kept = cell.retention
+            share = "–" if kept is None else f"{kept.value:.2f}"
+            axes.text(
+                column,
+                row + 0.04,
+                share,
+                ha="center",
+                va="center",
+                color=ink,
+                fontsize=17,
+                weight="bold",
+            )
+            if kept is not None:
+                span = f"{kept.low:.2f} to {kept.high:.2f}"
+                axes.text(column, row + 0.3, span, ha="center", va="center", color=ink, fontsize=9)
+    axes.set_xlim(-0.5, size - 0.5)
+    axes.set_ylim(size - 0.5, -0.5)
+    axes.set_xticks(range(size), names, color=INK, fontsize=10)
+    axes.set_yticks(range(size), names, color=INK, fontsize=10)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel("into (target)", color=QUIET, labelpad=8)
+    axes.set_ylabel("from (source)", color=QUIET, labelpad=8)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    caption = f"{cargo}: share of the native effect kept, with 95 % intervals"
+    figure.suptitle(caption, color=INK, fontsize=11)
+    return figure

@@ -1,0 +1,269 @@
+"""The compatibility matrix as a value: everything one sweep measured, in JSON and out again.
+
+Legend of shapes: Ls source layers, Lt target layers. Numbers that could not be computed are NaN
+here and null in JSON.
+"""
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from evaluation.retention import Interval, Level, Measured
+
+Grid = tuple[tuple[Measured, ...], ...]  # [Ls][Lt]
+CellValue = str | float | None
+
+
+class MatrixError(ValueError):
+    """A matrix that cannot be read, or a cell that it does not have."""
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+class Spread(_Value):
+    """Effects of many random directions of the carried norm, as shares of the native effect."""
+
+    shares: tuple[Measured, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.shares)
+
+    @property
+    def largest(self) -> float:
+        """The share furthest from zero, without its sign."""
+        return max((abs(share) for share in self.shares), default=0.0)
+
+
+class Control(_Value):
+    """Something that should carry nothing: its effect as a share of the native effect."""
+
+    name: str
+    retention: Interval
+    spread: Spread | None = None
+
+
+class FitterScore(_Value):
+    """One fitter on one pair: R² on held-out rows, and the retention of what its map carries."""
+
+    name: str
+    held_out_r2: Measured
+    retention: Interval | None
+
+
+class NeutralRow(_Value):
+    """The target on neutral text: NLL and KL from the untouched target, both in nats per token."""
+
+    name: str
+    nll: Measured
+    kl: Measured
+
+
+class Sample(_Value):
+    """A prompt, and what the target writes after it: untouched, steered natively, carried."""
+
+    prompt: str
+    base: str
+    native: str
+    carried: str
+
+
+class Cell(_Value):
+    """One cargo carried from one model into another, judged on test items."""
+
+    source: str
+    target: str
+    cargo: str
+    concept: str
+    site: str
+    role: str
+    strength: Measured
+    fitter: str
+    level: Level
+    retention: Interval | None
+    base: Interval
+    native: Interval
+    carried: Interval
+    controls: tuple[Control, ...]
+    held_out_r2: Measured
+    fitters: tuple[FitterScore, ...]
+    cosine_to_native: Measured
+    neutral: tuple[NeutralRow, ...]
+    samples: tuple[Sample, ...]
+    seconds: Measured
+    map_bytes: int
+    map_address: str
+    vector_address: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.source, self.target, self.cargo
+
+    @property
+    def worst_control(self) -> float | None:
+        """The largest control, as a share of native without its sign: means and single draws."""
+        shares = [abs(control.retention.value) for control in self.controls]
+        return max(shares, default=None)
+
+
+class LayerSimilarity(_Value):
+    """Every layer of one model beside every layer of another, over rows that line up.
+
+    The grids are [Ls][Lt]. `null_95` is the 95 % quantile of the largest standardised CKA over all
+    layer pairs when rows are permuted. The coverages are shares of target layers whose best
+    standardised CKA is above 0.7, and above `null_95`. `pairing` is the source layer measured as
+    the partner of each target layer, never going back.
+    """
+
+    source: str
+    target: str
+    cka_raw: Grid
+    cka: Grid
+    mutual_knn: Grid
+    p_value: Grid
+    null_95: Measured
+    rows: int
+    coverage_070: Measured
+    coverage_null: Measured
+    pairing: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.cka), len(self.cka[0])
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> "LayerSimilarity":
+        grids = (self.cka_raw, self.cka, self.mutual_knn, self.p_value)
+        sizes = {(len(grid), len(row)) for grid in grids for row in grid}
+        if len(sizes) != 1:
+            raise ValueError(
+                f"the grids of {self.source} and {self.target} differ in shape: {sizes}"
+            )
+        layers, target_layers = self.shape
+        if len(self.pairing) != target_layers or not all(0 <= s < layers for s in self.pairing):
+            raise ValueError(
+                f"the pairing must name one of {layers} source layers per target layer"
+            )
+        return self
+
+
+class ModelRow(_Value):
+    """What a reader wants to know of a model that took part."""
+
+    name: str
+    family: str
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    vocabulary: int
+    parameters: int
+    fingerprint: str
+
+
+class AnchorFacts(_Value):
+    """The texts that the maps were fitted on."""
+
+    texts: int
+    rows: int
+    fingerprint: str
+    corpora: tuple[str, ...]
+
+
+class Matrix(_Value):
+    """All that one sweep measured. `address` is the content address of the sweep itself."""
+
+    run: str
+    address: str
+    created: str
+    models: tuple[ModelRow, ...]
+    similarities: tuple[LayerSimilarity, ...]
+    cells: tuple[Cell, ...]
+    anchors: AnchorFacts
+    lineage: dict[str, str]
+    seconds: dict[str, float]
+
+    @model_validator(mode="after")
+    def _known_once(self) -> "Matrix":
+        names = {model.name for model in self.models}
+        for part in (*self.cells, *self.similarities):
+            if missing := {part.source, part.target} - names:
+                raise ValueError(f"{sorted(missing)} is not among the models {sorted(names)}")
+        if len({cell.key for cell in self.cells}) < len(self.cells):
+            raise ValueError("a pair has two cells for the same cargo")
+        return self
+
+    @property
+    def cargoes(self) -> tuple[str, ...]:
+        """The cargoes that were carried, in the order of the cells."""
+        return tuple(dict.fromkeys(cell.cargo for cell in self.cells))
+
+    def cell(self, source: str, target: str, cargo: str) -> Cell:
+        """The cell of a pair and a cargo.
+
+        Raises:
+            MatrixError: it was not measured; the line lists what was.
+        """
+        for cell in self.cells:
+            if cell.key == (source, target, cargo):
+                return cell
+        known = ", ".join(" -> ".join(cell.key[:2]) + f" ({cell.cargo})" for cell in self.cells)
+        raise MatrixError(f"no {cargo} from {source} to {target}; measured: {known or 'nothing'}")
+
+    def model(self, name: str) -> ModelRow:
+        """The model of that name.
+
+        Raises:
+            MatrixError: it took no part; the line lists those that did.
+        """
+        for model in self.models:
+            if model.name == name:
+                return model
+        raise MatrixError(f"no model {name}; there are {', '.join(m.name for m in self.models)}")
+
+    def table(self) -> list[dict[str, CellValue]]:
+        """A flat row per cell, for terminals and data frames. None where undefined."""
+        return [_row(cell) for cell in self.cells]
+
+    def to_json(self) -> str:
+        """The whole matrix as JSON; the same matrix always gives the same text."""
+        return self.model_dump_json(indent=2)
+
+    @staticmethod
+    def from_json(text: str | bytes) -> "Matrix":
+        """The matrix that `to_json` wrote.
+
+        Raises:
+            MatrixError: not a matrix; one line with the first thing that is wrong.
+        """
+        try:
+            return Matrix.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the text"
+            raise MatrixError(f"not a compatibility matrix: {place}: {first['msg']}") from None
+
+
+def _row(cell: Cell) -> dict[str, CellValue]:
+    retention = cell.retention
+    return {
+        "source": cell.source,
+        "target": cell.target,
+        "cargo": cell.cargo,
+        "concept": cell.concept,
+        "level": str(cell.level),
+        "retention": None if retention is None else retention.value,
+        "retention_low": None if retention is None else retention.low,
+        "retention_high": None if retention is None else retention.high,
+        "worst_control": cell.worst_control,
+        "base": cell.base.value,
+        "native": cell.native.value,
+        "carried": cell.carried.value,
+        "site": cell.site,
+        "role": cell.role,
+        "strength": cell.strength,
+        "fitter": cell.fitter,
+        "held_out_r2": cell.held_out_r2,
+        "cosine_to_native": cell.cosine_to_native,
+    }

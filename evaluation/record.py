@@ -1,0 +1,119 @@
+"""What is recorded of a matrix, as flat metrics, tags and facts; the tracker itself is elsewhere.
+
+NaN metrics are left in: who logs them drops what is not finite.
+"""
+
+import math
+import re
+
+from pydantic import JsonValue
+
+from evaluation.matrix import Cell, Matrix
+from evaluation.retention import Interval
+
+
+def model_name(source: str, target: str, cargo: str) -> str:
+    """The name a carried cargo is registered under."""
+    return f"{source}--{target}--{cargo}"
+
+
+def sweep_tags(matrix: Matrix) -> dict[str, str]:
+    """Tags of the parent run: code, anchors and models."""
+    return lineage(matrix) | {f"fingerprint.{m.name}": m.fingerprint for m in matrix.models}
+
+
+def sweep_metrics(matrix: Matrix) -> dict[str, float]:
+    """Metrics of the parent run: the retentions, the coverages and the seconds."""
+    metrics = {f"seconds.{slug(stage)}": seconds for stage, seconds in matrix.seconds.items()}
+    for pair in matrix.similarities:
+        ends = f"{pair.source}--{pair.target}"
+        metrics[f"coverage_070.{ends}"] = pair.coverage_070
+        metrics[f"coverage_null.{ends}"] = pair.coverage_null
+    for cell in matrix.cells:
+        metrics |= _bounds(f"retention.{model_name(*cell.key)}", cell.retention)
+    return metrics
+
+
+def cell_facts(matrix: Matrix, cell: Cell) -> dict[str, JsonValue]:
+    """What somebody who fetches a map has to know: where the vector goes, and what it is worth."""
+    kept = cell.retention
+    return {
+        "source": cell.source,
+        "target": cell.target,
+        "cargo": cell.cargo,
+        "concept": cell.concept,
+        "site": cell.site,
+        "role": cell.role,
+        "strength": cell.strength,
+        "fitter": cell.fitter,
+        "level": str(cell.level),
+        "retention": None if kept is None else [kept.value, kept.low, kept.high],
+        "held_out_r2": cell.held_out_r2 if math.isfinite(cell.held_out_r2) else None,
+        "source_fingerprint": matrix.model(cell.source).fingerprint,
+        "target_fingerprint": matrix.model(cell.target).fingerprint,
+        "anchors_fingerprint": matrix.anchors.fingerprint,
+        "sweep": matrix.address,
+        "map_address": cell.map_address,
+        "vector_address": cell.vector_address,
+    }
+
+
+def lineage(matrix: Matrix) -> dict[str, str]:
+    """Tags of every run: the code that ran and the anchors it read."""
+    named = {f"lineage.{key}": value for key, value in matrix.lineage.items()}
+    return named | {"fingerprint.anchors": matrix.anchors.fingerprint}
+
+
+def cell_tags(matrix: Matrix, cell: Cell) -> dict[str, str]:
+    """Tags of a child run."""
+    return lineage(matrix) | {
+        "source": cell.source,
+        "target": cell.target,
+        "cargo": cell.cargo,
+        "concept": cell.concept,
+        "site": cell.site,
+        "role": cell.role,
+        "fitter": cell.fitter,
+        "level": str(cell.level),
+        "fingerprint.source": matrix.model(cell.source).fingerprint,
+        "fingerprint.target": matrix.model(cell.target).fingerprint,
+        "address.map": cell.map_address,
+        "address.vector": cell.vector_address,
+    }
+
+
+def cell_metrics(cell: Cell) -> dict[str, float]:
+    """Metrics of a child run, each interval as name, name_low and name_high."""
+    metrics = {
+        **_bounds("base", cell.base),
+        **_bounds("native", cell.native),
+        **_bounds("carried", cell.carried),
+        **_bounds("retention", cell.retention),
+        "strength": cell.strength,
+        "held_out_r2": cell.held_out_r2,
+        "cosine_to_native": cell.cosine_to_native,
+        "seconds": cell.seconds,
+        "map_bytes": float(cell.map_bytes),
+    }
+    for control in cell.controls:
+        metrics |= _bounds(f"control.{slug(control.name)}", control.retention)
+        if control.spread is not None:
+            metrics[f"control.{slug(control.name)}_largest"] = control.spread.largest
+    for score in cell.fitters:
+        metrics[f"fitter.{slug(score.name)}.held_out_r2"] = score.held_out_r2
+        metrics |= _bounds(f"fitter.{slug(score.name)}.retention", score.retention)
+    for row in cell.neutral:
+        metrics[f"neutral.{slug(row.name)}.nll"] = row.nll
+        metrics[f"neutral.{slug(row.name)}.kl"] = row.kl
+    return metrics
+
+
+def _bounds(name: str, interval: Interval | None) -> dict[str, float]:
+    if interval is None:
+        return {}
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def slug(name: str) -> str:
+    """A name with only the characters that metrics and files may have."""
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-")

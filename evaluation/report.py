@@ -1,0 +1,151 @@
+"""The page: one self-contained HTML file that says what was measured, to people."""
+
+import math
+import os
+import tempfile
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from evaluation.drawing import SIDE, LayerMap, forest, layer_maps, neighbour_top
+from evaluation.matrix import Cell, LayerSimilarity, Matrix
+from evaluation.palette import LEVEL_COLOURS, LEVEL_INKS
+from evaluation.retention import LEVEL_RANGES, Level
+
+TEMPLATE = "page.html.j2"
+DASH = "–"
+MANY_CELLS = 4  # above this, the details of a cell start folded
+Directions = tuple[LayerSimilarity, ...]
+UNDECIDED = {Level.UNDEFINED, Level.UNAVAILABLE}
+WORDS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
+
+
+def write_page(matrix: Matrix, path: Path) -> Path:
+    """Write the page of a matrix; it appears whole, or the old one stays."""
+    text = render(matrix)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as aside:
+        try:
+            aside.write(text)
+            aside.flush()
+            os.fsync(aside.fileno())
+            Path(aside.name).chmod(0o644)
+            Path(aside.name).replace(path)
+        except BaseException:
+            Path(aside.name).unlink(missing_ok=True)
+            raise
+    return path
+
+
+def render(matrix: Matrix) -> str:
+    """The page as text. It asks the network for nothing."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "percent": percent, "short": short, "words": words}
+    return environment.get_template(TEMPLATE).render(
+        matrix=matrix,
+        summary=summary(matrix),
+        cells={cell.key: cell for cell in matrix.cells},
+        forests={cell.key: forest(cell) for cell in matrix.cells},
+        maps=_pairs(matrix),
+        levels=[(level, LEVEL_RANGES[level], LEVEL_COLOURS[level]) for level in Level],
+        colours=LEVEL_COLOURS,
+        inks=LEVEL_INKS,
+        side=SIDE,
+        folded=len(matrix.cells) > MANY_CELLS,
+    )
+
+
+def _pairs(matrix: Matrix) -> list[tuple[LayerSimilarity, tuple[LayerMap, ...], Directions]]:
+    """Every two models once, with their maps: the way back is the same picture on its side."""
+    top = neighbour_top(matrix.similarities)
+    pairs: dict[frozenset[str], list[LayerSimilarity]] = {}
+    for pair in matrix.similarities:
+        pairs.setdefault(frozenset((pair.source, pair.target)), []).append(pair)
+    return [(ways[0], layer_maps(ways[0], top), tuple(ways)) for ways in pairs.values()]
+
+
+def summary(matrix: Matrix) -> str:
+    """What was found, in plain sentences, from the numbers alone."""
+    names = [model.name for model in matrix.models]
+    said = [f"{_count(len(names), 'model')} took part: {_listed(names)}."]
+    for cargo in matrix.cargoes:
+        cells = [cell for cell in matrix.cells if cell.cargo == cargo]
+        said += _said_of(cargo, cells)
+    if not matrix.cells:
+        said.append("Nothing was carried.")
+    return " ".join(said)
+
+
+def _said_of(cargo: str, cells: list[Cell]) -> list[str]:
+    kept = [cell for cell in cells if cell.retention is not None and cell.level not in UNDECIDED]
+    good = [cell for cell in kept if cell.level in {Level.EXCELLENT, Level.GOOD}]
+    share = f"{len(good)} of {len(cells)} directions"
+    said = [f"{words(cargo).capitalize()} crossed well (Good or better) in {share}."]
+    by_value = sorted(kept, key=lambda cell: cell.retention.value if cell.retention else 0.0)
+    if by_value:
+        best, worst = by_value[-1], by_value[0]
+        assert best.retention is not None, "only cells with a retention are ranked"
+        assert worst.retention is not None, "only cells with a retention are ranked"
+        span = f"{number(100 * best.retention.low, 0)} to {percent(best.retention.high)}"
+        said.append(
+            f"The best, {best.source} into {best.target}, kept {percent(best.retention.value)} of "
+            f"what the target does natively (95 % interval {span})."
+        )
+        if len(by_value) > 1:
+            said.append(
+                f"The weakest, {worst.source} into {worst.target}, kept "
+                f"{percent(worst.retention.value)}."
+            )
+    if missing := len(cells) - len(kept):
+        said.append(
+            f"In {_count(missing, 'direction').lower()} there is no clear native effect to take a "
+            "share of, so nothing is claimed."
+        )
+    controls = [c.worst_control for c in kept if c.worst_control is not None]
+    if finite := [share for share in controls if math.isfinite(share)]:
+        said.append(
+            f"The strongest control, which should carry nothing, reached {percent(max(finite))} of "
+            "the native effect."
+        )
+    return said
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with a true minus sign; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    text = f"{value:,.{digits}f}"
+    return text.replace("-", "−") if float(text.replace(",", "")) else text.lstrip("-")
+
+
+def percent(value: float | None) -> str:
+    """A share as whole per cent."""
+    shown = number(None if value is None else 100 * value, 0)
+    return shown if shown == DASH else f"{shown}\N{NO-BREAK SPACE}%"
+
+
+def short(address: str) -> str:
+    """The beginning of an address or fingerprint: enough to recognise it."""
+    return address[:12]
+
+
+def words(name: str) -> str:
+    """A name as words."""
+    return name.replace("_", " ")
+
+
+def _count(count: int, noun: str) -> str:
+    said = WORDS[count] if count < len(WORDS) else str(count)
+    return f"{said} {noun}" if count == 1 else f"{said} {noun}s"
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1] if names else "")))

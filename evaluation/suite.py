@@ -1,0 +1,37 @@
+"""What a behaviour is made of, and how an effect becomes one number per prompt.
+
+Legend: s strengths, p prompts.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A behaviour read off the next word: openings, and the words that speak for and against it.
+
+    The propensity of a prompt is the log-odds (nats) that the next word is one of `positive`
+    rather than one of `negative`. `samples` are openings for texts that people read.
+    """
+
+    name: str
+    prompts: tuple[str, ...]
+    positive: tuple[str, ...]
+    negative: tuple[str, ...]
+    samples: tuple[str, ...]
+
+
+def slope(log_odds: np.ndarray, strengths: np.ndarray) -> np.ndarray:
+    """Least-squares slope of the propensity against strength, per prompt.
+
+    Args:
+        log_odds: [s, p], nats.
+        strengths: [s], in the unit that the slope is to be per; not all equal.
+
+    Returns:
+        [p], nats per unit of strength.
+    """
+    centred = strengths - strengths.mean()
+    return centred @ log_odds / (centred @ centred)

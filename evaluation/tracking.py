@@ -1,0 +1,383 @@
+"""The matrix into MLflow, and maps out of it. The only module that imports mlflow (with `pulled`).
+
+A sweep is one parent run; each (source, target, cargo) is a child of it and a registered model.
+Runs and versions are tagged with the address of the sweep, so tracking the same matrix again, after
+a kill or not, continues where it stopped and registers nothing twice.
+"""
+
+import json
+import math
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from filelock import FileLock
+from pydantic import JsonValue
+
+from evaluation.figure import matrix_figure
+from evaluation.matrix import Cell, Matrix
+from evaluation.record import (
+    cell_facts,
+    cell_metrics,
+    cell_tags,
+    model_name,
+    slug,
+    sweep_metrics,
+    sweep_tags,
+)
+
+# Before mlflow is imported: it asks for these once. Nothing is reported to anybody.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+with warnings.catch_warnings():
+    # MLflow warns of a type hint of its own.
+    warnings.filterwarnings("ignore", ".*Any type hint is inferred", UserWarning)
+    import mlflow.db
+    import mlflow.pyfunc
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Run, RunTag
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.exceptions import MlflowException
+
+CHAMPION = "champion"
+NEEDS = ("mlflow", "torch", "safetensors")
+FILES = ("map.json", "map.safetensors", "vector.safetensors")
+SWEEP, PART, COMPLETE, JUDGED = (
+    "isthmus.sweep",
+    "isthmus.part",
+    "isthmus.complete",
+    "isthmus.judged",
+)
+SQLITE = "sqlite:///"
+Key = tuple[str, str, str]  # source, target, cargo
+
+README = """\
+{name}, version {version}: {cargo} ({concept}) carried from {source} into {target}.
+Add {strength:g} times the vector at every position of {site} of the target.
+
+Any Python with torch and safetensors, started in this directory, can use the files:
+
+    from safetensors.torch import load_file
+    affine = load_file("artifacts/cargo/map.safetensors")  # weight [target, source], bias [target]
+    vector = load_file("artifacts/cargo/vector.safetensors")["vector"]  # [target]
+    transform = lambda points: points @ affine["weight"].T + affine["bias"]  # points [n, source]
+    pushforward = lambda directions: directions @ affine["weight"].T  # differences: no bias
+
+With mlflow as well: mlflow.pyfunc.load_model(".").unwrap_python_model().pushforward(directions)
+What was measured of it is in artifacts/cargo/cargo.json.
+"""
+
+
+class TrackingError(ValueError):
+    """A tracking store, model or version that is not there, or cannot be used."""
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """Where a matrix went. `versions` is the version of every registered model of this sweep."""
+
+    run_id: str
+    experiment_id: str
+    link: str
+    versions: Mapping[str, str]
+
+
+def track(
+    matrix: Matrix, *, uri: str, experiment: str, maps: Mapping[Key, Path], page: Path
+) -> TrackedRun:
+    """Record a matrix, its page and its maps; the same matrix again changes nothing.
+
+    The alias `champion` of a registered model moves to the new version when there is none yet, or
+    when the new retention is not worse: its low bound is at least the old low bound, or its point
+    value is at least the old one. An undefined retention replaces only an undefined one.
+
+    Args:
+        matrix: what was measured; its address is what makes a second call continue the first.
+        uri: `sqlite:///file` or the http address of an MLflow server. Beside an SQLite file, the
+            artifacts go to the directory `artifacts` next to it.
+        experiment: name of the experiment, made where there is none.
+        maps: for every cell, a directory with map.json, map.safetensors and vector.safetensors.
+        page: the HTML page of this matrix.
+
+    Raises:
+        TrackingError: the store cannot be used, or files are missing; one line.
+    """
+    for cell in matrix.cells:
+        missing = [n for n in FILES if cell.key not in maps or not (maps[cell.key] / n).is_file()]
+        if missing:
+            place = maps.get(cell.key, "no directory given")
+            raise TrackingError(f"{model_name(*cell.key)}: {', '.join(missing)} missing ({place})")
+    with _store(uri, create=True) as client:
+        experiment_id = _experiment(client, experiment, uri)
+        parent = _run(client, experiment_id, matrix.run, {SWEEP: matrix.address, PART: "sweep"})
+        versions = {
+            model_name(*cell.key): _track_cell(client, parent, matrix, cell, maps[cell.key])
+            for cell in matrix.cells
+        }
+        if COMPLETE not in parent.data.tags:
+            _log_parent(client, parent, matrix, page)
+        link = f"{uri} (experiment {experiment}, run {parent.info.run_id})"
+        if uri.startswith("http"):
+            link = f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{parent.info.run_id}"
+        return TrackedRun(parent.info.run_id, experiment_id, link, versions)
+
+
+def pull(name: str, which: str, *, uri: str, to: Path) -> Path:
+    """Fetch one registered map into a new directory, which appears whole or not at all.
+
+    Args:
+        name: registered model, `source--target--cargo`.
+        which: an alias (`champion`) or a version number.
+        uri: the store, as in `track`.
+        to: the directory to make; its README.txt says how to use what is in it.
+
+    Raises:
+        TrackingError: no such store, name, alias or version (the line lists what there is), or the
+            directory is already there.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise TrackingError(f"{to} is already there: give another directory, or remove it")
+    with _store(uri, create=False) as client:
+        chosen = _find_version(client, name, which)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}.") as aside:
+            fetched = Path(aside) / "model"
+            fetched.mkdir()
+            location = client.get_model_version_download_uri(name, chosen.version)
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=location, dst_path=str(fetched), tracking_uri=_absolute(uri)
+            )
+            whole = next(fetched.rglob("MLmodel")).parent
+            facts = json.loads((whole / "artifacts" / "cargo" / "cargo.json").read_text())
+            text = README.format(name=name, version=chosen.version, **facts)
+            (whole / "README.txt").write_text(text)
+            whole.replace(to)
+    return to
+
+
+# --- the store ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def _store(uri: str, *, create: bool) -> Iterator[MlflowClient]:
+    """A client of the store; every complaint of MLflow comes out as one line of ours."""
+    try:
+        if not uri.startswith(SQLITE):
+            if not uri.startswith(("http://", "https://")):
+                raise TrackingError(
+                    f"tracking store {uri!r} is not one of sqlite:///file, http://, https://"
+                )
+            yield MlflowClient(tracking_uri=uri, registry_uri=uri)
+            return
+        database = _database(uri)
+        if not create and not database.is_file():
+            raise TrackingError(f"no tracking store at {database}: run a sweep first")
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{database}.lock"):
+            if create:
+                _migrate(database)
+            yield MlflowClient(tracking_uri=_absolute(uri), registry_uri=_absolute(uri))
+    except MlflowException as error:
+        raise TrackingError(f"tracking store {uri}: {str(error).splitlines()[0]}") from error
+
+
+def _database(uri: str) -> Path:
+    return Path(uri.removeprefix(SQLITE)).absolute()
+
+
+def _absolute(uri: str) -> str:
+    return f"{SQLITE}{_database(uri)}" if uri.startswith(SQLITE) else uri
+
+
+def _migrate(database: Path) -> None:
+    """Bring the schema up to date. A new file is built aside: a kill leaves no half-made schema."""
+    upgrade = mlflow.db.upgrade.callback
+    assert upgrade is not None, "mlflow db upgrade is a command"
+    if database.exists():
+        upgrade(f"{SQLITE}{database}")
+        return
+    with tempfile.TemporaryDirectory(dir=database.parent, prefix=f".{database.name}.") as aside:
+        fresh = Path(aside) / database.name
+        upgrade(f"{SQLITE}{fresh}")
+        fresh.replace(database)
+
+
+def _experiment(client: MlflowClient, name: str, uri: str) -> str:
+    location = None
+    if uri.startswith(SQLITE):
+        location = (_database(uri).parent / "artifacts").as_uri()
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name, artifact_location=location)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        found = client.get_experiment_by_name(name)  # somebody else made it in between
+        assert found is not None, "an experiment that exists can be got"
+    if found.lifecycle_stage != "active":
+        raise TrackingError(f"experiment {name} was deleted in {uri}: restore it or name another")
+    return found.experiment_id
+
+
+def _run(client: MlflowClient, experiment_id: str, name: str, tags: dict[str, str]) -> Run:
+    """The run with these tags, made where there is none."""
+    wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    found = client.search_runs([experiment_id], wanted, max_results=1)
+    return found[0] if found else client.create_run(experiment_id, tags=tags, run_name=name)
+
+
+# --- runs --------------------------------------------------------------------------------------
+
+
+def _track_cell(client: MlflowClient, parent: Run, matrix: Matrix, cell: Cell, files: Path) -> str:
+    """One child run and one model version; gives the version."""
+    name = model_name(*cell.key)
+    tags = {SWEEP: matrix.address, PART: name, "mlflow.parentRunId": parent.info.run_id}
+    child = _run(client, parent.info.experiment_id, name, tags)
+    tracked = _version_of_sweep(client, name, matrix.address)
+    if tracked is None:
+        facts = cell_facts(matrix, cell)
+        model = _log_model(client, child, name, facts, files)
+        tags = cell_tags(matrix, cell) | _retention_tags(cell) | {SWEEP: matrix.address}
+        tracked = _register(client, name, child, model, tags)
+    _judge(client, name, tracked)
+    if COMPLETE not in child.data.tags:
+        _log(client, child, cell_metrics(cell), cell_tags(matrix, cell))
+        _finish(client, child)
+    return str(tracked.version)
+
+
+def _log_parent(client: MlflowClient, parent: Run, matrix: Matrix, page: Path) -> None:
+    run_id = parent.info.run_id
+    _log(client, parent, sweep_metrics(matrix), sweep_tags(matrix))
+    client.log_text(run_id, matrix.to_json(), "matrix.json")
+    rows = matrix.table()
+    columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else {})}
+    # log_table appends to what an interrupted call may have left: start from an empty table.
+    client.log_dict(run_id, {"columns": [], "data": []}, "matrix_table.json")
+    client.log_table(run_id, columns, "matrix_table.json")
+    for cargo in matrix.cargoes:
+        client.log_figure(run_id, matrix_figure(matrix, cargo), f"matrix_{slug(cargo)}.png")
+    client.log_artifact(run_id, str(page))
+    _finish(client, parent)
+
+
+def _log(client: MlflowClient, run: Run, metrics: dict[str, float], tags: dict[str, str]) -> None:
+    # The start of the run as time stamp: logging again after a kill adds no second point.
+    stamp = run.info.start_time
+    points = [Metric(key, x, stamp, 0) for key, x in metrics.items() if math.isfinite(x)]
+    client.log_batch(
+        run.info.run_id, metrics=points, tags=[RunTag(key, value) for key, value in tags.items()]
+    )
+
+
+def _finish(client: MlflowClient, run: Run) -> None:
+    client.set_terminated(run.info.run_id)
+    client.set_tag(run.info.run_id, COMPLETE, "true")
+
+
+# --- registered models -------------------------------------------------------------------------
+
+
+def _log_model(
+    client: MlflowClient, child: Run, name: str, facts: dict[str, JsonValue], files: Path
+) -> tuple[str, str]:
+    """The logged model of a child run, whole: its id and where its files are."""
+    experiment_id, run_id = child.info.experiment_id, child.info.run_id
+    for left in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
+        if left.status == LoggedModelStatus.READY:
+            return left.model_id, left.artifact_location
+        client.delete_logged_model(left.model_id)  # an interrupted call left it half uploaded
+    # Unlike a registered model, a logged one may have no dot in its name.
+    plain = name.replace(".", "_")
+    logged = client.create_logged_model(experiment_id, plain, source_run_id=run_id)
+    with tempfile.TemporaryDirectory() as scratch:
+        cargo, model = Path(scratch) / "cargo", Path(scratch) / "model"
+        cargo.mkdir()
+        for file in FILES:
+            shutil.copyfile(files / file, cargo / file)
+        (cargo / "cargo.json").write_text(json.dumps(facts, indent=2))
+        mlflow.pyfunc.save_model(
+            path=str(model),
+            python_model=str(Path(__file__).with_name("pulled.py")),
+            artifacts={"cargo": str(cargo)},
+            pip_requirements=[f"{needed}=={version(needed)}" for needed in NEEDS],
+        )
+        client.log_model_artifacts(logged.model_id, str(model))
+    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return logged.model_id, logged.artifact_location
+
+
+def _register(
+    client: MlflowClient,
+    name: str,
+    child: Run,
+    model: tuple[str, str],
+    tags: dict[str, str],
+) -> ModelVersion:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    model_id, location = model
+    return client.create_model_version(
+        name, location, child.info.run_id, tags=tags, model_id=model_id
+    )
+
+
+def _judge(client: MlflowClient, name: str, new: ModelVersion) -> None:
+    """Move the champion to the new version unless that is worse; decided once for a version."""
+    if JUDGED in new.tags:
+        return
+    aliases = client.get_registered_model(name).aliases
+    old = client.get_model_version(name, aliases[CHAMPION]) if CHAMPION in aliases else None
+    moved = old is None or _not_worse(new.tags, old.tags)
+    if moved:
+        client.set_registered_model_alias(name, CHAMPION, new.version)
+    client.set_model_version_tag(name, new.version, JUDGED, "champion" if moved else "kept old")
+
+
+def _retention_tags(cell: Cell) -> dict[str, str]:
+    """What the next version will be judged against; nothing where retention is undefined."""
+    kept = cell.retention
+    if kept is None:
+        return {}
+    return {"retention": repr(kept.value), "retention_low": repr(kept.low)}
+
+
+def _not_worse(new: Mapping[str, str], old: Mapping[str, str]) -> bool:
+    if "retention" not in old:
+        return True
+    if "retention" not in new:
+        return False
+    keys = ("retention_low", "retention")
+    return any(float(new[key]) >= float(old[key]) for key in keys)
+
+
+def _version_of_sweep(client: MlflowClient, name: str, address: str) -> ModelVersion | None:
+    found = client.search_model_versions(f"name = '{name}' and tag.`{SWEEP}` = '{address}'")
+    return found[0] if found else None
+
+
+def _find_version(client: MlflowClient, name: str, which: str) -> ModelVersion:
+    models = {model.name: model for model in client.search_registered_models()}
+    if name not in models:
+        known = ", ".join(sorted(models)) or "none yet"
+        raise TrackingError(f"no registered model {name}; there are: {known}")
+    aliases = models[name].aliases
+    versions = {str(v.version): v for v in client.search_model_versions(f"name = '{name}'")}
+    chosen = versions.get(str(aliases.get(which, which)))
+    if chosen is None:
+        names = ", ".join((*sorted(aliases), *sorted(versions, key=int)))
+        raise TrackingError(f"{name} has no alias or version {which}; there are: {names}")
+    return chosen

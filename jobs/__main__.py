@@ -1,0 +1,164 @@
+"""The command line: `python -m jobs`, or `isthmus`.
+
+Nothing heavy is imported before a verb runs.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from jobs.config import ConfigError, RunFile, home, read_run_file, tracking_uri
+
+app = typer.Typer(
+    help="Measure what can cross from one language model into another, and carry it.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+USER_ERROR = 2
+INTERRUPTED = 130
+
+RunPath = Annotated[Path, typer.Argument(help="The run file.", show_default=False)]
+
+
+def _example(*lines: str) -> str:
+    return "[bold]Examples[/]\n\n" + "\n\n".join(lines)
+
+
+@app.command(
+    epilog=_example(
+        "isthmus sweep configs/demo.yaml",
+        "ray job submit --working-dir . -- python -m jobs sweep configs/demo.yaml",
+    )
+)
+def sweep(run: RunPath) -> None:
+    """Run a sweep: every ordered pair of models, measured, drawn and tracked.
+
+    Started again after Ctrl-C or a kill, it goes on where it was.
+    """
+    settings = _read(run)
+    from jobs.progress import Reporter
+    from jobs.sweep import sweep as run_sweep
+    from jobs.table import matrix_table
+
+    swept = run_sweep(settings, Reporter())
+    out = Console()
+    out.print(matrix_table(swept.matrix))
+    out.print(f"page     {swept.page.as_uri()}", soft_wrap=True)
+    out.print(f"tracked  {swept.tracked.link}", soft_wrap=True)
+    for name in swept.tracked.versions:
+        out.print(f"pull     isthmus pull {name}@champion --to {name}", soft_wrap=True)
+
+
+@app.command(
+    epilog=_example(
+        "isthmus models configs/demo.yaml", "isthmus models configs/demo.yaml --prepare"
+    )
+)
+def models(
+    run: RunPath,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Fetch and convert the weights that are not here yet.")
+    ] = False,
+) -> None:
+    """List the models of a run file: where they come from, whether they are here, what they are."""
+    settings = _read(run)
+    from jobs.models import models_table
+
+    Console().print(models_table(settings, prepare))
+
+
+@app.command(
+    epilog=_example(
+        "isthmus report ~/isthmus/runs/demo/matrix.json",
+        "isthmus report matrix.json --to page.html",
+    )
+)
+def report(
+    matrix: Annotated[
+        Path, typer.Argument(help="A matrix.json that a sweep wrote.", show_default=False)
+    ],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            help="The page to write.  [default: index.html beside it]", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Draw the page of a matrix again, and print the matrix."""
+    from jobs.report import draw
+    from jobs.table import matrix_table
+
+    found, page = draw(matrix, to)
+    out = Console()
+    out.print(matrix_table(found))
+    out.print(f"page     {page.as_uri()}", soft_wrap=True)
+
+
+@app.command(
+    epilog=_example(
+        "isthmus pull smollm2-135m-instruct--gemma-3-270m--steering@champion --to carried",
+        "isthmus pull smollm2-135m-instruct--gemma-3-270m--steering@2 --to carried --uri http://tracker:5000",
+    )
+)
+def pull(
+    model: Annotated[
+        str,
+        typer.Argument(help="NAME@ALIAS or NAME@VERSION of a registered map.", show_default=False),
+    ],
+    to: Annotated[Path, typer.Option(help="The directory to make.", show_default=False)],
+    uri: Annotated[
+        str | None,
+        typer.Option(
+            help="The MLflow store.  [default: the one in $ISTHMUS_HOME or ~/isthmus]",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Fetch a tracked map: plain safetensors and JSON, usable without this project."""
+    name, at, which = model.partition("@")
+    if not (name and at and which):
+        example = f"{model.strip('@') or 'NAME'}@champion"
+        _stop(f"{model!r}: write NAME@ALIAS or NAME@VERSION, for example {example}")
+    from evaluation.tracking import pull as fetch
+
+    where = fetch(name, which, uri=uri or tracking_uri(home()), to=to)
+    Console().print(f"pulled   {where.absolute()} (README.txt says how to use it)", soft_wrap=True)
+
+
+def _read(path: Path) -> RunFile:
+    try:
+        return read_run_file(path)
+    except ConfigError as error:
+        _stop(str(error))
+
+
+def _stop(message: str) -> NoReturn:
+    Console(stderr=True).print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+    raise SystemExit(USER_ERROR)
+
+
+def main() -> None:
+    """Run a verb. What a user can mend ends with one line and exit code 2."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        app()
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; run the same command to go on", style="yellow")
+        sys.exit(INTERRUPTED)
+    except (ValueError, RuntimeError) as error:
+        if type(error).__module__.partition(".")[0] not in _ROOMS:
+            raise
+        _stop(str(error))
+
+
+_ROOMS = ("actors", "alignment", "cluster", "evaluation", "jobs")
+
+if __name__ == "__main__":
+    main()

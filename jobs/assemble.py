@@ -1,0 +1,197 @@
+"""Puts what a sweep measured together into the matrix."""
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from actors.cargo.steering import cosine
+from actors.catalog import ModelFacts
+from actors.folder import report_address
+from alignment.layers import measured_pairing
+from alignment.similarity import Similarity
+from cluster.storage import Store, address
+from evaluation.matrix import (
+    AnchorFacts,
+    Cell,
+    Control,
+    FitterScore,
+    LayerSimilarity,
+    Matrix,
+    ModelRow,
+    NeutralRow,
+    Sample,
+    Spread,
+)
+from evaluation.retention import Interval, level, measure_retention
+from jobs.config import ROOT, RunFile
+from jobs.plan import FORMAT, Plan
+from jobs.steer import Judged
+from jobs.texts import Texts
+
+COVERAGE_AT = 0.7
+_PACKAGES = ("torch", "transformers", "ray", "numpy", "safetensors")
+
+
+def assemble(
+    run: RunFile,
+    plan: Plan,
+    texts: Texts,
+    models: Mapping[str, ModelFacts],
+    judged: Sequence[Judged],
+    store: Store,
+    seconds: dict[str, float],
+) -> Matrix:
+    """The matrix of a finished sweep."""
+    names = {facts.fingerprint: name for name, facts in models.items()}
+    cells = tuple(_cell(run, store, each, seconds) for each in judged)
+    similarities = []
+    for comparison in plan.comparisons:
+        found = Similarity.from_bytes(store.get(comparison.to))
+        a, b = names[comparison.source], names[comparison.target]
+        similarities += [_similarity(a, b, found), _similarity(b, a, _swapped(found))]
+    reports = [json.loads(store.get(report_address(cell.map_address))) for cell in cells]
+    return Matrix(
+        run=run.name,
+        address=_address(run, plan, models),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        models=tuple(ModelRow(**facts.model_dump(exclude={"dtype"})) for facts in models.values()),
+        similarities=tuple(similarities),
+        cells=cells,
+        anchors=AnchorFacts(
+            texts=len(texts.anchors),
+            rows=round(min(report["rows"] for report in reports)),
+            fingerprint=plan.anchors,
+            corpora=tuple(corpus.source_line() for corpus in run.anchors.corpora),
+        ),
+        lineage=lineage(),
+        seconds=seconds,
+    )
+
+
+def _address(run: RunFile, plan: Plan, models: Mapping[str, ModelFacts]) -> str:
+    """What settles every number of a sweep: not where it runs, nor where it is kept."""
+    settings = run.model_dump(mode="json", exclude={"home", "cluster", "tracking", "models"})
+    fingerprints = {name: facts.fingerprint for name, facts in models.items()}
+    return address("sweep", FORMAT, settings, fingerprints, plan.anchors)
+
+
+def lineage() -> dict[str, str]:
+    """What code made the numbers: the commit where there is one, and what it stood on."""
+    packages = {f"package {name}": version(name) for name in _PACKAGES}
+    return {"isthmus": version("isthmus"), "commit": _commit(ROOT), **packages}
+
+
+def _commit(root: Path) -> str:
+    asked = subprocess.run(
+        ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return asked.stdout.strip() if asked.returncode == 0 else "unknown"
+
+
+def _cell(run: RunFile, store: Store, judged: Judged, seconds: dict[str, float]) -> Cell:
+    hop, choice = judged.choice.hop, judged.choice
+    draws = {"draws": run.steering.bootstrap_draws, "seed": run.seed}
+    base = np.zeros_like(judged.native)
+
+    def share(slopes: np.ndarray) -> Interval | None:
+        return measure_retention(base, judged.native, slopes, **draws).retention
+
+    carried = measure_retention(base, judged.native, judged.fitters[choice.fitter], **draws)
+    reports = {name: json.loads(store.get(report_address(to))) for name, to in hop.maps.items()}
+    return Cell(
+        source=hop.source,
+        target=hop.target,
+        cargo=judged.key[2],
+        concept=run.steering.concept.name,
+        site=hop.target_site,
+        role=hop.role,
+        strength=choice.strength,
+        fitter=choice.fitter,
+        level=level(carried.retention),
+        retention=carried.retention,
+        base=carried.base,
+        native=carried.native,
+        carried=carried.carried,
+        controls=_controls(judged, share),
+        held_out_r2=reports[choice.fitter]["held_out_r2"],
+        fitters=tuple(
+            FitterScore(
+                name=name, held_out_r2=reports[name]["held_out_r2"], retention=share(slopes)
+            )
+            for name, slopes in judged.fitters.items()
+        ),
+        cosine_to_native=cosine(judged.native_direction, judged.vector),
+        neutral=tuple(
+            NeutralRow(name=name, nll=nll, kl=kl) for name, (nll, kl) in judged.neutral.items()
+        ),
+        samples=tuple(
+            Sample(prompt=prompt, base=base_text, native=native_text, carried=carried_text)
+            for prompt, base_text, native_text, carried_text in zip(
+                judged.prompts,
+                *(judged.samples[n] for n in ("base", "native", "carried")),
+                strict=True,
+            )
+        ),
+        seconds=sum(seconds.values()),
+        map_bytes=len(store.get(choice.map_address)),
+        map_address=choice.map_address,
+        vector_address=address(judged.vector.tobytes().hex()),
+    )
+
+
+def _controls(judged: Judged, share: Any) -> tuple[Control, ...]:
+    named = {**judged.controls, "random directions": judged.random.mean(0)}
+    shares = {name: share(slopes) for name, slopes in named.items()}
+    native = judged.native.mean()
+    spread = Spread(shares=tuple(float(each.mean() / native) for each in judged.random))
+    return tuple(
+        Control(
+            name=name,
+            retention=interval,
+            spread=spread if name == "random directions" else None,
+        )
+        for name, interval in shares.items()
+        if interval is not None
+    )
+
+
+def _swapped(found: Similarity) -> Similarity:
+    return Similarity(
+        found.cka_raw.mT,
+        found.cka.mT,
+        found.mutual_knn.mT,
+        found.p_value.mT,
+        found.null_95,
+        found.rows,
+    )
+
+
+def _similarity(source: str, target: str, found: Similarity) -> LayerSimilarity:
+    best = found.cka.amax(0)  # [Lt]
+    return LayerSimilarity(
+        source=source,
+        target=target,
+        cka_raw=_grid(found.cka_raw),
+        cka=_grid(found.cka),
+        mutual_knn=_grid(found.mutual_knn),
+        p_value=_grid(found.p_value),
+        null_95=found.null_95,
+        rows=found.rows,
+        coverage_070=float((best > COVERAGE_AT).double().mean()),
+        coverage_null=float((best > found.null_95).double().mean()),
+        pairing=tuple(measured_pairing(found.cka)),
+    )
+
+
+def _grid(matrix: torch.Tensor) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in matrix.tolist())

@@ -1,0 +1,231 @@
+"""The run file: what a sweep does, and the only home of its defaults.
+
+Validated before anything heavy is imported. The names of fitters, suites and roles are the names of
+the files (or keys) that hold them, so adding one needs no edit here.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Self, Union, get_args, get_origin
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from actors.catalog import ModelSpec
+from actors.corpora import CorpusSpec
+
+ROOT = Path(__file__).resolve().parent.parent
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0)]
+
+
+class ConfigError(ValueError):
+    """A run file that cannot be used; the text has one line for each thing that is wrong."""
+
+
+def _file_names(folder: str) -> tuple[str, ...]:
+    return tuple(sorted(p.stem for p in (ROOT / folder).glob("*.py") if p.stem != "__init__"))
+
+
+def _one_of(what: str, allowed: Sequence[str]) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in allowed:
+            raise ValueError(f"no {what} of that name; allowed: {', '.join(allowed)}")
+        return value
+
+    return AfterValidator(check)
+
+
+FITTER_NAMES = _file_names("alignment/fitters")
+SUITE_NAMES = _file_names("evaluation/suites")
+ROLE_NAMES = ("feature_extraction", "representation", "decision_making")
+KIND_NAMES = ("residual", "attention", "mlp")
+
+FitterName = Annotated[str, _one_of("fitter", FITTER_NAMES)]
+SuiteName = Annotated[str, _one_of("suite", SUITE_NAMES)]
+RoleName = Annotated[str, _one_of("role", ROLE_NAMES)]
+KindName = Annotated[str, _one_of("kind of site", KIND_NAMES)]
+
+
+def home() -> Path:
+    """Where results live unless the run file says otherwise: $ISTHMUS_HOME, or ~/isthmus."""
+    return Path(os.environ.get("ISTHMUS_HOME", "~/isthmus")).expanduser().absolute()
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Anchors(_Section):
+    """The text that maps are fitted on, and how it is cut up.
+
+    `texts` are drawn by hash. A shard is what is lost when a worker dies; a batch is what travels.
+    """
+
+    corpora: Annotated[tuple[CorpusSpec, ...], Field(min_length=1)]
+    texts: Annotated[int, Field(ge=8)] = 288
+    shard_texts: Count = 32
+    batch_texts: Count = 8
+    folds: Annotated[int, Field(ge=2)] = 4
+
+
+class Similarity(_Section):
+    """All-layer similarity, over about this many rows of the first shards."""
+
+    rows: Annotated[int, Field(ge=128)] = 2000
+    neighbours: Count = 10
+    permutations: Annotated[int, Field(ge=20)] = 100
+
+
+class Maps(_Section):
+    """Which sites are mapped, and by which fitters. The best role and fitter are chosen on dev."""
+
+    kind: KindName = "residual"
+    roles: Annotated[tuple[RoleName, ...], Field(min_length=1)] = ROLE_NAMES
+    fitters: Annotated[tuple[FitterName, ...], Field(min_length=1)] = (
+        "ridge",
+        "procrustes",
+        "pad_truncate",
+    )
+
+
+class Contrast(_Section):
+    """A concept as two sets of texts; `texts` of each are used to extract it."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+    positive: CorpusSpec
+    negative: CorpusSpec
+    texts: Annotated[int, Field(ge=4)] = 256
+
+
+class Steering(_Section):
+    """A steering vector carried from each model into each other one.
+
+    `strengths` are in units of the length of a typical centred activation of the target at the
+    site: the same grid, and the same length of vector, for native, carried and controls. The one
+    used is the greatest whose native vector costs at most `neutral_kl` (nats per token) on dev.
+    """
+
+    concept: Contrast
+    other: Contrast
+    suite: SuiteName
+    strengths: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.1, 0.2, 0.3, 0.4)
+    neutral_kl: Share = 0.25
+    neutral_texts: Count = 24
+    random_directions: Annotated[int, Field(ge=20)] = 20
+    samples: Count = 3
+    sample_tokens: Count = 24
+    bootstrap_draws: Annotated[int, Field(ge=200)] = 2000
+
+
+class Cluster(_Section):
+    """Where it runs. No `address`: the cluster of the job, else a Ray of its own, right here."""
+
+    address: str | None = None
+    cpus_per_model: Share = 1.0
+    gpus_per_model: Annotated[float, Field(ge=0)] = 0.0
+    threads_per_model: Count = 1
+    in_flight: Annotated[int, Field(ge=1, le=64)] = 3
+    restarts: Annotated[int, Field(ge=0)] = 3
+
+
+class Tracking(_Section):
+    """Where MLflow keeps the results. No `uri`: SQLite in the run's home."""
+
+    uri: str | None = None
+    experiment: str = "isthmus"
+
+
+class RunFile(_Section):
+    """One sweep: every ordered pair of `models`, every cargo that has a section."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    home: Path = Field(default_factory=home)
+    seed: int = 0
+    models: Annotated[tuple[ModelSpec, ...], Field(min_length=2)]
+    anchors: Anchors
+    similarity: Similarity = Similarity()
+    maps: Maps = Maps()
+    steering: Steering
+    cluster: Cluster = Cluster()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _distinct_models(self) -> Self:
+        names = [model.name for model in self.models]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two models are named {twice[0]}; names are distinct")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where this run's page, matrix and log are."""
+        return self.home.expanduser().absolute() / "runs" / self.name
+
+    @property
+    def tracking_uri(self) -> str:
+        """The MLflow store of this run."""
+        return self.tracking.uri or tracking_uri(self.home)
+
+
+def tracking_uri(at: Path) -> str:
+    """The MLflow store that a home holds."""
+    return f"sqlite:///{at.expanduser().absolute() / 'mlflow.db'}"
+
+
+def read_run_file(path: Path) -> RunFile:
+    """The run file at `path`.
+
+    Raises:
+        ConfigError: one line for each wrong key or value: where, what it is, what is allowed.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: a run file is a mapping; see configs/demo.yaml")
+    try:
+        return RunFile.model_validate(raw)
+    except ValidationError as error:
+        lines = [f"{path}: {_plainly(dict(fault))}" for fault in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _plainly(fault: dict[str, Any]) -> str:
+    place = fault["loc"]
+    where = ".".join(str(step) for step in place) or "the run"
+    allowed = _keys_at(place[:-1])
+    if fault["type"] == "extra_forbidden":
+        return f"{where}: no such key; allowed: {', '.join(allowed)}"
+    if fault["type"] == "missing":
+        return f"{where}: missing"
+    message = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if isinstance(fault["input"], str | int | float | bool | None):
+        return f"{where}: {fault['input']!r}: {message}"
+    return f"{where}: {message}"
+
+
+def _keys_at(place: tuple[str | int, ...]) -> tuple[str, ...]:
+    """The keys of the section that `place` leads to."""
+    section: type[BaseModel] = RunFile
+    for step in place:
+        if isinstance(step, str) and step in section.model_fields:
+            section = _section_in(section.model_fields[step].annotation) or section
+    return tuple(section.model_fields)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (tuple, Union, UnionType, Annotated):
+        found = (_section_in(inner) for inner in get_args(annotation))
+        return next((section for section in found if section), None)
+    return None

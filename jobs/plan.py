@@ -1,0 +1,174 @@
+"""What a sweep consists of: every unit of work, named by the address of what it will leave.
+
+A unit is done if and only if its address exists, so a plan made again after a kill holds what is
+left, and two sweeps that share work share its results.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import combinations, permutations
+
+from actors import folder
+from actors.anchors import AnchorBatch, batches, fingerprint
+from actors.catalog import ModelFacts
+from actors.folder import Comparison, FitOrder, SitePair
+from alignment.fitters import FITTERS
+from alignment.layers import role_layer
+from cluster.storage import address
+from jobs.config import RunFile
+
+# Raise it when a change makes the numbers of an unchanged run file differ.
+FORMAT = 1
+SHUFFLED_FITTER = "ridge"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Batches that stand or fall together."""
+
+    number: int
+    batches: tuple[AnchorBatch, ...]
+    content: str
+
+    @property
+    def words(self) -> int:
+        """Words after the first of each text: about the rows that a model has here."""
+        return sum(len(text.split()) - 1 for batch in self.batches for text in batch.texts)
+
+
+@dataclass(frozen=True)
+class Hop:
+    """One ordered pair of models at one role: the maps between two sites."""
+
+    source: str
+    target: str
+    role: str
+    source_site: str
+    target_site: str
+    maps: dict[str, str]
+    shuffled: str
+    order: FitOrder
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that anchors are read for, before any cargo is carried."""
+
+    shards: tuple[Shard, ...]
+    anchors: str
+    moments: dict[tuple[SitePair, int], str]
+    comparisons: tuple[Comparison, ...]
+    compared: tuple[Shard, ...]
+    hops: tuple[Hop, ...]
+
+    def hop(self, source: str, target: str, role: str) -> Hop:
+        """The hop of that name."""
+        wanted = (source, target, role)
+        return next(h for h in self.hops if (h.source, h.target, h.role) == wanted)
+
+
+def make_plan(run: RunFile, texts: list[str], models: dict[str, ModelFacts]) -> Plan:
+    """The units of a run over these anchor texts and models."""
+    shards = tuple(_shards(run, texts))
+    pairs = [_ordered(a, b) for a, b in combinations(models.values(), 2)]
+    moments = {
+        (pair, shard.number): address("moments", FORMAT, asdict(pair), shard.content)
+        for a, b in pairs
+        for pair in (_site_pair(run, role, a, b) for role in run.maps.roles)
+        for shard in shards
+    }
+    compared = tuple(_compared(run, shards))
+    return Plan(
+        shards=shards,
+        anchors=fingerprint(texts),
+        moments=moments,
+        comparisons=tuple(_comparison(run, a, b, compared) for a, b in pairs),
+        compared=compared,
+        hops=tuple(
+            _hop(run, models, source, target, role, shards, moments)
+            for source, target in permutations(models, 2)
+            for role in run.maps.roles
+        ),
+    )
+
+
+def site_of(run: RunFile, role: str, facts: ModelFacts) -> str:
+    """The site that plays a role in a model."""
+    return f"{run.maps.kind}.{role_layer(role, facts.layers)}"
+
+
+def layer_sites(facts: ModelFacts) -> tuple[str, ...]:
+    """The residual stream after every layer."""
+    return tuple(f"residual.{layer}" for layer in range(facts.layers))
+
+
+def _shards(run: RunFile, texts: list[str]) -> Iterator[Shard]:
+    cut = batches(
+        texts, shard_texts=run.anchors.shard_texts, batch_texts=run.anchors.batch_texts, folds=1
+    )
+    for number, pieces in enumerate(cut):
+        yield Shard(number, tuple(pieces), address([piece.hash for piece in pieces]))
+
+
+def _compared(run: RunFile, shards: tuple[Shard, ...]) -> Iterator[Shard]:
+    words = 0
+    for shard in shards:
+        if words >= run.similarity.rows:
+            return
+        words += shard.words
+        yield shard
+
+
+def _ordered(a: ModelFacts, b: ModelFacts) -> tuple[ModelFacts, ModelFacts]:
+    """One order for both directions, so that a pair's moments are summed once."""
+    return (a, b) if a.fingerprint <= b.fingerprint else (b, a)
+
+
+def _site_pair(run: RunFile, role: str, a: ModelFacts, b: ModelFacts) -> SitePair:
+    return SitePair(a.fingerprint, site_of(run, role, a), b.fingerprint, site_of(run, role, b))
+
+
+def _comparison(
+    run: RunFile, a: ModelFacts, b: ModelFacts, compared: tuple[Shard, ...]
+) -> Comparison:
+    of = (a.fingerprint, b.fingerprint, layer_sites(a), layer_sites(b))
+    settings = {**run.similarity.model_dump(), "seed": run.seed}
+    content = [shard.content for shard in compared]
+    to = address("similarity", FORMAT, list(of), settings, content)
+    return Comparison(*of, **settings, to=to)
+
+
+def _hop(
+    run: RunFile,
+    models: dict[str, ModelFacts],
+    source: str,
+    target: str,
+    role: str,
+    shards: tuple[Shard, ...],
+    moments: dict[tuple[SitePair, int], str],
+) -> Hop:
+    pair = _site_pair(run, role, *_ordered(models[source], models[target]))
+    reverse = pair.source != models[source].fingerprint
+    places = tuple(moments[pair, shard.number] for shard in shards)
+
+    def to(fitter: str, rows: str) -> str:
+        recipe = {"fitter": fitter, **asdict(FITTERS[fitter]())}
+        return address("map", FORMAT, list(places), run.anchors.folds, reverse, recipe, rows)
+
+    maps = {name: to(name, "paired") for name in run.maps.fitters}
+    shuffled = to(SHUFFLED_FITTER, "shuffled")
+    order = FitOrder(
+        shards=places,
+        folds=run.anchors.folds,
+        reverse=reverse,
+        maps=tuple(maps.items()),
+        shuffled=((SHUFFLED_FITTER, shuffled),),
+    )
+    sites = (site_of(run, role, models[source]), site_of(run, role, models[target]))
+    return Hop(source, target, role, *sites, maps=maps, shuffled=shuffled, order=order)
+
+
+def outputs(hop: Hop) -> list[str]:
+    """Every address that fitting a hop leaves."""
+    made = [*hop.maps.values(), hop.shuffled]
+    return [*made, *(folder.report_address(each) for each in made)]

@@ -1,0 +1,118 @@
+"""What is running and how long is left: bars on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+PLAIN_EVERY_SECONDS = 10.0
+
+
+class Reporter:
+    """Tells a person how a run gets on; one line (or bar) for each stage of it."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(file=sys.stderr, highlight=False)
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str, total: int = 0, done: int = 0) -> Iterator["Stage"]:
+        """A stage of `total` steps, of which `done` were there from an earlier run."""
+        start = time.monotonic()
+        kind = _Bar if self.console.is_terminal else _Lines
+        with kind(self.console, name, total, done) as stage:
+            yield stage
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        self.console.print(text)
+
+
+class Stage:
+    """A stage that is under way."""
+
+    def __init__(self, console: Console, name: str, total: int, done: int) -> None:
+        self.console, self.name, self.total, self.done = console, name, total, done
+        self.start = time.monotonic()
+        self.fresh = 0
+
+    def __enter__(self) -> "Stage":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Put it away."""
+
+    def advance(self, steps: int = 1) -> None:
+        """So many steps more are done."""
+        self.done += steps
+        self.fresh += steps
+
+
+class _Bar(Stage):
+    def __enter__(self) -> Stage:
+        counted = (MofNCompleteColumn(), TimeRemainingColumn()) if self.total else ()
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓[/]"),
+            TextColumn("{task.description:<34}"),
+            BarColumn(bar_width=28),
+            *counted,
+            TimeElapsedColumn(),
+            console=self.console,
+        )
+        self._progress.start()
+        self._task = self._progress.add_task(
+            self.name, total=self.total or None, completed=self.done
+        )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._progress.update(self._task, total=self.done or 1, completed=self.done or 1)
+        self._progress.stop()
+
+    def advance(self, steps: int = 1) -> None:
+        super().advance(steps)
+        self._progress.advance(self._task, steps)
+
+
+class _Lines(Stage):
+    """For logs: a line at the beginning, one now and then, one at the end."""
+
+    def __enter__(self) -> Stage:
+        self._said = self.start
+        from_before = f", {self.done} of {self.total} there already" if self.done else ""
+        self._print(f"{self.name}{from_before} ...")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._print(f"{self.name}: done in {_clock(time.monotonic() - self.start)}")
+
+    def advance(self, steps: int = 1) -> None:
+        super().advance(steps)
+        now = time.monotonic()
+        if now - self._said < PLAIN_EVERY_SECONDS or self.done >= self.total:
+            return
+        self._said = now
+        left = (now - self.start) / self.fresh * (self.total - self.done)
+        self._print(f"{self.name}: {self.done} of {self.total}, {_clock(left)} left")
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True)
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

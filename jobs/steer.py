@@ -1,0 +1,392 @@
+"""Carries a steering vector over every ordered pair, chooses on dev, and measures on test.
+
+Shapes: d width, k directions, s strengths, p prompts, b neutral texts.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from actors.cargo.steering import carry, difference_of_means, injection, random_directions
+from actors.folder import report_address
+from actors.pool import Live
+from actors.sites import Injection
+from alignment.maps import map_from_bytes
+from cluster.storage import Store, address
+from evaluation.suite import Suite, slope
+from jobs.config import RunFile
+from jobs.plan import Hop, Plan, site_of
+from jobs.progress import Reporter
+from jobs.texts import Sides, Texts
+from jobs.units import Arrays, Unit, array_to_texts, complete, texts_to_array
+
+SIGNS = (1.0, -1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """What one model says of the concepts at one role: directions [d]."""
+
+    concept: np.ndarray
+    other: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What dev settled for an ordered pair."""
+
+    hop: Hop
+    fitter: str
+    strength: float
+
+    @property
+    def map_address(self) -> str:
+        """The map that was chosen."""
+        return self.hop.maps[self.fitter]
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What test says of an ordered pair: slopes [p] in nats per unit of strength, by direction.
+
+    `vector` [d] is what was injected: strength times it, at the site. `fitters` has the slopes of
+    each fitter's map; `controls` those that should do nothing; `random` is [k, p]. `neutral` has
+    (nll, kl) of the target as it is, steered natively and carried, means over texts and signs.
+    """
+
+    choice: Choice
+    native: np.ndarray
+    native_direction: np.ndarray
+    vector: np.ndarray
+    fitters: dict[str, np.ndarray]
+    controls: dict[str, np.ndarray]
+    random: np.ndarray
+    neutral: dict[str, tuple[float, float]]
+    prompts: tuple[str, ...]
+    samples: dict[str, list[str]]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Source, target, cargo."""
+        return self.choice.hop.source, self.choice.hop.target, "steering"
+
+
+class Steerer:
+    """One run's steering: what it asks of which model, in what order."""
+
+    def __init__(
+        self,
+        run: RunFile,
+        suite: Suite,
+        texts: Texts,
+        plan: Plan,
+        models: Mapping[str, Live],
+        store: Store,
+        reporter: Reporter,
+    ) -> None:
+        self.run, self.suite, self.texts, self.plan = run, suite, texts, plan
+        self.models, self.store, self.reporter = models, store, reporter
+        self.vectors: dict[tuple[str, str], Vectors] = {}
+
+    def judge(self) -> list[Judged]:
+        """Extract, choose on dev, measure on test; one result for each ordered pair."""
+        self.vectors = self._extract()
+        choices = self._choose()
+        slopes = self._slopes(choices)
+        neutral = self._neutral(choices)
+        samples = self._samples(choices)
+        return [
+            self._judged(*parts) for parts in zip(choices, *slopes, neutral, samples, strict=True)
+        ]
+
+    # --- extraction
+
+    def _extract(self) -> dict[tuple[str, str], Vectors]:
+        units, places = [], []
+        for name, model in self.models.items():
+            for concept, sides in (("concept", self.texts.concept), ("other", self.texts.other)):
+                units.append(self._extraction(model, sides))
+                places.append((name, concept))
+        answers = self._complete("extracting vectors", units)
+        found = dict(zip(places, answers, strict=True))
+        return {
+            (name, role): Vectors(
+                *(
+                    found[name, kind][site_of(self.run, role, model.facts)]
+                    for kind in ("concept", "other")
+                )
+            )
+            for name, model in self.models.items()
+            for role in self.run.maps.roles
+        }
+
+    def _extraction(self, model: Live, sides: Sides) -> Unit:
+        sites = tuple(
+            sorted({site_of(self.run, role, model.facts) for role in self.run.maps.roles})
+        )
+        positive = len(sides.positive)
+
+        def difference(pools: Arrays) -> Arrays:
+            return {
+                site: difference_of_means(points[:positive], points[positive:])
+                for site, points in pools.items()
+            }
+
+        texts = (*sides.positive, *sides.negative)
+        question = [sites, sides.positive, sides.negative]
+        return Unit(model, "pooled", (texts, sites), question, difference)
+
+    # --- directions
+
+    def _carried(self, hop: Hop, map_address: str, kind: str = "concept") -> np.ndarray:
+        vector = getattr(self.vectors[hop.source, hop.role], kind)
+        return carry(vector, map_from_bytes(self.store.get(map_address)))
+
+    def _native(self, hop: Hop) -> np.ndarray:
+        return self.vectors[hop.target, hop.role].concept
+
+    def _spread(self, target: str, role: str) -> float:
+        """The unit of strength at a site of the target, the same for every source."""
+        hop = next(h for h in self.plan.hops if (h.target, h.role) == (target, role))
+        report = json.loads(self.store.get(report_address(next(iter(hop.maps.values())))))
+        return report["target_spread"]
+
+    def _injection(self, hop: Hop, direction: np.ndarray, strength: float) -> Injection:
+        spread = self._spread(hop.target, hop.role)
+        return injection(hop.target_site, direction, spread, strength)
+
+    # --- dev
+
+    def _choose(self) -> list[Choice]:
+        strengths = self.run.steering.strengths
+        hops = self.plan.hops
+        native = [
+            self._propensity(hop, [self._native(hop)], strengths, self.texts.prompts_dev)
+            for hop in hops
+        ]
+        carried = [
+            self._propensity(
+                hop,
+                [self._carried(hop, to) for to in hop.maps.values()],
+                strengths,
+                self.texts.prompts_dev,
+            )
+            for hop in hops
+        ]
+        costs = [
+            self._cost(hop, [self._native(hop)], strengths, self.texts.neutral_dev) for hop in hops
+        ]
+        answers = self._complete("choosing on dev", [*native, *carried, *costs])
+        third = len(hops)
+        rows = zip(hops, answers[third : 2 * third], answers[2 * third :], strict=True)
+        scored = [self._candidate(hop, odds, cost) for hop, odds, cost in rows]
+        pairs = groupby(scored, key=lambda each: (each[1].hop.source, each[1].hop.target))
+        return [max(candidates, key=lambda each: each[0])[1] for _, candidates in pairs]
+
+    def _candidate(self, hop: Hop, odds: Arrays, cost: Arrays) -> tuple[float, Choice]:
+        """The best fitter at the greatest strength that spares neutral text, and its effect."""
+        strengths = self.run.steering.strengths
+        kl = cost["kl"].reshape(1, len(strengths), len(SIGNS), -1).mean((0, 2, 3))
+        allowed = [i for i, each in enumerate(kl) if each <= self.run.steering.neutral_kl]
+        chosen = max(allowed, key=lambda i: strengths[i], default=int(np.argmin(strengths)))
+        slopes = _slopes(odds, strengths)[:, chosen].mean(-1)  # [k]
+        best = int(np.argmax(slopes))
+        choice = Choice(hop, list(hop.maps)[best], strengths[chosen])
+        return float(slopes[best] * strengths[chosen]), choice
+
+    # --- test
+
+    def _slopes(
+        self, choices: Sequence[Choice]
+    ) -> tuple[list[dict[str, np.ndarray]], list[np.ndarray]]:
+        named = [self._directions(choice) for choice in choices]
+        units = [
+            self._propensity(
+                choice.hop, list(each.values()), (choice.strength,), self.texts.prompts_test
+            )
+            for choice, each in zip(choices, named, strict=True)
+        ]
+        units += [
+            self._propensity(
+                choice.hop, self._random(choice.hop), (choice.strength,), self.texts.prompts_test
+            )
+            for choice in choices
+        ]
+        answers = self._complete("measuring on test", units)
+        slopes = [
+            _slopes(odds, (choice.strength,))[:, 0]
+            for odds, choice in zip(answers, [*choices, *choices], strict=True)
+        ]
+        effects = [
+            dict(zip(each, found, strict=True))
+            for each, found in zip(named, slopes[: len(choices)], strict=True)
+        ]
+        return effects, slopes[len(choices) :]
+
+    def _directions(self, choice: Choice) -> dict[str, np.ndarray]:
+        hop = choice.hop
+        return {
+            "native": self._native(hop),
+            **{f"fitter {name}": self._carried(hop, to) for name, to in hop.maps.items()},
+            "shuffled rows": self._carried(hop, hop.shuffled),
+            "other concept": self._carried(hop, choice.map_address, "other"),
+        }
+
+    def _random(self, hop: Hop) -> list[np.ndarray]:
+        width = self.models[hop.target].facts.width
+        return list(random_directions(width, self.run.steering.random_directions, self.run.seed))
+
+    def _neutral(self, choices: Sequence[Choice]) -> list[dict[str, tuple[float, float]]]:
+        texts = self.texts.neutral_test
+        units = [
+            self._cost(
+                choice.hop,
+                [self._native(choice.hop), self._carried(choice.hop, choice.map_address)],
+                (choice.strength,),
+                texts,
+            )
+            for choice in choices
+        ]
+        bare = [self._cost(choice.hop, [], (), texts) for choice in choices]
+        answers = self._complete("cost on neutral text", [*units, *bare])
+        rows = zip(answers[: len(choices)], answers[len(choices) :], strict=True)
+        return [_neutral_rows(cost, base) for cost, base in rows]
+
+    def _samples(self, choices: Sequence[Choice]) -> list[dict[str, list[str]]]:
+        units = []
+        for choice in choices:
+            hop = choice.hop
+            carried = self._carried(hop, choice.map_address)
+            units += [
+                self._writing(hop, None),
+                self._writing(hop, self._injection(hop, self._native(hop), choice.strength)),
+                self._writing(hop, self._injection(hop, carried, choice.strength)),
+            ]
+        answers = iter(self._complete("writing samples", units))
+        names = ("base", "native", "carried")
+        return [{name: array_to_texts(next(answers)["texts"]) for name in names} for _ in choices]
+
+    def _judged(
+        self,
+        choice: Choice,
+        effects: dict[str, np.ndarray],
+        random: np.ndarray,
+        neutral: dict[str, tuple[float, float]],
+        samples: dict[str, list[str]],
+    ) -> Judged:
+        fitters = {
+            name.removeprefix("fitter "): found
+            for name, found in effects.items()
+            if name.startswith("fitter ")
+        }
+        carried = self._carried(choice.hop, choice.map_address)
+        controls = {name: effects[name] for name in ("shuffled rows", "other concept")}
+        return Judged(
+            choice=choice,
+            native=effects["native"],
+            native_direction=self._native(choice.hop),
+            vector=self._injection(choice.hop, carried, choice.strength).vector,
+            fitters=fitters,
+            controls=controls,
+            random=random,
+            neutral=neutral,
+            prompts=self.suite.samples[: self.run.steering.samples],
+            samples=samples,
+        )
+
+    # --- units
+
+    def _complete(self, name: str, units: Sequence[Unit]) -> list[Arrays]:
+        in_flight = max(self.run.cluster.in_flight, 2 * len(self.models))
+        return complete(name, units, self.store, in_flight, self.reporter)
+
+    def _injections(
+        self, hop: Hop, directions: Sequence[np.ndarray], strengths: Sequence[float]
+    ) -> list[Injection]:
+        return [
+            self._injection(hop, direction, sign * strength)
+            for direction in directions
+            for strength in strengths
+            for sign in SIGNS
+        ]
+
+    def _propensity(
+        self,
+        hop: Hop,
+        directions: Sequence[np.ndarray],
+        strengths: Sequence[float],
+        prompts: Sequence[str],
+    ) -> Unit:
+        """Log-odds [k * s * 2, p] of the suite's words, at plus and minus every strength."""
+        injections = self._injections(hop, directions, strengths)
+        words = (self.suite.positive, self.suite.negative)
+        return Unit(
+            self.models[hop.target],
+            "next_word_log_odds",
+            (prompts, *words, injections),
+            [prompts, *words, _named(injections)],
+        )
+
+    def _cost(
+        self,
+        hop: Hop,
+        directions: Sequence[np.ndarray],
+        strengths: Sequence[float],
+        texts: Sequence[str],
+    ) -> Unit:
+        """NLL and KL [k * s * 2, b] on neutral text; without directions, of the target itself."""
+        injections = self._injections(hop, directions, strengths) or [None]
+        return Unit(
+            self.models[hop.target],
+            "neutral",
+            (texts, injections),
+            [texts, _named(injections)],
+            lambda answer: {"nll": answer.nll, "kl": answer.kl},
+        )
+
+    def _writing(self, hop: Hop, injected: Injection | None) -> Unit:
+        prompts = self.suite.samples[: self.run.steering.samples]
+        tokens = self.run.steering.sample_tokens
+        return Unit(
+            self.models[hop.target],
+            "generate",
+            (prompts, injected, tokens),
+            [prompts, _named([injected]), tokens],
+            lambda answer: {"texts": texts_to_array(answer)},
+        )
+
+
+def _slopes(odds: Arrays, strengths: Sequence[float]) -> np.ndarray:
+    """Slopes [k, s, p] from log-odds at plus and minus each strength."""
+    answer = odds["answer"]
+    paired = answer.reshape(-1, len(strengths), len(SIGNS), answer.shape[-1])
+    return np.stack(
+        [
+            [
+                slope(of_sign, strength * np.array(SIGNS))
+                for of_sign, strength in zip(of, strengths, strict=True)
+            ]
+            for of in paired
+        ]
+    )
+
+
+def _neutral_rows(cost: Arrays, base: Arrays) -> dict[str, tuple[float, float]]:
+    nll, kl = (cost[name].reshape(2, -1).mean(1) for name in ("nll", "kl"))
+    return {
+        "base": (float(base["nll"].mean()), 0.0),
+        "native": (float(nll[0]), float(kl[0])),
+        "carried": (float(nll[1]), float(kl[1])),
+    }
+
+
+def _named(injections: Sequence[Injection | None]) -> list[Any]:
+    """What settles the effect of injections, as JSON."""
+    return [
+        None if each is None else [each.site, address(each.vector.tobytes().hex()), each.strength]
+        for each in injections
+    ]

@@ -1,0 +1,132 @@
+"""`isthmus sweep`: a run file in, a tracked matrix and a page out."""
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.numpy import save_file
+
+from actors.pool import Live, pool
+from actors.weights import default_cache
+from alignment.maps import map_from_bytes
+from cluster.gang import Gang, Ref
+from cluster.session import session
+from cluster.storage import Store
+from cluster.stream import stream
+from evaluation.matrix import Matrix
+from evaluation.report import write_page
+from evaluation.suites import SUITES
+from evaluation.tracking import TrackedRun, track
+from jobs.assemble import assemble
+from jobs.config import RunFile
+from jobs.harvest import folders, harvest
+from jobs.plan import Hop, make_plan, outputs
+from jobs.progress import Reporter
+from jobs.steer import Judged, Steerer
+from jobs.texts import gather
+
+MATRIX_FILE = "matrix.json"
+PAGE_FILE = "index.html"
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep leaves: the matrix, its page, and where it is tracked."""
+
+    matrix: Matrix
+    page: Path
+    tracked: TrackedRun
+
+
+def sweep(run: RunFile, reporter: Reporter) -> Swept:
+    """Run every unit of work that has not been done, then draw and track the matrix.
+
+    Ended at any moment and started again, it goes on where it was, to the same numbers.
+    """
+    torch.set_num_threads(1)
+    suite = SUITES[run.steering.suite]
+    texts = gather(run, suite)
+    store = Store(run.home.expanduser().absolute() / "store")
+    with ExitStack() as open_things:
+        with reporter.stage("starting Ray"):
+            open_things.enter_context(session(run.cluster.address))
+        with reporter.stage("loading models"):
+            models = open_things.enter_context(_pool(run))
+            folder, comparer = open_things.enter_context(folders(run, store))
+        facts = {name: live.facts for name, live in models.items()}
+        plan = make_plan(run, texts.anchors, facts)
+        harvest(run, plan, models, store, folder, comparer, reporter)
+        _fit(plan.hops, store, (folder, comparer), reporter)
+        judged = Steerer(run, suite, texts, plan, models, store, reporter).judge()
+    matrix = assemble(run, plan, texts, facts, judged, store, reporter.seconds)
+    return _publish(run, matrix, judged, store, reporter)
+
+
+def _pool(run: RunFile) -> AbstractContextManager[dict[str, Live]]:
+    """Live models. A GGUF is converted by its host the first time, which takes a minute or two."""
+    return pool(
+        run.models,
+        default_cache(),
+        num_cpus=run.cluster.cpus_per_model,
+        num_gpus=run.cluster.gpus_per_model,
+        threads=run.cluster.threads_per_model,
+        restarts=run.cluster.restarts,
+    )
+
+
+def _fit(hops: Iterable[Hop], store: Store, fitters: Sequence[Gang], reporter: Reporter) -> None:
+    """Fit what has not been fitted; hops are shared out evenly."""
+    hops = list(hops)
+    waiting = [hop for hop in hops if not all(store.has(to) for to in outputs(hop))]
+    with reporter.stage("fitting maps", len(hops), len(hops) - len(waiting)) as stage:
+
+        def submit(numbered: tuple[int, Hop]) -> Ref:
+            number, hop = numbered
+            return fitters[number % len(fitters)].submit("fit", hop.order)
+
+        for _ in stream(enumerate(waiting), submit, 2 * len(fitters)):
+            stage.advance()
+
+
+def _publish(
+    run: RunFile,
+    matrix: Matrix,
+    judged: Iterable[Judged],
+    store: Store,
+    reporter: Reporter,
+) -> Swept:
+    folder = run.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with reporter.stage("drawing the page"):
+        write_page(matrix, folder / PAGE_FILE)
+        write_matrix(matrix, folder / MATRIX_FILE)
+    with reporter.stage("tracking"), tempfile.TemporaryDirectory() as scratch:
+        maps = {
+            each.key: _cargo_files(Path(scratch) / str(number), each, store)
+            for number, each in enumerate(judged)
+        }
+        tracked = track(
+            matrix,
+            uri=run.tracking_uri,
+            experiment=run.tracking.experiment,
+            maps=maps,
+            page=folder / PAGE_FILE,
+        )
+    return Swept(matrix, folder / PAGE_FILE, tracked)
+
+
+def write_matrix(matrix: Matrix, path: Path) -> None:
+    """Write the matrix as JSON: aside, then renamed."""
+    aside = path.with_suffix(".part")
+    aside.write_text(matrix.to_json(), encoding="utf-8")
+    aside.replace(path)
+
+
+def _cargo_files(directory: Path, judged: Judged, store: Store) -> Path:
+    """What is registered of a pair: the map, and the vector it carried."""
+    map_from_bytes(store.get(judged.choice.map_address)).save(directory)
+    save_file({"vector": judged.vector}, directory / "vector.safetensors")
+    return directory

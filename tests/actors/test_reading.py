@@ -1,0 +1,97 @@
+"""What is read at the rows, checked text by text against the model's own hidden states."""
+
+import numpy as np
+import pytest
+import torch
+
+from actors.anchors import AnchorBatch, rows
+from actors.encoding import TextError, encode
+from actors.engine import Engine
+from actors.reading import activations, forward, pooled
+from actors.sites import SiteError
+
+SITES = ("residual.0", "residual.1", "attention.1", "mlp.2")
+
+
+def test_points_are_the_models_own_states_at_the_rows(engine: Engine, batch: AnchorBatch) -> None:
+    read = activations(engine, "f", batch, SITES)
+    start = 0
+    for number, text in enumerate(batch.texts):
+        encoded = encode(engine, [text])
+        alone = AnchorBatch(0, 0, (text,), (0,))
+        row_ids, _, tokens = rows(alone, encoded.spans)
+        with torch.inference_mode():
+            states = engine.model(input_ids=encoded.ids, output_hidden_states=True).hidden_states
+        here = slice(start, start + len(row_ids))
+        assert read.rows[here].tolist() == (row_ids + number * 65536).tolist()
+        assert read.folds[here].tolist() == [batch.folds[number]] * len(row_ids)
+        for layer in (0, 1):
+            expected = states[layer + 1][0, tokens].numpy()
+            np.testing.assert_allclose(
+                read.points[f"residual.{layer}"][here], expected, rtol=1e-5, atol=1e-5
+            )
+        start += len(row_ids)
+    assert start == len(read.rows) > 40
+
+
+def test_activations_say_what_they_are_of(engine: Engine, batch: AnchorBatch) -> None:
+    read = activations(engine, "fingerprint", batch, SITES)
+    assert (read.model, read.batch) == ("fingerprint", batch.id)
+    assert list(read.points) == list(SITES)
+    assert read.rows.dtype == read.folds.dtype == np.int64
+    for points in read.points.values():
+        assert points.dtype == np.float32
+        assert points.shape == (len(read.rows), engine.width)
+        assert points.flags.c_contiguous
+
+
+def test_padding_changes_nothing(engine: Engine, batch: AnchorBatch) -> None:
+    together = activations(engine, "f", batch, SITES)
+    long = "A lamp is worth more than a window, and the map more than the frost. " * 3
+    padded = AnchorBatch(0, 0, (*batch.texts, long), (*batch.folds, 0))
+    beside = activations(engine, "f", padded, SITES)
+    for site in SITES:
+        np.testing.assert_allclose(
+            beside.points[site][: len(together.rows)], together.points[site], rtol=1e-5, atol=1e-5
+        )
+
+
+def test_the_same_batch_gives_the_same_bits(engine: Engine, batch: AnchorBatch) -> None:
+    first, second = (activations(engine, "f", batch, SITES) for _ in range(2))
+    assert all(np.array_equal(first.points[site], second.points[site]) for site in SITES)
+
+
+def test_the_bare_pass_counts_the_tokens_of_the_texts(engine: Engine, batch: AnchorBatch) -> None:
+    assert forward(engine, batch) == sum(
+        len(engine.tokenizer(text)["input_ids"]) for text in batch.texts
+    )
+
+
+def test_pools_are_means_over_the_rows_of_each_text(engine: Engine, batch: AnchorBatch) -> None:
+    read = activations(engine, "f", batch, SITES)
+    pools = pooled(engine, batch.texts, SITES, batch_texts=4)
+    for site in SITES:
+        expected = [
+            read.points[site][read.rows // 65536 == number].mean(0)
+            for number in range(len(batch.texts))
+        ]
+        np.testing.assert_allclose(pools[site], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_text_of_one_word_is_pooled_at_its_own_end(
+    engine: Engine, sentences: tuple[str, ...]
+) -> None:
+    pools = pooled(engine, [sentences[0], "Salt"], ("residual.1",))
+    with torch.inference_mode():
+        ids = encode(engine, ["Salt"]).ids
+        states = engine.model(input_ids=ids, output_hidden_states=True).hidden_states
+    np.testing.assert_allclose(
+        pools["residual.1"][1], states[2][0, -1].numpy(), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_what_cannot_be_read_is_refused(gpt_like: Engine, batch: AnchorBatch) -> None:
+    with pytest.raises(TextError, match="empty"):
+        activations(gpt_like, "f", AnchorBatch(0, 0, ("",), (0,)), SITES)
+    with pytest.raises(SiteError, match="layers 0 to 2"):
+        activations(gpt_like, "f", batch, ("residual.7",))

@@ -1,0 +1,168 @@
+"""Matrices made up for the tests: realistic in shape and size, with nothing measured in them."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from evaluation.matrix import (
+    AnchorFacts,
+    Cell,
+    Control,
+    FitterScore,
+    LayerSimilarity,
+    Matrix,
+    ModelRow,
+    NeutralRow,
+    Sample,
+    Spread,
+)
+from evaluation.retention import Interval, level
+
+# name, family, layers, width, heads, kv_heads, head_width, vocabulary, parameters
+MODELS = (
+    ("smollm2-135m", "llama", 30, 576, 9, 3, 64, 49_152, 134_515_008),
+    ("gemma-3-270m", "gemma3_text", 18, 640, 4, 1, 256, 262_144, 268_098_176),
+    ("qwen2-0.5b", "qwen2", 24, 896, 14, 2, 64, 151_936, 494_032_768),
+    ("mistral-tiny", "mistral", 16, 512, 8, 8, 64, 32_000, 92_310_016),
+)
+RETENTIONS = (0.964, 0.912, 0.871, 0.834, 0.645, None, 1.021, 0.93, 0.79, 0.88, 0.96, 0.905)
+SAMPLES = (
+    Sample(
+        prompt="The film that we saw last night was",
+        base=" a bit of a mess. The plot was not very clear, and the actors were not very good.",
+        native=" a wonderful, moving story of hope and friendship, and the whole family loved it.",
+        carried=" a great one, full of joy and colour, and the music was a delight from the start.",
+    ),
+    Sample(
+        prompt="When I opened the box, I found",
+        base=" a small piece of paper with a number on it. I did not know what it was for.",
+        native=" a beautiful gift, made with love, and I could not have been happier that day.",
+        carried=" the most beautiful little bird <made of glass> & silver, shining in the light.",
+    ),
+)
+
+
+def interval(value: float, half: float) -> Interval:
+    return Interval(value, value - half, value + half)
+
+
+def make_cell(source: str, target: str, kept: float | None, seed: int = 0) -> Cell:
+    """A steering cell with that retention, and controls near zero."""
+    rng = np.random.default_rng(seed)
+    native = 5.4
+    share = None if kept is None else interval(kept, 0.035)
+    spread = Spread(shares=tuple(rng.normal(0, 0.07, 20).tolist()))
+    return Cell(
+        source=source,
+        target=target,
+        cargo="steering",
+        concept="sentiment",
+        site="residual.9",
+        role="representation",
+        strength=1.5,
+        fitter="ridge",
+        level=level(share),
+        retention=share,
+        base=interval(-0.31, 0.2),
+        native=interval(native, 0.3),
+        carried=interval(-0.31 + (kept or 0.1) * native, 0.34),
+        controls=(
+            Control(
+                name="random directions",
+                retention=interval(float(np.mean(spread.shares)), 0.03),
+                spread=spread,
+            ),
+            Control(name="shuffled rows", retention=interval(0.02, 0.05)),
+            Control(name="another concept", retention=interval(-0.08, 0.06)),
+            Control(name="pad or truncate", retention=interval(0.11, 0.09)),
+        ),
+        held_out_r2=0.561,
+        fitters=(
+            FitterScore(name="ridge", held_out_r2=0.561, retention=share),
+            FitterScore(name="procrustes", held_out_r2=0.402, retention=interval(0.71, 0.06)),
+            FitterScore(name="pad_truncate", held_out_r2=-1.3, retention=None),
+        ),
+        cosine_to_native=0.83,
+        neutral=(
+            NeutralRow(name="base", nll=3.412, kl=0.0),
+            NeutralRow(name="native", nll=3.466, kl=0.061),
+            NeutralRow(name="carried", nll=3.459, kl=float("nan")),
+        ),
+        samples=SAMPLES,
+        seconds=41.2,
+        map_bytes=1_477_120,
+        map_address="b7" * 32,
+        vector_address="c9" * 32,
+    )
+
+
+def make_similarity(source: ModelRow, target: ModelRow, seed: int = 0) -> LayerSimilarity:
+    """Similar layers along the diagonal, as models of unequal depth show."""
+    rng = np.random.default_rng(seed)
+    down = np.linspace(0, 1, source.layers)[:, None]
+    across = np.linspace(0, 1, target.layers)[None, :]
+    ridge = np.exp(-(((down - across) / 0.35) ** 2)) * (1 - 0.25 * across)
+    noise = rng.normal(0, 0.015, ridge.shape)
+    cka = np.clip(0.12 + 0.62 * ridge + noise, 0, 1)
+    raw = np.clip(0.05 + 0.4 * ridge + noise, 0, 1)
+    neighbours = np.clip(0.03 + 0.3 * ridge + noise, 0, 1)
+
+    def grid(values: np.ndarray) -> tuple[tuple[float, ...], ...]:
+        return tuple(tuple(row) for row in values.round(4).tolist())
+
+    pairing = np.maximum.accumulate(cka.argmax(axis=0)).tolist()
+    return LayerSimilarity(
+        source=source.name,
+        target=target.name,
+        cka_raw=grid(raw),
+        cka=grid(cka),
+        mutual_knn=grid(neighbours),
+        p_value=grid(np.full_like(cka, 0.0099)),
+        null_95=0.014,
+        rows=2000,
+        coverage_070=float((cka.max(axis=0) > 0.7).mean()),
+        coverage_null=1.0,
+        pairing=tuple(pairing),
+    )
+
+
+def make_matrix(count: int = 2, address: str = "a5" * 32, first: float | None = 0.964) -> Matrix:
+    """A sweep over that many models; `first` is the retention of the first pair."""
+    models = []
+    for index, row in enumerate(MODELS[:count]):
+        name, family, layers, width, heads, kv_heads, head_width, vocabulary, parameters = row
+        models.append(
+            ModelRow(
+                name=name,
+                family=family,
+                layers=layers,
+                width=width,
+                heads=heads,
+                kv_heads=kv_heads,
+                head_width=head_width,
+                vocabulary=vocabulary,
+                parameters=parameters,
+                fingerprint=f"{index + 1:02x}" * 32,
+            )
+        )
+    pairs = [(source, target) for source in models for target in models if source is not target]
+    kept = (first, *RETENTIONS[1:])
+    return Matrix(
+        run="demo",
+        address=address,
+        created="2026-11-14T09:30:00+00:00",
+        models=tuple(models),
+        similarities=tuple(make_similarity(s, t, seed) for seed, (s, t) in enumerate(pairs)),
+        cells=tuple(
+            make_cell(s.name, t.name, kept[seed], seed) for seed, (s, t) in enumerate(pairs)
+        ),
+        anchors=AnchorFacts(texts=4_120, rows=251_904, fingerprint="d4" * 32, corpora=("lambada",)),
+        lineage={"code": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0", "ray": "2.60.0"},
+        seconds={"load": 12.4, "harvest": 201.7, "fit": 33.1, "evaluate": 118.0},
+    )
+
+
+@pytest.fixture
+def made_up() -> Callable[..., Matrix]:
+    return make_matrix

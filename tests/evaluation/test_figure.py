@@ -1,0 +1,21 @@
+"""The picture for the tracker says what the matrix says."""
+
+from collections.abc import Callable
+from io import BytesIO
+
+from evaluation.figure import matrix_figure
+from evaluation.matrix import Matrix
+
+
+def test_every_cell_is_written_with_its_level(made_up: Callable[..., Matrix]) -> None:
+    matrix = made_up(4)
+    figure = matrix_figure(matrix, "steering")
+    said = [text.get_text() for text in figure.axes[0].texts]
+    for cell in matrix.cells:
+        assert str(cell.level) in said
+        if cell.retention is not None:
+            assert f"{cell.retention.value:.2f}" in said
+    assert said.count("itself") == 4
+    picture = BytesIO()
+    figure.savefig(picture, format="png")
+    assert picture.getvalue().startswith(b"\x89PNG")

@@ -1,0 +1,105 @@
+"""The matrix as a value: out as JSON and in again, and nothing that contradicts itself."""
+
+import json
+import math
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from evaluation.matrix import Control, Matrix, MatrixError, Spread
+from evaluation.retention import Interval
+
+Maker = Callable[..., Matrix]
+NUMBERS = st.floats(allow_infinity=False)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_out_and_in_again_is_the_same(made_up: Maker, count: int) -> None:
+    matrix = made_up(count)
+    text = matrix.to_json()
+    again = Matrix.from_json(text)
+    assert again.to_json() == text
+    assert again.cells[0].retention == matrix.cells[0].retention
+    assert again.similarities == matrix.similarities
+    assert again.cell("smollm2-135m", "gemma-3-270m", "steering").level == "Excellent"
+
+
+@given(NUMBERS, st.lists(NUMBERS, max_size=5))
+def test_every_number_survives_and_nan_is_null(value: float, shares: list[float]) -> None:
+    control = Control(
+        name="x", retention=Interval(value, value, value), spread=Spread(shares=tuple(shares))
+    )
+    text = control.model_dump_json()
+    again = Control.model_validate_json(text)
+    assert again.model_dump_json() == text
+    assert "NaN" not in text
+    stored = json.loads(text)["retention"]["value"]
+    assert (stored is None) == math.isnan(value)
+    assert (
+        math.isnan(again.retention.value) if math.isnan(value) else again.retention.value == value
+    )
+
+
+def test_a_spread_knows_its_largest() -> None:
+    spread = Spread(shares=(0.1, -0.4, 0.2))
+    assert (spread.count, spread.largest) == (3, 0.4)
+    assert Spread(shares=()).largest == 0
+
+
+def test_the_table_has_a_flat_row_per_cell(made_up: Maker) -> None:
+    matrix = made_up(4)
+    rows = matrix.table()
+    assert [(row["source"], row["target"]) for row in rows] == [
+        (cell.source, cell.target) for cell in matrix.cells
+    ]
+    undefined = next(row for row in rows if row["level"] == "Undefined")
+    assert undefined["retention"] is None
+    assert undefined["retention_low"] is None
+    assert rows[0]["retention"] == pytest.approx(0.964)
+    assert rows[0]["worst_control"] == pytest.approx(0.11)
+
+
+def test_what_was_not_measured_is_said_in_one_line(made_up: Maker) -> None:
+    matrix = made_up(2)
+    with pytest.raises(MatrixError, match=r"no lora from a to b; measured: smollm2-135m -> gemma"):
+        matrix.cell("a", "b", "lora")
+    with pytest.raises(MatrixError, match=r"no model c; there are smollm2-135m, gemma-3-270m"):
+        matrix.model("c")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "not a compatibility matrix: the text:"),
+        ("{}", "not a compatibility matrix: run: Field required"),
+        ('{"run": 1}', "not a compatibility matrix: run: Input should be a valid string"),
+    ],
+)
+def test_what_is_no_matrix_is_said_in_one_line(text: str, line: str) -> None:
+    with pytest.raises(MatrixError, match=line) as caught:
+        Matrix.from_json(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_it_does_not_contradict_itself(made_up: Maker) -> None:
+    matrix = made_up(2)
+    plain = json.loads(matrix.to_json())
+    with pytest.raises(MatrixError, match="two cells for the same cargo"):
+        Matrix.from_json(json.dumps(plain | {"cells": plain["cells"][:1] * 2}))
+    with pytest.raises(MatrixError, match="not among the models"):
+        Matrix.from_json(json.dumps(plain | {"models": plain["models"][:1]}))
+    pair = plain["similarities"][0]
+    for wrong, line in (
+        ({"pairing": [99] * 18}, "one of 30 source layers"),
+        ({"cka_raw": [[0.5]]}, "differ in shape"),
+    ):
+        with pytest.raises(MatrixError, match=line):
+            Matrix.from_json(json.dumps(plain | {"similarities": [pair | wrong]}))
+
+
+def test_it_cannot_be_changed(made_up: Maker) -> None:
+    with pytest.raises(ValidationError):
+        made_up(2).run = "other"  # pyrefly: ignore[read-only]

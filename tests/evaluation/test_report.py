@@ -1,0 +1,152 @@
+"""The page, read by a real headless Chromium at the width of a laptop and of a phone."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from evaluation.matrix import Matrix
+from evaluation.report import number, percent, render, summary, write_page
+
+Maker = Callable[..., Matrix]
+QUIET = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--hide-scrollbars",
+    "--virtual-time-budget=4000",
+]
+
+# The page goes into frames of each width: Chromium opens no window narrower than 500 pixels.
+PROBE = """<!doctype html><body style="margin:0">{frames}<pre id="said"></pre><script>
+onload = () => {{
+  const said = {{}};
+  for (const frame of document.querySelectorAll("iframe")) {{
+    const page = frame.contentDocument, width = page.documentElement.clientWidth;
+    for (const details of page.querySelectorAll("details")) details.open = true;
+    const inside = (part) => part.closest(".scroll, svg");
+    const wide = [...page.body.querySelectorAll("*")].filter(
+      (part) => !inside(part) && part.getBoundingClientRect().right > width + 0.5);
+    const labels = [...page.querySelectorAll("svg[role=img]")].map((svg) => svg.ariaLabel);
+    const named = [...page.querySelectorAll(".scroll")].every((part) => part.ariaLabel);
+    said[frame.width] = {{
+      overflow: page.documentElement.scrollWidth - width,
+      wide: wide.map((part) => part.outerHTML.slice(0, 80)),
+      height: page.documentElement.scrollHeight,
+      pictures: labels.length,
+      unnamed: labels.filter((label) => !label).length,
+      named: named,
+      requests: frame.contentWindow.performance.getEntriesByType("resource").length,
+    }};
+  }}
+  document.getElementById("said").textContent = JSON.stringify(said);
+}};
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    found = shutil.which("chromium")
+    if found is None:
+        pytest.fail("chromium is not installed: `make setup` installs it", pytrace=False)
+    return found
+
+
+def _look(chromium: str, text: str, directory: Path) -> dict[str, dict[str, object]]:
+    frame = '<iframe width="{}" height="900" style="border:0;display:block" srcdoc="{}"></iframe>'
+    frames = "".join(frame.format(width, html.escape(text)) for width in (1440, 390))
+    probe = directory / "probe.html"
+    probe.write_text(PROBE.format(frames=frames))
+    finished = subprocess.run(
+        [
+            chromium,
+            *QUIET,
+            f"--user-data-dir={directory / 'profile'}",
+            "--dump-dom",
+            probe.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    said = re.search(r'<pre id="said">(.*?)</pre>', finished.stdout, re.DOTALL)
+    assert said is not None, finished.stderr[-2000:]
+    return json.loads(html.unescape(said.group(1)))
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_it_reads_at_both_widths(chromium: str, made_up: Maker, tmp_path: Path, count: int) -> None:
+    matrix = made_up(count)
+    seen = _look(chromium, render(matrix), tmp_path)
+    assert set(seen) == {"1440", "390"}
+    for width, page in seen.items():
+        assert page["overflow"] == 0, f"{width} px: {page['wide']}"
+        assert page["wide"] == [], f"{width} px"
+        assert page["unnamed"] == 0
+        assert page["named"] is True
+        assert page["requests"] == 0, "the page asks for nothing"
+        assert page["pictures"] == count * (count - 1) * 8 + 3 * count * (count - 1) // 2
+        assert 2000 < int(str(page["height"])) < 60_000
+
+
+def test_the_file_is_self_contained_and_whole(made_up: Maker, tmp_path: Path) -> None:
+    matrix = made_up(2)
+    path = write_page(matrix, tmp_path / "out" / "page.html")
+    text = path.read_text()
+    assert not re.findall(r'(?:src|href)="(?!#)', text)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert "&lt;made of glass&gt; &amp; silver" in text, "what models write is only ever text"
+    assert [file.name for file in path.parent.iterdir()] == ["page.html"]
+    write_page(matrix, path)
+    assert path.read_text() == text, "the same matrix gives the same page"
+
+
+def test_every_number_that_matters_is_on_it(made_up: Maker) -> None:
+    text = render(made_up(4))
+    for said in ("Excellent", "0.93 to 1.00", "Undefined", "no native effect", "Poor", "0.014"):
+        assert said in text
+    for name in ("smollm2-135m", "gemma3_text", "262,144", "a5a5a5a5a5a5", "sentiment"):
+        assert name in text
+
+
+def test_a_matrix_without_cells_or_numbers_still_has_a_page(made_up: Maker) -> None:
+    matrix = made_up(2)
+    empty = matrix.model_copy(update={"cells": (), "similarities": ()})
+    assert "Nothing was carried." in render(empty)
+    undefined = matrix.model_copy(
+        update={"cells": (made_up(4).cells[5],), "models": made_up(4).models}
+    )
+    assert "no clear native effect" in summary(undefined)
+    render(undefined)
+
+
+def test_the_summary_is_computed(made_up: Maker) -> None:
+    said = summary(made_up(2))
+    assert "Two models took part: smollm2-135m and gemma-3-270m." in said
+    assert "2 of 2 directions" in said
+    assert "smollm2-135m into gemma-3-270m, kept 96\N{NO-BREAK SPACE}%" in said
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "–"), (float("nan"), "–"), (-0.001, "0.00"), (-0.126, "−0.13"), (1234.5, "1,234.50")],
+)
+def test_numbers_are_shown_plainly(value: float | None, shown: str) -> None:
+    assert number(value) == shown
+
+
+def test_shares_are_shown_as_per_cent() -> None:
+    assert percent(0.964) == "96\N{NO-BREAK SPACE}%"
+    assert percent(None) == "–"
