@@ -7,7 +7,7 @@ and a checkpoint that is no longer marked as quantised.
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import lru_cache
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def convert(file: Path, header: GgufHeader, directory: Path, label: str) -> None
 
 
 @contextlib.contextmanager
-def _read_once() -> Iterator[None]:
+def _read_once() -> Generator[None]:
     """Let transformers parse the file once: it does so for configuration, weights and tokenizer.
 
     Half of the conversion's time goes there, a vocabulary being read token by token.

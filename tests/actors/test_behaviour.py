@@ -59,7 +59,7 @@ def test_how_work_is_cut_into_passes_changes_nothing(
     odds = next_word_log_odds(engine, PROMPTS, POSITIVE, NEGATIVE, several)
     cost = neutral(engine, PROMPTS, several)
     monkeypatch.setattr(behaviour, "TOKENS_A_PASS", 1)
-    monkeypatch.setattr(behaviour, "POSITIONS_A_HEAD", 2)
+    monkeypatch.setattr(behaviour, "ROWS_A_HEAD", 2)
     again = next_word_log_odds(engine, PROMPTS, POSITIVE, NEGATIVE, several)
     np.testing.assert_allclose(again, odds, rtol=1e-4, atol=1e-4)
     small = neutral(engine, PROMPTS, several)
