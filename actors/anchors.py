@@ -20,10 +20,9 @@ WORDS_PER_TEXT = 65536  # row id = text index * WORDS_PER_TEXT + word index
 
 _WORD = re.compile(r"\S+")
 
-# Three uses of one hash read different hexadecimal digits of it, so that they are independent:
-# the order (and with it the shard) all of them from the front, the split and the fold these.
+# Two uses of one hash read different hexadecimal digits of it, so that they are independent: the
+# order (and with it the shard) all of them from the front, the split these.
 _SPLIT_DIGITS = slice(32, 48)
-_FOLD_DIGITS = slice(48, 64)
 
 
 class AnchorError(ValueError):
@@ -36,15 +35,11 @@ class OverlapError(AnchorError):
 
 @dataclass(frozen=True)
 class AnchorBatch:
-    """Texts that go through every model together, and the fold each of them belongs to."""
+    """Texts that go through every model together."""
 
     shard: int
     index: int
     texts: tuple[str, ...]
-    folds: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        assert len(self.texts) == len(self.folds)
 
     @property
     def id(self) -> str:
@@ -53,8 +48,8 @@ class AnchorBatch:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of what is in it (texts in order, and their folds), not of its place."""
-        content = json.dumps([self.texts, self.folds], ensure_ascii=True, separators=(",", ":"))
+        """SHA-256 of what is in it (texts in order), not of its place."""
+        content = json.dumps(self.texts, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -102,28 +97,23 @@ def check_disjoint(splits: Mapping[str, Iterable[str]]) -> None:
                 raise OverlapError(f"splits {other} and {name} share the text {_excerpt(text)}")
 
 
-def batches(
-    texts: Iterable[str], *, shard_texts: int, batch_texts: int, folds: int
-) -> list[list[AnchorBatch]]:
+def batches(texts: Iterable[str], *, shard_texts: int, batch_texts: int) -> list[list[AnchorBatch]]:
     """Shards of batches: the same for the same set of texts, whatever order they come in.
 
     Shards hold `shard_texts` texts in the order of their hashes, so each is a fair sample. Inside
     one, batches hold `batch_texts` texts of like length, so that little padding is needed.
-    Repeated texts are used once. A text's fold depends on nothing but the text.
+    Repeated texts are used once.
     """
-    if min(shard_texts, batch_texts, folds) < 1:
+    if min(shard_texts, batch_texts) < 1:
         raise AnchorError(
-            "shard_texts, batch_texts and folds are 1 or more, "
-            f"found {shard_texts}, {batch_texts} and {folds}"
+            f"shard_texts and batch_texts are 1 or more, found {shard_texts} and {batch_texts}"
         )
     ordered = sorted(_distinct(sorted(texts)).items())
     shards = [ordered[start : start + shard_texts] for start in range(0, len(ordered), shard_texts)]
-    return [_shard(number, shard, batch_texts, folds) for number, shard in enumerate(shards)]
+    return [_shard(number, shard, batch_texts) for number, shard in enumerate(shards)]
 
 
-def _shard(
-    number: int, hashed: Sequence[tuple[str, str]], batch_texts: int, folds: int
-) -> list[AnchorBatch]:
+def _shard(number: int, hashed: Sequence[tuple[str, str]], batch_texts: int) -> list[AnchorBatch]:
     by_length = sorted(hashed, key=lambda pair: (len(pair[1]), pair[0]))
     pieces = [by_length[at : at + batch_texts] for at in range(0, len(by_length), batch_texts)]
     return [
@@ -131,7 +121,6 @@ def _shard(
             shard=number,
             index=index,
             texts=tuple(text for _, text in piece),
-            folds=tuple(int(digest[_FOLD_DIGITS], 16) % folds for digest, _ in piece),
         )
         for index, piece in enumerate(pieces)
     ]

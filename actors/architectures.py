@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 
-class UnknownArchitecture(ValueError):  # noqa: N818
+class UnknownArchitecture(ValueError):
     """The checkpoint's `model_type` is none of the supported ones."""
 
 

@@ -75,15 +75,18 @@ def neutral(
     engine: Engine, texts: Sequence[str], injections: Sequence[Injection | None]
 ) -> Neutral:
     """What each injection costs on each text; texts of two tokens or more."""
+    live = [injection for injection in injections if is_live(injection)]
+    # Which of the rows of costs is each injection's: the plain one, 0, or its own.
+    row = np.cumsum([is_live(each) for each in injections]) * [is_live(each) for each in injections]
     nll = np.empty((len(injections), len(texts)))
     kl = np.empty_like(nll)
-    for numbers in _passes(texts, len(injections) + 1):
+    for numbers in _passes(texts, len(live) + 1):
         encoded = encode(engine, [texts[number] for number in numbers])
-        states = _final_states(engine, encoded.ids, [None, *injections])  # [1 + k, b, t, d]
+        states = _final_states(engine, encoded.ids, [None, *live])  # [1 + k, b, t, d]
         for column, number in enumerate(numbers):
             length = encoded.lengths[column]
             costs = _text_costs(engine, states[:, column, :length], encoded.ids[column, :length])
-            nll[:, number], kl[:, number] = costs.numpy()
+            nll[:, number], kl[:, number] = costs.numpy()[:, row]
     return Neutral(nll, kl)
 
 
@@ -172,23 +175,21 @@ def _final_states(
 
 
 def _text_costs(engine: Engine, states: Tensor, ids: Tensor) -> Tensor:
-    """Mean NLL and KL per token [2, k] of one text's ids [t]; states [1 + k, t, d], plain first."""
+    """NLL and KL per token [2, 1 + k] of one text's ids [t]; states [1 + k, t, d], plain first."""
     targets = ids[1:, None]
     if len(targets) == 0:
         raise TextError("a text of one token has no next token to predict")
-    sums = torch.zeros(2, len(states) - 1, dtype=torch.float64)
+    sums = torch.zeros(2, len(states), dtype=torch.float64)
     for start in range(0, len(targets), ROWS_A_HEAD):
         span = slice(start, min(start + ROWS_A_HEAD, len(targets)))
-        plain = engine.logits(states[0, span])  # [p, v]
-        plain_norm, chances = plain.logsumexp(1), plain.softmax(1)
+        plain = engine.logits(states[0, span]).log_softmax(1)  # [p, v]
+        chances = plain.exp()
+        sums[0, 0] -= plain.gather(1, targets[span]).double().sum()
         together = max(1, ROWS_A_HEAD // len(plain))  # short texts: several injections at once
-        for first in range(0, len(states) - 1, together):
+        for first in range(1, len(states), together):
             some = slice(first, first + together)
-            logits = engine.logits(states[1:][some, span])  # [s, p, v]
-            norm = logits.logsumexp(2)
-            own = logits.gather(2, targets[span].expand(len(logits), -1, 1))[..., 0]
-            sums[0, some] += (norm - own).double().sum(1)
-            # Differences first: the terms of the sum are far smaller than the logits.
-            drift = torch.linalg.vecdot(chances, plain - logits) - plain_norm + norm
-            sums[1, some] += drift.double().sum(1)
+            changed = engine.logits(states[some, span]).log_softmax(2)  # [s, p, v]
+            own = changed.gather(2, targets[span].expand(len(changed), -1, 1))
+            sums[0, some] -= own.double().sum((1, 2))
+            sums[1, some] += torch.linalg.vecdot(chances, plain - changed).double().sum(1)
     return sums / len(targets)

@@ -87,8 +87,8 @@ class ModelFacts(BaseModel):
     """What is known of a model once its checkpoint is there.
 
     `parameters` counts what is stored (a tied head counts once); widths are in elements.
-    `fingerprint` changes with any weight, the configuration or the tokenizer, and with nothing
-    else: it stands for the model in every address. `dtype` is what the model computes in.
+    `fingerprint` changes with any weight, the configuration, the tokenizer or `dtype` (what the
+    model computes in), and with nothing else: it stands for the model in every address.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

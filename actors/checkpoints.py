@@ -129,7 +129,7 @@ def facts(checkpoint: Path, name: str, dtype: Dtype = "float32") -> ModelFacts:
         head_width=getattr(config, "head_dim", None) or config.hidden_size // heads,
         vocabulary=config.vocab_size,
         parameters=sum(prod(tensor.shape) for tensor in stored),
-        fingerprint=fingerprint(checkpoint),
+        fingerprint=hashlib.sha256(f"{fingerprint(checkpoint)} {dtype}".encode()).hexdigest(),
         dtype=dtype,
     )
 

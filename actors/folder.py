@@ -18,7 +18,8 @@ from safetensors import torch as safetensors_torch
 from torch import Tensor
 
 from actors.reading import Activations
-from alignment.fitters import FITTERS, Fitted
+from alignment.fitted import Fitted
+from alignment.fitters import FITTERS
 from alignment.moments import FoldedMoments, Moments, cross_moment
 from alignment.similarity import compare
 from cluster.storage import Store, address
@@ -26,7 +27,7 @@ from cluster.storage import Store, address
 _SHUFFLED = "shuffled_xy"
 
 
-class ShardLostError(RuntimeError):
+class ShardLost(RuntimeError):
     """A batch came without those before it in its shard: the worker that had them has died."""
 
 
@@ -108,7 +109,7 @@ class Folder:
     def fold(self, keep: Keep, *activations: Activations) -> int:
         """Add a batch to the moments of every pair; write those whose shard it completes.
 
-        Returns the rows of the first model. Raises ShardLostError where earlier batches are gone.
+        Returns the rows of the first model. Raises ShardLost where earlier batches are gone.
         """
         models = {each.model: each for each in activations}
         for pair, to in keep.moments:
@@ -116,7 +117,7 @@ class Folder:
             if keep.index:
                 done, so_far, shuffled_so_far = self._open.get(to, (0, moments, shuffled))
                 if done != keep.index:
-                    raise ShardLostError(f"batch {keep.index} of a shard came after {done} others")
+                    raise ShardLost(f"batch {keep.index} of a shard came after {done} others")
                 moments, shuffled = so_far + moments, shuffled_so_far + shuffled
             self._open[to] = (keep.index + 1, moments, shuffled)
             if keep.last:
@@ -127,12 +128,12 @@ class Folder:
     def keep(self, index: int, *activations: Activations) -> None:
         """Keep batch `index` whole, to be compared; batch 0 forgets what was kept before.
 
-        Raises ShardLostError where earlier ones are gone.
+        Raises ShardLost where earlier ones are gone.
         """
         if index == 0:
             self._kept.clear()
         if index != len(self._kept):
-            raise ShardLostError(f"batch {index} came after {len(self._kept)} others")
+            raise ShardLost(f"batch {index} came after {len(self._kept)} others")
         self._kept.append({each.model: _copied(each) for each in activations})
 
     def compare(self, comparison: Comparison) -> None:
@@ -225,6 +226,5 @@ def _copied(activations: Activations) -> Activations:
         activations.model,
         activations.batch,
         activations.rows.copy(),
-        activations.folds.copy(),
         points,
     )

@@ -24,7 +24,7 @@ class ModelHost:
             ModelError: the source is missing, broken or not supported; one line.
         """
         checkpoint = weights.prepare(spec, cache)
-        self._facts = weights.facts(checkpoint, spec.name)
+        self._facts = weights.facts(checkpoint, spec.name, spec.dtype)
         self._engine = load(checkpoint, spec.dtype, threads)
 
     def facts(self) -> ModelFacts:

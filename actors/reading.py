@@ -21,13 +21,12 @@ class Activations:
     """One model at the rows of one batch.
 
     `model` is its fingerprint, `batch` the id of the batch; `rows` are row ids int64 [n], the same
-    places in the text for every model; `folds` int64 [n]; `points` by site, float32 [n, d].
+    places in the text for every model; `points` by site, float32 [n, d].
     """
 
     model: str
     batch: str
     rows: np.ndarray
-    folds: np.ndarray
     points: dict[str, np.ndarray]
 
 
@@ -40,8 +39,7 @@ def activations(
     row_ids, texts, tokens = rows(batch, encoded.spans)
     at = (torch.from_numpy(texts), torch.from_numpy(tokens))
     points = _read(engine, encoded.ids, sites, lambda stream: stream[at])
-    folds = np.asarray(batch.folds, dtype=np.int64)[texts]
-    return Activations(fingerprint, batch.id, row_ids, folds, points)
+    return Activations(fingerprint, batch.id, row_ids, points)
 
 
 @torch.inference_mode()
@@ -74,7 +72,7 @@ def _pooled_batch(
     engine: Engine, texts: Sequence[str], sites: Sequence[str]
 ) -> dict[str, np.ndarray]:
     encoded = encode(engine, texts)
-    batch = AnchorBatch(shard=0, index=0, texts=tuple(texts), folds=(0,) * len(texts))
+    batch = AnchorBatch(shard=0, index=0, texts=tuple(texts))
     _, text_index, token_index = rows(batch, encoded.spans)
     weights = torch.zeros(encoded.ids.shape)
     weights[torch.from_numpy(text_index), torch.from_numpy(token_index)] = 1.0

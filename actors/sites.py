@@ -165,7 +165,7 @@ def fanning_out(engine: Engine, injections: Sequence[Injection], b: int) -> Iter
         yield
 
 
-class _Enough(Exception):  # noqa: N818  (it tells of no error)
+class _Enough(Exception):
     """The highest site has been read."""
 
 

@@ -57,15 +57,27 @@ def prepare(spec: ModelSpec, cache: Path, progress: Callable[[str], None] = _sil
     return checkpoint
 
 
+def prepared(spec: ModelSpec, cache: Path) -> Path | None:
+    """Where `prepare` would find the model without fetching or converting anything, if it would.
+
+    Raises:
+        ModelError: the source itself is missing or broken.
+    """
+    try:
+        if spec.directory is not None:
+            return prepare(spec, cache)
+        if spec.hub is not None:
+            return _on_this_machine(spec.hub, spec.revision)
+        checkpoint = _checkpoint(_gguf_sha256(spec, _gguf_files(spec)), cache)
+    except (ModelError, AssetError) as error:
+        raise ModelError(f"model {spec.name}: {error}") from error
+    return checkpoint if checkpoint.is_dir() else None
+
+
 def _converted(spec: ModelSpec, cache: Path, progress: Callable[[str], None]) -> Path:
     files = _gguf_files(spec)
-    sha256 = _sha256(files)
-    if spec.sha256 is not None and sha256 != spec.sha256:
-        raise ModelError(
-            f"{spec.source_line()} is damaged or not the one meant: "
-            f"its SHA-256 is {sha256}, the run asks for {spec.sha256}"
-        )
-    checkpoint = cache / f"{sha256[:16]}-v{checkpoints.FORMAT}"
+    sha256 = _gguf_sha256(spec, files)
+    checkpoint = _checkpoint(sha256, cache)
     if checkpoint.is_dir():
         return checkpoint
 
@@ -115,6 +127,20 @@ def _gguf_files(spec: ModelSpec) -> list[Path]:
     return [file]
 
 
+def _gguf_sha256(spec: ModelSpec, files: Sequence[Path]) -> str:
+    sha256 = _sha256(files)
+    if spec.sha256 is not None and sha256 != spec.sha256:
+        raise ModelError(
+            f"{spec.source_line()} is damaged or not the one meant: "
+            f"its SHA-256 is {sha256}, the run asks for {spec.sha256}"
+        )
+    return sha256
+
+
+def _checkpoint(sha256: str, cache: Path) -> Path:
+    return cache / f"{sha256[:16]}-v{checkpoints.FORMAT}"
+
+
 def _sha256(files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
@@ -137,6 +163,16 @@ def _flush_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _on_this_machine(hub: str, revision: str | None) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
 
 
 def _download(hub: str, revision: str | None, progress: Callable[[str], None]) -> Path:

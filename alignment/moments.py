@@ -21,7 +21,6 @@ from operator import add
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import torch as safetensors_torch
 from torch import Tensor
 
 # Rows per product: float32 sums stay short, longer ones are carried on in float64.
@@ -172,16 +171,3 @@ class FoldedMoments:
 
     def swap(self) -> FoldedMoments:
         return FoldedMoments(tuple(fold.swap() for fold in self.folds))
-
-    def to_bytes(self) -> bytes:
-        """A safetensors file; the same sums always give the same bytes."""
-        named = [fold.tensors(f"{i}.") for i, fold in enumerate(self.folds)]
-        return safetensors_torch.save(
-            {name: t.contiguous() for tensors in named for name, t in tensors.items()}
-        )
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> FoldedMoments:
-        tensors = safetensors_torch.load(data)
-        k = sum(name.endswith(".count") for name in tensors)
-        return cls(tuple(Moments.from_tensors(tensors, f"{i}.") for i in range(k)))

@@ -1,7 +1,7 @@
 """Work in flight: a bounded number of calls, handed back in order."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar
 
 from cluster.gang import Ref, fetch
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 def stream(
     items: Iterable[Item], submit: Callable[[Item], Ref], in_flight: int
-) -> Iterator[tuple[Item, Any]]:
+) -> Generator[tuple[Item, Any], None, None]:
     """Submit every item and yield (item, answer) in the order of the items.
 
     At most `in_flight` calls are submitted and not yet yielded. `items` is read no further than

@@ -69,8 +69,9 @@ def models(
     """List the models of a run file: where they come from, whether they are here, what they are."""
     settings = _read(run)
     from jobs.models import models_table
+    from jobs.progress import Reporter
 
-    Console().print(models_table(settings, prepare))
+    Console().print(models_table(settings, prepare, Reporter()))
 
 
 @app.command(

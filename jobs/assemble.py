@@ -1,5 +1,6 @@
 """Puts what a sweep measured together into the matrix."""
 
+import hashlib
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from actors.catalog import ModelFacts
 from actors.folder import report_address
 from alignment.layers import measured_pairing
 from alignment.similarity import Similarity
+from cluster.session import ROOMS
 from cluster.storage import Store, address
 from evaluation.matrix import (
     AnchorFacts,
@@ -85,7 +87,15 @@ def _address(run: RunFile, plan: Plan, models: Mapping[str, ModelFacts]) -> str:
 def lineage() -> dict[str, str]:
     """What code made the numbers: the commit where there is one, and what it stood on."""
     packages = {f"package {name}": version(name) for name in _PACKAGES}
-    return {"isthmus": version("isthmus"), "commit": _commit(ROOT), **packages}
+    return {"code": _code(ROOT), "commit": _commit(ROOT), **packages}
+
+
+def _code(root: Path) -> str:
+    """SHA-256 of the sources of the five rooms, in order of their paths."""
+    digest = hashlib.sha256()
+    for file in sorted(file for room in ROOMS for file in (root / room).rglob("*.py")):
+        digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def _commit(root: Path) -> str:

@@ -112,7 +112,7 @@ class Steering(_Section):
     concept: Contrast
     other: Contrast
     suite: SuiteName
-    strengths: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.1, 0.2, 0.3, 0.4)
+    strengths: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.05, 0.1, 0.2, 0.4)
     neutral_kl: Share = 0.25
     neutral_texts: Count = 24
     random_directions: Annotated[int, Field(ge=20)] = 20

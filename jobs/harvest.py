@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 
 from actors.anchors import AnchorBatch
-from actors.folder import Comparison, Folder, Keep, ShardLostError
+from actors.folder import Comparison, Folder, Keep, ShardLost
 from actors.pool import Live
 from cluster.gang import ActorLost, Gang, Ref, fetch
 from cluster.storage import Store
@@ -65,7 +65,7 @@ def harvest(
                 return
             try:
                 _read(run, plan, models, store, folder, comparer, todo, stage)
-            except (ActorLost, ShardLostError):
+            except (ActorLost, ShardLost):
                 if attempt == run.cluster.restarts:
                     raise
                 reporter.note("a worker was lost; its open shards are read again")

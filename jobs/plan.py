@@ -103,9 +103,7 @@ def layer_sites(facts: ModelFacts) -> tuple[str, ...]:
 
 
 def _shards(run: RunFile, texts: list[str]) -> Iterator[Shard]:
-    cut = batches(
-        texts, shard_texts=run.anchors.shard_texts, batch_texts=run.anchors.batch_texts, folds=1
-    )
+    cut = batches(texts, shard_texts=run.anchors.shard_texts, batch_texts=run.anchors.batch_texts)
     for number, pieces in enumerate(cut):
         yield Shard(number, tuple(pieces), address([piece.hash for piece in pieces]))
 

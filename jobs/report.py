@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from evaluation.report import write_page
-
 from evaluation.matrix import Matrix, MatrixError
+from evaluation.report import write_page
 
 
 def draw(path: Path, to: Path | None) -> tuple[Matrix, Path]:

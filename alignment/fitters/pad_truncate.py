@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from alignment.fitters.fitted import Fitted, held_out_r2, splits
+from alignment.fitted import Fitted, held_out_r2, splits
 from alignment.maps import Affine
 from alignment.moments import FoldedMoments, Moments
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from alignment.fitters.fitted import Fitted, held_out_r2, splits, through_means
+from alignment.fitted import Fitted, held_out_r2, splits, through_means
 from alignment.maps import Affine
 from alignment.moments import FoldedMoments, Moments
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alignment.fitters.fitted import FitError, Fitted, about, splits, through_means
+from alignment.fitted import FitError, Fitted, about, splits, through_means
 from alignment.maps import Affine
 from alignment.moments import FoldedMoments, Moments
 

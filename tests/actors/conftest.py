@@ -121,5 +121,5 @@ def sentences() -> tuple[str, ...]:
 
 @pytest.fixture
 def batch() -> AnchorBatch:
-    """All SENTENCES, of unlike lengths, in three folds."""
-    return AnchorBatch(shard=2, index=5, texts=SENTENCES, folds=(0, 1, 2, 0, 1, 2))
+    """All SENTENCES, of unlike lengths."""
+    return AnchorBatch(shard=2, index=5, texts=SENTENCES)

@@ -45,7 +45,7 @@ def test_words_end_where_splitting_ends_them(text: str) -> None:
 def test_a_row_is_the_last_token_that_ends_at_a_words_end(text: str, chance: random.Random) -> None:
     cuts = sorted({0, len(text), *chance.choices(range(len(text) + 1), k=12)})
     spans = [(0, 0), *pairwise(cuts), (0, 0)]  # as with marks before and padding after
-    ids, texts, tokens = rows(AnchorBatch(0, 0, ("first text", text), (0, 0)), [[], spans])
+    ids, texts, tokens = rows(AnchorBatch(0, 0, ("first text", text)), [[], spans])
     ends = word_ends(text)
     expected = [word for word, end in enumerate(ends, start=1) if end in cuts]
     assert list(ids) == [WORDS_PER_TEXT + word for word in expected]
@@ -54,7 +54,7 @@ def test_a_row_is_the_last_token_that_ends_at_a_words_end(text: str, chance: ran
 
 
 def test_rows_of_two_tokenizers_name_the_same_places() -> None:
-    batch = AnchorBatch(0, 0, ("a bad ending", "one two"), (0, 1))
+    batch = AnchorBatch(0, 0, ("a bad ending", "one two"))
     whole = [[(0, 1), (1, 5), (5, 12)], [(0, 3), (3, 7), (0, 0)]]
     pieces = [[(0, 0), (0, 3), (3, 5), (5, 9), (9, 12)], [(0, 0), (0, 1), (1, 5), (5, 8)]]
     ids, texts, tokens = rows(batch, whole)
@@ -68,25 +68,25 @@ def test_rows_of_two_tokenizers_name_the_same_places() -> None:
 
 
 def test_of_tokens_that_share_a_character_the_last_one_counts() -> None:
-    batch = AnchorBatch(0, 0, ("a 🙂",), (0,))
+    batch = AnchorBatch(0, 0, ("a 🙂",))
     _, _, tokens = rows(batch, [[(0, 1), (1, 3), (2, 3), (2, 3), (0, 0)]])
     assert list(tokens) == [3]
 
 
 def test_a_batch_without_rows_has_empty_arrays() -> None:
-    for array in rows(AnchorBatch(0, 0, ("one",), (0,)), [[(0, 3)]]):
+    for array in rows(AnchorBatch(0, 0, ("one",)), [[(0, 3)]]):
         assert array.shape == (0,)
 
 
 def test_too_many_words_are_refused() -> None:
     text = "a " * (WORDS_PER_TEXT + 1)
     with pytest.raises(AnchorError, match="a text of 65537 words, at most 65536 fit: 'a a"):
-        rows(AnchorBatch(0, 0, (text,), (0,)), [[]])
+        rows(AnchorBatch(0, 0, (text,)), [[]])
 
 
 @given(TEXTS)
 def test_batches_depend_on_the_set_of_texts_only(texts: list[str]) -> None:
-    size = {"shard_texts": 7, "batch_texts": 3, "folds": 4}
+    size = {"shard_texts": 7, "batch_texts": 3}
     shards = batches(texts, **size)
     assert shards == batches(random.Random(1).sample(texts, len(texts)) + texts, **size)
     held = [text for shard in shards for batch in shard for text in batch.texts]
@@ -94,7 +94,7 @@ def test_batches_depend_on_the_set_of_texts_only(texts: list[str]) -> None:
 
 
 def test_shards_and_batches_are_full_numbered_and_sorted_by_length() -> None:
-    shards = batches(many(50), shard_texts=20, batch_texts=8, folds=4)
+    shards = batches(many(50), shard_texts=20, batch_texts=8)
     assert [[len(batch.texts) for batch in shard] for shard in shards] == [
         [8, 8, 4],
         [8, 8, 4],
@@ -106,30 +106,17 @@ def test_shards_and_batches_are_full_numbered_and_sorted_by_length() -> None:
         assert lengths == sorted(lengths)
 
 
-def test_folds_are_even_and_independent_of_shards_and_parts() -> None:
-    texts = many(4000)
-    shards = batches(texts, shard_texts=2000, batch_texts=50, folds=4)
-    for shard in shards:
-        counts = np.bincount([fold for batch in shard for fold in batch.folds], minlength=4)
-        assert counts.min() > 400
-    fold = {t: f for shard in shards for b in shard for t, f in zip(b.texts, b.folds, strict=True)}
-    for part in split(texts, {"a": 1, "b": 3}).values():
-        counts = np.bincount([fold[text] for text in part], minlength=4)
-        assert counts.min() > 0.8 * len(part) / 4
-
-
 def test_a_batch_is_known_by_its_content_not_its_place() -> None:
-    batch = AnchorBatch(0, 0, ("one two", "three"), (0, 1))
-    assert batch.hash == AnchorBatch(3, 2, ("one two", "three"), (0, 1)).hash
-    assert batch.hash != AnchorBatch(0, 0, ("one two", "three"), (1, 1)).hash
-    assert batch.hash != AnchorBatch(0, 0, ("one  two", "three"), (0, 1)).hash
-    assert batch.hash != AnchorBatch(0, 0, ("one", "two three"), (0, 1)).hash
+    batch = AnchorBatch(0, 0, ("one two", "three"))
+    assert batch.hash == AnchorBatch(3, 2, ("one two", "three")).hash
+    assert batch.hash != AnchorBatch(0, 0, ("one  two", "three")).hash
+    assert batch.hash != AnchorBatch(0, 0, ("one", "two three")).hash
 
 
-@pytest.mark.parametrize("wrong", [{"shard_texts": 0}, {"batch_texts": 0}, {"folds": -1}])
+@pytest.mark.parametrize("wrong", [{"shard_texts": 0}, {"batch_texts": 0}])
 def test_sizes_below_one_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(AnchorError, match="are 1 or more, found"):
-        batches([], **({"shard_texts": 1, "batch_texts": 1, "folds": 1} | wrong))
+        batches([], **({"shard_texts": 1, "batch_texts": 1} | wrong))
 
 
 def test_parts_are_disjoint_cover_all_and_follow_their_weights() -> None:

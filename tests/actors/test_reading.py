@@ -18,13 +18,12 @@ def test_points_are_the_models_own_states_at_the_rows(engine: Engine, batch: Anc
     start = 0
     for number, text in enumerate(batch.texts):
         encoded = encode(engine, [text])
-        alone = AnchorBatch(0, 0, (text,), (0,))
+        alone = AnchorBatch(0, 0, (text,))
         row_ids, _, tokens = rows(alone, encoded.spans)
         with torch.inference_mode():
             states = engine.model(input_ids=encoded.ids, output_hidden_states=True).hidden_states
         here = slice(start, start + len(row_ids))
         assert read.rows[here].tolist() == (row_ids + number * 65536).tolist()
-        assert read.folds[here].tolist() == [batch.folds[number]] * len(row_ids)
         for layer in (0, 1):
             expected = states[layer + 1][0, tokens].numpy()
             np.testing.assert_allclose(
@@ -38,7 +37,7 @@ def test_activations_say_what_they_are_of(engine: Engine, batch: AnchorBatch) ->
     read = activations(engine, "fingerprint", batch, SITES)
     assert (read.model, read.batch) == ("fingerprint", batch.id)
     assert list(read.points) == list(SITES)
-    assert read.rows.dtype == read.folds.dtype == np.int64
+    assert read.rows.dtype == np.int64
     for points in read.points.values():
         assert points.dtype == np.float32
         assert points.shape == (len(read.rows), engine.width)
@@ -48,7 +47,7 @@ def test_activations_say_what_they_are_of(engine: Engine, batch: AnchorBatch) ->
 def test_padding_changes_nothing(engine: Engine, batch: AnchorBatch) -> None:
     together = activations(engine, "f", batch, SITES)
     long = "A lamp is worth more than a window, and the map more than the frost. " * 3
-    padded = AnchorBatch(0, 0, (*batch.texts, long), (*batch.folds, 0))
+    padded = AnchorBatch(0, 0, (*batch.texts, long))
     beside = activations(engine, "f", padded, SITES)
     for site in SITES:
         np.testing.assert_allclose(
@@ -92,6 +91,6 @@ def test_a_text_of_one_word_is_pooled_at_its_own_end(
 
 def test_what_cannot_be_read_is_refused(gpt_like: Engine, batch: AnchorBatch) -> None:
     with pytest.raises(TextError, match="empty"):
-        activations(gpt_like, "f", AnchorBatch(0, 0, ("",), (0,)), SITES)
+        activations(gpt_like, "f", AnchorBatch(0, 0, ("",)), SITES)
     with pytest.raises(SiteError, match="layers 0 to 2"):
         activations(gpt_like, "f", batch, ("residual.7",))

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from alignment.fitters import FITTERS, FitError, Ridge, r2_from_moments
+from alignment.fitted import FitError, r2_from_moments
+from alignment.fitters import FITTERS
+from alignment.fitters.ridge import Ridge
 from alignment.maps import Affine, map_from_bytes
 from alignment.moments import FoldedMoments, Moments
 

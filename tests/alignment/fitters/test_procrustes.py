@@ -4,7 +4,7 @@ import torch
 from scipy.linalg import orthogonal_procrustes
 from torch import Tensor
 
-from alignment.fitters import Procrustes
+from alignment.fitters.procrustes import Procrustes
 from alignment.maps import Affine
 from alignment.moments import FoldedMoments
 

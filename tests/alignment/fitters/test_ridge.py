@@ -6,7 +6,8 @@ import torch
 from sklearn.linear_model import Ridge as SklearnRidge
 from torch import Tensor
 
-from alignment.fitters import FitError, Fitted, Ridge
+from alignment.fitted import FitError, Fitted
+from alignment.fitters.ridge import Ridge
 from alignment.maps import Affine
 from alignment.moments import FoldedMoments
 

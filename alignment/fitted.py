@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +33,16 @@ class Fitted:
     held_out_r2: float
     chosen: dict[str, float] = field(default_factory=dict)
     curve: dict[str, float] = field(default_factory=dict)
+
+
+class Fitter(Protocol):
+    """A recipe: a dataclass of hyperparameters (all with defaults), that fits a map with them."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def fit(self, moments: FoldedMoments) -> Fitted:
+        """Fit to all folds, choosing by held-out ones. Raises FitError."""
+        ...
 
 
 def splits(moments: FoldedMoments) -> tuple[Moments, list[tuple[Moments, Moments]]]:
