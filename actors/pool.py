@@ -24,7 +24,6 @@ def pool(
     cache: Path,
     *,
     num_cpus: float,
-    num_gpus: float,
     threads: int,
     restarts: int,
 ) -> Iterator[dict[str, Live]]:
@@ -47,7 +46,6 @@ def pool(
                 threads,
                 name=f"host-{spec.name}",
                 num_cpus=num_cpus,
-                num_gpus=num_gpus,
                 threads=threads,
                 restarts=restarts,
                 retries=restarts,

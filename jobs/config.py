@@ -19,7 +19,7 @@ from actors.corpora import CorpusSpec
 ROOT = Path(__file__).resolve().parent.parent
 
 Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ConfigError(ValueError):
@@ -88,7 +88,6 @@ class Maps(_Section):
     fitters: Annotated[tuple[FitterName, ...], Field(min_length=1)] = (
         "ridge",
         "procrustes",
-        "pad_truncate",
     )
 
 
@@ -98,7 +97,7 @@ class Contrast(_Section):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
     positive: CorpusSpec
     negative: CorpusSpec
-    texts: Annotated[int, Field(ge=4)] = 256
+    texts: Annotated[int, Field(ge=4)] = 160
 
 
 class Steering(_Section):
@@ -107,6 +106,7 @@ class Steering(_Section):
     `strengths` are in units of the length of a typical centred activation of the target at the
     site: the same grid, and the same length of vector, for native, carried and controls. The one
     used is the greatest whose native vector costs at most `neutral_kl` (nats per token) on dev.
+    Neutral text is the first `neutral_words` words of each of `neutral_texts` texts.
     """
 
     concept: Contrast
@@ -114,7 +114,8 @@ class Steering(_Section):
     suite: SuiteName
     strengths: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.05, 0.1, 0.2, 0.4)
     neutral_kl: Share = 0.25
-    neutral_texts: Count = 24
+    neutral_texts: Count = 12
+    neutral_words: Annotated[int, Field(ge=2)] = 32
     random_directions: Annotated[int, Field(ge=20)] = 20
     samples: Count = 3
     sample_tokens: Count = 24
@@ -126,7 +127,6 @@ class Cluster(_Section):
 
     address: str | None = None
     cpus_per_model: Share = 1.0
-    gpus_per_model: Annotated[float, Field(ge=0)] = 0.0
     threads_per_model: Count = 1
     in_flight: Annotated[int, Field(ge=1, le=64)] = 3
     restarts: Annotated[int, Field(ge=0)] = 3
@@ -195,8 +195,15 @@ def read_run_file(path: Path) -> RunFile:
     try:
         return RunFile.model_validate(raw)
     except ValidationError as error:
-        lines = [f"{path}: {_plainly(dict(fault))}" for fault in error.errors()]
+        lines = [f"{path}: {_plainly(fault)}" for fault in _faults(error)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _faults(error: ValidationError) -> list[dict[str, Any]]:
+    """What is wrong, without the lists that are called too short for a wrong entry alone."""
+    faults = [dict(fault) for fault in error.errors()]
+    within = {place[:end] for place in (f["loc"] for f in faults) for end in range(len(place))}
+    return [f for f in faults if f["type"] != "too_short" or f["loc"] not in within]
 
 
 def _plainly(fault: dict[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """`isthmus models`: the models of a run file, before anything is spent on them."""
 
+from itertools import zip_longest
+
 from rich.table import Table
 
 from actors.catalog import ModelFacts, ModelSpec
@@ -7,20 +9,32 @@ from actors.weights import default_cache, facts, prepare, prepared
 from jobs.config import RunFile
 from jobs.progress import Reporter
 
+FACTS = (
+    "source",
+    "family",
+    "parameters",
+    "layers",
+    "width",
+    "heads",
+    "vocabulary",
+    "precision",
+    "fingerprint",
+)
+
 
 def models_table(run: RunFile, make_ready: bool, reporter: Reporter) -> Table:
-    """One row for each model. With `make_ready`, weights are fetched and converted first.
+    """One column for each model. With `make_ready`, weights are fetched and converted first.
 
     Raises:
         ModelError: a source is missing, broken or not supported.
     """
-    table = Table(title=f"{run.name}: models", title_justify="left")
-    for column in ("model", "source"):
-        table.add_column(column, overflow="fold")
-    for column in ("family", "parameters", "layers", "width", "heads", "vocabulary", "fingerprint"):
-        table.add_column(column)
+    table = Table("", title=f"{run.name}: models", title_justify="left")
+    columns = []
     for spec in run.models:
-        table.add_row(spec.name, spec.source_line(), *_facts(spec, make_ready, reporter))
+        table.add_column(spec.name, overflow="fold")
+        columns.append([spec.source_line(), *_facts(spec, make_ready, reporter)])
+    for name, *row in zip_longest(FACTS, *columns, fillvalue=""):
+        table.add_row(name, *row)
     return table
 
 
@@ -43,5 +57,6 @@ def _columns(known: ModelFacts) -> tuple[str, ...]:
         str(known.width),
         heads,
         f"{known.vocabulary:,}",
+        known.dtype,
         known.fingerprint[:12],
     )

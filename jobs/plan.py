@@ -19,7 +19,7 @@ from jobs.config import RunFile
 
 # Raise it when a change makes the numbers of an unchanged run file differ.
 FORMAT = 1
-SHUFFLED_FITTER = "ridge"
+SHUFFLED_FITTER, RESIZING_FITTER = "ridge", "pad_truncate"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,10 @@ class Shard:
 
 @dataclass(frozen=True)
 class Hop:
-    """One ordered pair of models at one role: the maps between two sites."""
+    """One ordered pair of models at one role: the maps between two sites, by fitter.
+
+    `controls` are maps that should carry nothing, by name.
+    """
 
     source: str
     target: str
@@ -46,7 +49,7 @@ class Hop:
     source_site: str
     target_site: str
     maps: dict[str, str]
-    shuffled: str
+    controls: dict[str, str]
     order: FitOrder
 
 
@@ -154,19 +157,20 @@ def _hop(
         return address("map", FORMAT, list(places), run.anchors.folds, reverse, recipe, rows)
 
     maps = {name: to(name, "paired") for name in run.maps.fitters}
-    shuffled = to(SHUFFLED_FITTER, "shuffled")
+    shuffled, resizing = to(SHUFFLED_FITTER, "shuffled"), to(RESIZING_FITTER, "paired")
     order = FitOrder(
         shards=places,
         folds=run.anchors.folds,
         reverse=reverse,
-        maps=tuple(maps.items()),
+        maps=tuple({**maps, RESIZING_FITTER: resizing}.items()),
         shuffled=((SHUFFLED_FITTER, shuffled),),
     )
     sites = (site_of(run, role, models[source]), site_of(run, role, models[target]))
-    return Hop(source, target, role, *sites, maps=maps, shuffled=shuffled, order=order)
+    controls = {"shuffled rows": shuffled, "pad/truncate": resizing}
+    return Hop(source, target, role, *sites, maps=maps, controls=controls, order=order)
 
 
 def outputs(hop: Hop) -> list[str]:
     """Every address that fitting a hop leaves."""
-    made = [*hop.maps.values(), hop.shuffled]
+    made = [*hop.maps.values(), *hop.controls.values()]
     return [*made, *(folder.report_address(each) for each in made)]

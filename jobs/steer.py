@@ -162,41 +162,46 @@ class Steerer:
     # --- dev
 
     def _choose(self) -> list[Choice]:
-        strengths = self.run.steering.strengths
-        hops = self.plan.hops
-        native = [
-            self._propensity(hop, [self._native(hop)], strengths, self.texts.prompts_dev)
-            for hop in hops
-        ]
-        carried = [
+        """For each pair the role and fitter that carry most, at the strength neutral text bears."""
+        strengths, prompts = self.run.steering.strengths, self.texts.prompts_dev
+        units = [
             self._propensity(
-                hop,
-                [self._carried(hop, to) for to in hop.maps.values()],
-                strengths,
-                self.texts.prompts_dev,
+                hop, [self._carried(hop, to) for to in hop.maps.values()], strengths, prompts
             )
-            for hop in hops
+            for hop in self.plan.hops
         ]
+        answers = self._complete("choosing role and fitter", units)
+        scored = [
+            self._candidate(hop, odds) for hop, odds in zip(self.plan.hops, answers, strict=True)
+        ]
+        pairs = groupby(scored, key=lambda each: (each[1].source, each[1].target))
+        best = [max(candidates, key=lambda each: each[0])[1:] for _, candidates in pairs]
         costs = [
-            self._cost(hop, [self._native(hop)], strengths, self.texts.neutral_dev) for hop in hops
+            self._cost(hop, [self._native(hop)], strengths, self.texts.neutral_dev)
+            for hop, _ in best
         ]
-        answers = self._complete("choosing on dev", [*native, *carried, *costs])
-        third = len(hops)
-        rows = zip(hops, answers[third : 2 * third], answers[2 * third :], strict=True)
-        scored = [self._candidate(hop, odds, cost) for hop, odds, cost in rows]
-        pairs = groupby(scored, key=lambda each: (each[1].hop.source, each[1].hop.target))
-        return [max(candidates, key=lambda each: each[0])[1] for _, candidates in pairs]
+        answers = self._complete("choosing strength", costs)
+        return [
+            Choice(hop, fitter, self._strength(cost))
+            for (hop, fitter), cost in zip(best, answers, strict=True)
+        ]
 
-    def _candidate(self, hop: Hop, odds: Arrays, cost: Arrays) -> tuple[float, Choice]:
-        """The best fitter at the greatest strength that spares neutral text, and its effect."""
+    def _candidate(self, hop: Hop, odds: Arrays) -> tuple[float, Hop, str]:
+        """The effect of the best fitter of a hop, in nats at the smallest strength."""
         strengths = self.run.steering.strengths
-        kl = cost["kl"].reshape(1, len(strengths), len(SIGNS), -1).mean((0, 2, 3))
-        allowed = [i for i, each in enumerate(kl) if each <= self.run.steering.neutral_kl]
-        chosen = max(allowed, key=lambda i: strengths[i], default=int(np.argmin(strengths)))
-        slopes = _slopes(odds, strengths)[:, chosen].mean(-1)  # [k]
-        best = int(np.argmax(slopes))
-        choice = Choice(hop, list(hop.maps)[best], strengths[chosen])
-        return float(slopes[best] * strengths[chosen]), choice
+        smallest = int(np.argmin(strengths))
+        effects = _slopes(odds, strengths)[:, smallest].mean(-1) * strengths[smallest]  # [k]
+        best = int(np.argmax(effects))
+        return float(effects[best]), hop, list(hop.maps)[best]
+
+    def _strength(self, cost: Arrays) -> float:
+        """The greatest strength whose native vector spares neutral text; else the smallest."""
+        strengths = self.run.steering.strengths
+        kl = cost["kl"].reshape(len(strengths), -1).mean(1)
+        spared = [
+            s for s, each in zip(strengths, kl, strict=True) if each <= self.run.steering.neutral_kl
+        ]
+        return max(spared, default=min(strengths))
 
     # --- test
 
@@ -232,8 +237,8 @@ class Steerer:
         return {
             "native": self._native(hop),
             **{f"fitter {name}": self._carried(hop, to) for name, to in hop.maps.items()},
-            "shuffled rows": self._carried(hop, hop.shuffled),
-            "other concept": self._carried(hop, choice.map_address, "other"),
+            **{f"control {name}": self._carried(hop, to) for name, to in hop.controls.items()},
+            "control other concept": self._carried(hop, choice.map_address, "other"),
         }
 
     def _random(self, hop: Hop) -> list[np.ndarray]:
@@ -278,20 +283,14 @@ class Steerer:
         neutral: dict[str, tuple[float, float]],
         samples: dict[str, list[str]],
     ) -> Judged:
-        fitters = {
-            name.removeprefix("fitter "): found
-            for name, found in effects.items()
-            if name.startswith("fitter ")
-        }
         carried = self._carried(choice.hop, choice.map_address)
-        controls = {name: effects[name] for name in ("shuffled rows", "other concept")}
         return Judged(
             choice=choice,
             native=effects["native"],
             native_direction=self._native(choice.hop),
             vector=self._injection(choice.hop, carried, choice.strength).vector,
-            fitters=fitters,
-            controls=controls,
+            fitters=_of_kind("fitter", effects),
+            controls=_of_kind("control", effects),
             random=random,
             neutral=neutral,
             prompts=self.suite.samples[: self.run.steering.samples],
@@ -358,6 +357,11 @@ class Steerer:
             [prompts, _named([injected]), tokens],
             lambda answer: {"texts": texts_to_array(answer)},
         )
+
+
+def _of_kind(kind: str, effects: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    start = f"{kind} "
+    return {name.removeprefix(start): e for name, e in effects.items() if name.startswith(start)}
 
 
 def _slopes(odds: Arrays, strengths: Sequence[float]) -> np.ndarray:

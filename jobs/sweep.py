@@ -54,30 +54,29 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
         with reporter.stage("starting Ray"):
             open_things.enter_context(session(run.cluster.address))
         with reporter.stage("loading models"):
-            models = open_things.enter_context(_pool(run))
+            models = open_things.enter_context(live_models(run))
             folder, comparer = open_things.enter_context(folders(run, store))
         facts = {name: live.facts for name, live in models.items()}
         plan = make_plan(run, texts.anchors, facts)
         harvest(run, plan, models, store, folder, comparer, reporter)
-        _fit(plan.hops, store, (folder, comparer), reporter)
+        fit(plan.hops, store, (folder, comparer), reporter)
         judged = Steerer(run, suite, texts, plan, models, store, reporter).judge()
     matrix = assemble(run, plan, texts, facts, judged, store, reporter.seconds)
     return _publish(run, matrix, judged, store, reporter)
 
 
-def _pool(run: RunFile) -> AbstractContextManager[dict[str, Live]]:
+def live_models(run: RunFile) -> AbstractContextManager[dict[str, Live]]:
     """Live models. A GGUF is converted by its host the first time, which takes a minute or two."""
     return pool(
         run.models,
         default_cache(),
         num_cpus=run.cluster.cpus_per_model,
-        num_gpus=run.cluster.gpus_per_model,
         threads=run.cluster.threads_per_model,
         restarts=run.cluster.restarts,
     )
 
 
-def _fit(hops: Iterable[Hop], store: Store, fitters: Sequence[Gang], reporter: Reporter) -> None:
+def fit(hops: Iterable[Hop], store: Store, fitters: Sequence[Gang], reporter: Reporter) -> None:
     """Fit what has not been fitted; hops are shared out evenly."""
     hops = list(hops)
     waiting = [hop for hop in hops if not all(store.has(to) for to in outputs(hop))]

@@ -45,11 +45,10 @@ def gather(run: RunFile, suite: Suite) -> Texts:
     corpora = chain.from_iterable(read_texts(corpus) for corpus in run.anchors.corpora)
     parts = split(corpora, _CORPUS_PARTS)
     prompts = split(suite.prompts, _PROMPT_PARTS)
-    neutral = run.steering.neutral_texts
     texts = Texts(
         anchors=_first("anchors.texts", parts["anchors"], run.anchors.texts),
-        neutral_dev=tuple(_first("steering.neutral_texts", parts["neutral-dev"], neutral)),
-        neutral_test=tuple(_first("steering.neutral_texts", parts["neutral-test"], neutral)),
+        neutral_dev=_neutral(run, parts["neutral-dev"]),
+        neutral_test=_neutral(run, parts["neutral-test"]),
         concept=_sides("steering.concept", run.steering.concept),
         other=_sides("steering.other", run.steering.other),
         prompts_dev=tuple(prompts["dev"]),
@@ -57,6 +56,11 @@ def gather(run: RunFile, suite: Suite) -> Texts:
     )
     check_disjoint(_uses(texts, suite))
     return texts
+
+
+def _neutral(run: RunFile, texts: list[str]) -> tuple[str, ...]:
+    chosen = _first("steering.neutral_texts", texts, run.steering.neutral_texts)
+    return tuple(" ".join(text.split()[: run.steering.neutral_words]) for text in chosen)
 
 
 def _uses(texts: Texts, suite: Suite) -> Mapping[str, tuple[str, ...] | list[str]]:

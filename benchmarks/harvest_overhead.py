@@ -1,0 +1,107 @@
+"""What reading, comparing and fitting cost beside bare forward passes, and how memory grows.
+
+In one session, with the models of the demo loaded once: the anchors go through both models bare (no
+hooks, no head, nothing returned), then a whole harvest with all-layer similarity and every fit is
+made into an empty store, and both again. Asked for: harvest + similarity + fits at most 1.3 times
+the bare passes; peak memory independent of the number of anchors (twice the anchors, same peak).
+
+    python -m benchmarks.harvest_overhead
+"""
+
+import tempfile
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+
+from rich.console import Console
+
+from actors.anchors import AnchorBatch
+from actors.pool import Live
+from benchmarks.record import record
+from cluster.gang import Gang, fetch
+from cluster.session import session
+from cluster.storage import Store
+from evaluation.suites import SUITES
+from jobs.config import ROOT, RunFile, read_run_file
+from jobs.harvest import folders, harvest
+from jobs.plan import Plan, make_plan
+from jobs.progress import Reporter
+from jobs.sweep import fit, live_models
+from jobs.texts import gather
+
+RUN_FILE = Path("configs/demo.yaml")
+ROUNDS = 2
+GROWTH = 2
+
+
+def main() -> None:
+    """Measure and record."""
+    run = read_run_file(ROOT / RUN_FILE)
+    reporter = Reporter(Console(stderr=True))
+    with ExitStack() as opened:
+        opened.enter_context(session(run.cluster.address))
+        models = opened.enter_context(live_models(run))
+        plans = {factor: _plan(run, models, factor) for factor in (1, GROWTH)}
+        batches = [batch for shard in plans[1].shards for batch in shard.batches]
+        bare_seconds, full_seconds = [], []
+        for _ in range(ROUNDS):
+            bare_seconds.append(_bare(batches, models))
+            seconds, peak = _full(run, plans[1], models, reporter)
+            full_seconds.append(seconds)
+        _, peak_grown = _full(run, plans[GROWTH], models, reporter)
+    record(
+        "harvest_overhead",
+        {
+            "run": str(RUN_FILE),
+            "asked": {"overhead": "<= 1.3", "peak memory": "independent of the number of anchors"},
+            "anchor_texts": run.anchors.texts,
+            "bare_forward_seconds": bare_seconds,
+            "harvest_similarity_fits_seconds": full_seconds,
+            "overhead": median(full_seconds) / median(bare_seconds),
+            "peak_mib": peak,
+            f"peak_mib_with_{GROWTH}x_anchors": peak_grown,
+        },
+    )
+
+
+def _plan(run: RunFile, models: dict[str, Live], factor: int) -> Plan:
+    more = run.anchors.model_copy(update={"texts": run.anchors.texts * factor})
+    grown = run.model_copy(update={"anchors": more})
+    texts = gather(grown, SUITES[run.steering.suite])
+    return make_plan(grown, texts.anchors, {name: live.facts for name, live in models.items()})
+
+
+def _bare(batches: Iterable[AnchorBatch], models: dict[str, Live]) -> float:
+    """Seconds until every batch has been through every model, all models at work at once."""
+    start = time.perf_counter()
+    fetch([live.host.submit("forward", batch) for batch in batches for live in models.values()])
+    return time.perf_counter() - start
+
+
+def _full(
+    run: RunFile, plan: Plan, models: dict[str, Live], reporter: Reporter
+) -> tuple[float, dict[str, float]]:
+    """Seconds of harvest, similarity and fits into an empty store, and each worker's peak MiB."""
+    with tempfile.TemporaryDirectory() as home:
+        store = Store(Path(home))
+        with folders(run, store) as (moments, layers):
+            moments.ready()
+            layers.ready()
+            start = time.perf_counter()
+            harvest(run, plan, models, store, moments, layers, reporter)
+            fit(plan.hops, store, (moments, layers), reporter)
+            seconds = time.perf_counter() - start
+            return seconds, {"folder-moments": _peak(moments), "folder-layers": _peak(layers)}
+
+
+def _peak(gang: Gang) -> float:
+    """Greatest resident memory of a process so far, in MiB."""
+    lines = Path(f"/proc/{gang.pid()}/status").read_text().splitlines()
+    line = next(line for line in lines if line.startswith("VmHWM"))
+    return round(int(line.split()[1]) / 1024, 1)
+
+
+if __name__ == "__main__":
+    main()
