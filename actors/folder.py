@@ -54,15 +54,15 @@ class Keep:
 class FitOrder:
     """Maps of one site pair from the moments of its shards; every one has its own address.
 
-    `reverse` fits from target to source. `shuffled` are the addresses of control maps, fitted in
-    the same way to rows that were paired at random.
+    `reverse` fits from target to source. With `shuffle`, a seed, they are control maps: fitted in
+    the same way to rows of different texts, paired at random. `maps` are (fitter, address).
     """
 
     shards: tuple[str, ...]
     folds: int
     reverse: bool
+    shuffle: int | None
     maps: tuple[tuple[str, str], ...]
-    shuffled: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -159,38 +159,31 @@ class Folder:
 
     def fit(self, order: FitOrder) -> None:
         """Fit every map of the order and write it, with its report, at its address."""
-        folded, shuffled = self._read(order)
+        folded = self._read(order)
         total = folded.total()
-        spread = _spread(total)
         for name, to in order.maps:
-            fitted = FITTERS[name]().fit(folded)
-            self._write(to, name, fitted, total.count, spread)
-        for name, to in order.shuffled:
-            fitted = FITTERS[name]().fit(shuffled)
-            self._write(to, name, fitted, total.count, spread)
+            self._write(to, name, FITTERS[name]().fit(folded), total)
 
-    def _read(self, order: FitOrder) -> tuple[FoldedMoments, FoldedMoments]:
-        true: list[list[Moments]] = [[] for _ in range(order.folds)]
-        shuffled: list[list[Moments]] = [[] for _ in range(order.folds)]
-        for number, place in enumerate(order.shards):
+    def _read(self, order: FitOrder) -> FoldedMoments:
+        folds: list[list[Moments]] = [[] for _ in range(order.folds)]
+        signs = np.random.default_rng(order.shuffle).choice((-1.0, 1.0), len(order.shards))
+        for number, (place, sign) in enumerate(zip(order.shards, signs, strict=True)):
             tensors = safetensors_torch.load(self._store.get(place))
             moments = Moments.from_tensors(tensors)
-            true[number % order.folds].append(moments)
-            shuffled[number % order.folds].append(moments.with_cross(tensors[_SHUFFLED]))
-        both = [
-            FoldedMoments(tuple(reduce(add, fold) for fold in kind)) for kind in (true, shuffled)
-        ]
-        return (both[0].swap(), both[1].swap()) if order.reverse else (both[0], both[1])
+            if order.shuffle is not None:
+                moments = _shuffled(moments, tensors[_SHUFFLED], float(sign))
+            folds[number % order.folds].append(moments.swap() if order.reverse else moments)
+        return FoldedMoments(tuple(reduce(add, fold) for fold in folds))
 
-    def _write(self, to: str, name: str, fitted: Fitted, rows: float, spread: float) -> None:
+    def _write(self, to: str, name: str, fitted: Fitted, total: Moments) -> None:
         report = {
             "fitter": name,
             "hyperparameters": asdict(FITTERS[name]()),
             "held_out_r2": fitted.held_out_r2,
             "chosen": fitted.chosen,
             "curve": fitted.curve,
-            "rows": rows,
-            "target_spread": spread,
+            "rows": total.count,
+            "target_spread": _spread(total),
         }
         self._store.put(report_address(to), json.dumps(report, sort_keys=True).encode())
         self._store.put(to, fitted.map.to_bytes())
@@ -200,9 +193,28 @@ def _sums(pair: SitePair, source: Activations, target: Activations) -> tuple[Mom
     in_source, in_target = shared_rows(source, target)
     x = torch.from_numpy(source.points[pair.source_site][in_source])
     y = torch.from_numpy(target.points[pair.target_site][in_target])
-    # Seeded by the batch alone, so that a batch folded again shuffles again in the same way.
-    generator = torch.Generator().manual_seed(int(address(source.batch)[:12], 16))
-    return Moments.of(x, y), cross_moment(x, y[torch.randperm(len(y), generator=generator)])
+    return Moments.of(x, y), cross_moment(x, y[_across(len(y), source.batch)])
+
+
+def _across(rows: int, batch: str) -> Tensor:
+    """A random pairing of the first half of the rows with the second: hardly ever of one text.
+
+    Seeded by the batch alone, so that a batch folded again is shuffled again in the same way.
+    """
+    generator = torch.Generator().manual_seed(int(address(batch)[:12], 16))
+    half = rows // 2
+    first = torch.randperm(half, generator=generator)
+    second = half + torch.randperm(rows - half, generator=generator)
+    return torch.cat((second, first))
+
+
+def _shuffled(moments: Moments, xy: Tensor, sign: float) -> Moments:
+    """The moments with shuffled rows, and the sign of what covariance chance left them turned.
+
+    Chance covariance has no preferred sign, so turning it shard by shard draws another shuffle.
+    """
+    by_chance = torch.outer(moments.sum_x, moments.sum_y) / moments.count
+    return moments.with_cross(by_chance + sign * (xy - by_chance))
 
 
 def _spread(moments: Moments) -> float:

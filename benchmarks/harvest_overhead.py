@@ -25,10 +25,11 @@ from cluster.session import session
 from cluster.storage import Store
 from evaluation.suites import SUITES
 from jobs.config import ROOT, RunFile, read_run_file
+from jobs.fitting import Fitting
 from jobs.harvest import folders, harvest
 from jobs.plan import Plan, make_plan
 from jobs.progress import Reporter
-from jobs.sweep import fit, live_models
+from jobs.sweep import live_models
 from jobs.texts import gather
 
 RUN_FILE = Path("configs/demo.yaml")
@@ -91,7 +92,8 @@ def _full(
             layers.ready()
             start = time.perf_counter()
             harvest(run, plan, models, store, moments, layers, reporter)
-            fit(plan.hops, store, (moments, layers), reporter)
+            fitting = Fitting(store, (moments, layers), reporter)
+            fitting.complete("fitting maps", [hop.order for hop in plan.hops])
             seconds = time.perf_counter() - start
             return seconds, {"folder-moments": _peak(moments), "folder-layers": _peak(layers)}
 

@@ -3,11 +3,10 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +37,7 @@ from jobs.steer import Judged
 from jobs.texts import Texts
 
 COVERAGE_AT = 0.7
+Share = Callable[[np.ndarray], Interval | None]
 _PACKAGES = ("torch", "transformers", "ray", "numpy", "safetensors")
 
 
@@ -159,20 +159,19 @@ def _cell(run: RunFile, store: Store, judged: Judged, seconds: dict[str, float])
     )
 
 
-def _controls(judged: Judged, share: Any) -> tuple[Control, ...]:
-    named = {**judged.controls, "random directions": judged.random.mean(0)}
-    shares = {name: share(slopes) for name, slopes in named.items()}
+def _controls(judged: Judged, share: Share) -> tuple[Control, ...]:
     native = judged.native.mean()
-    spread = Spread(shares=tuple(float(each.mean() / native) for each in judged.random))
+    means = {name: share(draws.mean(0)) for name, draws in judged.controls.items()}
     return tuple(
-        Control(
-            name=name,
-            retention=interval,
-            spread=spread if name == "random directions" else None,
-        )
-        for name, interval in shares.items()
+        Control(name=name, retention=interval, spread=_spread(judged.controls[name] / native))
+        for name, interval in means.items()
         if interval is not None
     )
+
+
+def _spread(shares: np.ndarray) -> Spread | None:
+    """The share of each draw [k, p], where there are several."""
+    return Spread(shares=tuple(shares.mean(1).tolist())) if len(shares) > 1 else None
 
 
 def _swapped(found: Similarity) -> Similarity:

@@ -6,6 +6,7 @@ the files (or keys) that hold them, so adding one needs no edit here.
 
 import os
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Self, Union, get_args, get_origin
@@ -71,6 +72,16 @@ class Anchors(_Section):
     batch_texts: Count = 8
     folds: Annotated[int, Field(ge=2)] = 4
 
+    @model_validator(mode="after")
+    def _shards_for_folds(self) -> Self:
+        shards = ceil(self.texts / self.shard_texts)
+        if shards < self.folds:
+            raise ValueError(
+                f"{self.texts} texts in shards of {self.shard_texts} make {shards} shards, "
+                f"and {self.folds} folds need at least as many"
+            )
+        return self
+
 
 class Similarity(_Section):
     """All-layer similarity, over about this many rows of the first shards."""
@@ -113,10 +124,11 @@ class Steering(_Section):
     other: Contrast
     suite: SuiteName
     strengths: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.05, 0.1, 0.2, 0.4)
-    neutral_kl: Share = 0.25
+    neutral_kl: Share = 0.05
     neutral_texts: Count = 12
     neutral_words: Annotated[int, Field(ge=2)] = 32
     random_directions: Annotated[int, Field(ge=20)] = 20
+    shuffles: Count = 8
     samples: Count = 3
     sample_tokens: Count = 24
     bootstrap_draws: Annotated[int, Field(ge=200)] = 2000

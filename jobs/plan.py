@@ -19,7 +19,7 @@ from jobs.config import RunFile
 
 # Raise it when a change makes the numbers of an unchanged run file differ.
 FORMAT = 1
-SHUFFLED_FITTER, RESIZING_FITTER = "ridge", "pad_truncate"
+RESIZING_FITTER = "pad_truncate"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Shard:
 class Hop:
     """One ordered pair of models at one role: the maps between two sites, by fitter.
 
-    `controls` are maps that should carry nothing, by name.
+    `resizing` is the map of the control that only changes the width.
     """
 
     source: str
@@ -49,7 +49,7 @@ class Hop:
     source_site: str
     target_site: str
     maps: dict[str, str]
-    controls: dict[str, str]
+    resizing: str
     order: FitOrder
 
 
@@ -63,11 +63,6 @@ class Plan:
     comparisons: tuple[Comparison, ...]
     compared: tuple[Shard, ...]
     hops: tuple[Hop, ...]
-
-    def hop(self, source: str, target: str, role: str) -> Hop:
-        """The hop of that name."""
-        wanted = (source, target, role)
-        return next(h for h in self.hops if (h.source, h.target, h.role) == wanted)
 
 
 def make_plan(run: RunFile, texts: list[str], models: dict[str, ModelFacts]) -> Plan:
@@ -152,25 +147,40 @@ def _hop(
     reverse = pair.source != models[source].fingerprint
     places = tuple(moments[pair, shard.number] for shard in shards)
 
-    def to(fitter: str, rows: str) -> str:
-        recipe = {"fitter": fitter, **asdict(FITTERS[fitter]())}
-        return address("map", FORMAT, list(places), run.anchors.folds, reverse, recipe, rows)
-
-    maps = {name: to(name, "paired") for name in run.maps.fitters}
-    shuffled, resizing = to(SHUFFLED_FITTER, "shuffled"), to(RESIZING_FITTER, "paired")
-    order = FitOrder(
-        shards=places,
-        folds=run.anchors.folds,
-        reverse=reverse,
-        maps=tuple({**maps, RESIZING_FITTER: resizing}.items()),
-        shuffled=((SHUFFLED_FITTER, shuffled),),
-    )
     sites = (site_of(run, role, models[source]), site_of(run, role, models[target]))
-    controls = {"shuffled rows": shuffled, "pad/truncate": resizing}
-    return Hop(source, target, role, *sites, maps=maps, controls=controls, order=order)
+    fitters = tuple(dict.fromkeys((*run.maps.fitters, RESIZING_FITTER)))
+    order = _order(fitters, places, run.anchors.folds, reverse, None)
+    maps = dict(order.maps)
+    return Hop(
+        source,
+        target,
+        role,
+        *sites,
+        maps={name: maps[name] for name in run.maps.fitters},
+        resizing=maps[RESIZING_FITTER],
+        order=order,
+    )
 
 
-def outputs(hop: Hop) -> list[str]:
-    """Every address that fitting a hop leaves."""
-    made = [*hop.maps.values(), *hop.controls.values()]
-    return [*made, *(folder.report_address(each) for each in made)]
+def shuffled(hop: Hop, fitter: str, seed: int) -> FitOrder:
+    """The control map of a hop: the same fitter on rows paired at random."""
+    return _order((fitter,), hop.order.shards, hop.order.folds, hop.order.reverse, seed)
+
+
+def _order(
+    fitters: tuple[str, ...],
+    shards: tuple[str, ...],
+    folds: int,
+    reverse: bool,
+    shuffle: int | None,
+) -> FitOrder:
+    rows = [list(shards), folds, reverse, shuffle]
+    maps = tuple(
+        (name, address("map", FORMAT, rows, name, asdict(FITTERS[name]()))) for name in fitters
+    )
+    return FitOrder(shards, folds, reverse, shuffle, maps)
+
+
+def outputs(order: FitOrder) -> list[str]:
+    """Every address that an order leaves."""
+    return [to for _, made in order.maps for to in (made, folder.report_address(made))]

@@ -16,15 +16,19 @@ from actors.folder import report_address
 from actors.pool import Live
 from actors.sites import Injection
 from alignment.maps import map_from_bytes
-from cluster.storage import Store, address
+from cluster.storage import address
 from evaluation.suite import Suite, slope
 from jobs.config import RunFile
-from jobs.plan import Hop, Plan, site_of
+from jobs.fitting import Fitting
+from jobs.plan import Hop, Plan, shuffled, site_of
 from jobs.progress import Reporter
 from jobs.texts import Sides, Texts
 from jobs.units import Arrays, Unit, array_to_texts, complete, texts_to_array
 
 SIGNS = (1.0, -1.0)
+
+Kind = tuple[str, str]  # native, fitter or control; its name
+Effects = dict[Kind, np.ndarray]  # slopes [k, p]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,20 +55,19 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What test says of an ordered pair: slopes [p] in nats per unit of strength, by direction.
+    """What test says of an ordered pair: slopes [p] in nats per unit of strength.
 
-    `vector` [d] is what was injected: strength times it, at the site. `fitters` has the slopes of
-    each fitter's map; `controls` those that should do nothing; `random` is [k, p]. `neutral` has
-    (nll, kl) of the target as it is, steered natively and carried, means over texts and signs.
+    `fitters` has the slopes of each fitter's map; `controls` [k, p] those of all draws of what
+    should do nothing. `vector` [d] is what was injected: strength times it, at the site. `neutral`
+    has (nll, kl) of the target as it is, steered natively and carried, means over texts and signs.
     """
 
     choice: Choice
     native: np.ndarray
-    native_direction: np.ndarray
-    vector: np.ndarray
     fitters: dict[str, np.ndarray]
     controls: dict[str, np.ndarray]
-    random: np.ndarray
+    native_direction: np.ndarray
+    vector: np.ndarray
     neutral: dict[str, tuple[float, float]]
     prompts: tuple[str, ...]
     samples: dict[str, list[str]]
@@ -85,22 +88,23 @@ class Steerer:
         texts: Texts,
         plan: Plan,
         models: Mapping[str, Live],
-        store: Store,
+        fitting: Fitting,
         reporter: Reporter,
     ) -> None:
         self.run, self.suite, self.texts, self.plan = run, suite, texts, plan
-        self.models, self.store, self.reporter = models, store, reporter
+        self.models, self.fitting, self.reporter = models, fitting, reporter
+        self.store = fitting.store
         self.vectors: dict[tuple[str, str], Vectors] = {}
 
     def judge(self) -> list[Judged]:
         """Extract, choose on dev, measure on test; one result for each ordered pair."""
         self.vectors = self._extract()
         choices = self._choose()
-        slopes = self._slopes(choices)
+        effects = self._effects(choices)
         neutral = self._neutral(choices)
         samples = self._samples(choices)
         return [
-            self._judged(*parts) for parts in zip(choices, *slopes, neutral, samples, strict=True)
+            self._judged(*parts) for parts in zip(choices, effects, neutral, samples, strict=True)
         ]
 
     # --- extraction
@@ -205,40 +209,37 @@ class Steerer:
 
     # --- test
 
-    def _slopes(
-        self, choices: Sequence[Choice]
-    ) -> tuple[list[dict[str, np.ndarray]], list[np.ndarray]]:
-        named = [self._directions(choice) for choice in choices]
+    def _effects(self, choices: Sequence[Choice]) -> list[Effects]:
+        """Slopes of every direction of every choice on the test prompts."""
+        draws = range(self.run.steering.shuffles)
+        orders = [[shuffled(c.hop, c.fitter, draw) for draw in draws] for c in choices]
+        self.fitting.complete("fitting control maps", [order for of in orders for order in of])
+        directions = [
+            self._directions(choice, [dict(order.maps)[choice.fitter] for order in of])
+            for choice, of in zip(choices, orders, strict=True)
+        ]
+        prompts = self.texts.prompts_test
         units = [
-            self._propensity(
-                choice.hop, list(each.values()), (choice.strength,), self.texts.prompts_test
-            )
-            for choice, each in zip(choices, named, strict=True)
+            self._propensity(choice.hop, each, (choice.strength,), prompts)
+            for choice, of in zip(choices, directions, strict=True)
+            for each in of.values()
         ]
-        units += [
-            self._propensity(
-                choice.hop, self._random(choice.hop), (choice.strength,), self.texts.prompts_test
-            )
-            for choice in choices
+        answers = iter(self._complete("measuring on test", units))
+        return [
+            {name: _slopes(next(answers), (choice.strength,))[:, 0] for name in of}
+            for choice, of in zip(choices, directions, strict=True)
         ]
-        answers = self._complete("measuring on test", units)
-        slopes = [
-            _slopes(odds, (choice.strength,))[:, 0]
-            for odds, choice in zip(answers, [*choices, *choices], strict=True)
-        ]
-        effects = [
-            dict(zip(each, found, strict=True))
-            for each, found in zip(named, slopes[: len(choices)], strict=True)
-        ]
-        return effects, slopes[len(choices) :]
 
-    def _directions(self, choice: Choice) -> dict[str, np.ndarray]:
+    def _directions(self, choice: Choice, shuffles: Sequence[str]) -> dict[Kind, list[np.ndarray]]:
+        """What is injected on test: for each kind of direction, all its draws."""
         hop = choice.hop
         return {
-            "native": self._native(hop),
-            **{f"fitter {name}": self._carried(hop, to) for name, to in hop.maps.items()},
-            **{f"control {name}": self._carried(hop, to) for name, to in hop.controls.items()},
-            "control other concept": self._carried(hop, choice.map_address, "other"),
+            ("native", ""): [self._native(hop)],
+            **{("fitter", name): [self._carried(hop, to)] for name, to in hop.maps.items()},
+            ("control", "random directions"): self._random(hop),
+            ("control", "shuffled rows"): [self._carried(hop, to) for to in shuffles],
+            ("control", "other concept"): [self._carried(hop, choice.map_address, "other")],
+            ("control", "pad/truncate"): [self._carried(hop, hop.resizing)],
         }
 
     def _random(self, hop: Hop) -> list[np.ndarray]:
@@ -278,20 +279,18 @@ class Steerer:
     def _judged(
         self,
         choice: Choice,
-        effects: dict[str, np.ndarray],
-        random: np.ndarray,
+        effects: Effects,
         neutral: dict[str, tuple[float, float]],
         samples: dict[str, list[str]],
     ) -> Judged:
         carried = self._carried(choice.hop, choice.map_address)
         return Judged(
             choice=choice,
-            native=effects["native"],
+            native=effects["native", ""][0],
+            fitters={name: of[0] for (kind, name), of in effects.items() if kind == "fitter"},
+            controls={name: of for (kind, name), of in effects.items() if kind == "control"},
             native_direction=self._native(choice.hop),
             vector=self._injection(choice.hop, carried, choice.strength).vector,
-            fitters=_of_kind("fitter", effects),
-            controls=_of_kind("control", effects),
-            random=random,
             neutral=neutral,
             prompts=self.suite.samples[: self.run.steering.samples],
             samples=samples,
@@ -357,11 +356,6 @@ class Steerer:
             [prompts, _named([injected]), tokens],
             lambda answer: {"texts": texts_to_array(answer)},
         )
-
-
-def _of_kind(kind: str, effects: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    start = f"{kind} "
-    return {name.removeprefix(start): e for name, e in effects.items() if name.startswith(start)}
 
 
 def _slopes(odds: Arrays, strengths: Sequence[float]) -> np.ndarray:

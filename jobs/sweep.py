@@ -1,7 +1,7 @@
 """`isthmus sweep`: a run file in, a tracked matrix and a page out."""
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +12,17 @@ from safetensors.numpy import save_file
 from actors.pool import Live, pool
 from actors.weights import default_cache
 from alignment.maps import map_from_bytes
-from cluster.gang import Gang, Ref
 from cluster.session import session
 from cluster.storage import Store
-from cluster.stream import stream
 from evaluation.matrix import Matrix
 from evaluation.report import write_page
 from evaluation.suites import SUITES
 from evaluation.tracking import TrackedRun, track
 from jobs.assemble import assemble
 from jobs.config import RunFile
+from jobs.fitting import Fitting
 from jobs.harvest import folders, harvest
-from jobs.plan import Hop, make_plan, outputs
+from jobs.plan import make_plan
 from jobs.progress import Reporter
 from jobs.steer import Judged, Steerer
 from jobs.texts import gather
@@ -59,8 +58,9 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
         facts = {name: live.facts for name, live in models.items()}
         plan = make_plan(run, texts.anchors, facts)
         harvest(run, plan, models, store, folder, comparer, reporter)
-        fit(plan.hops, store, (folder, comparer), reporter)
-        judged = Steerer(run, suite, texts, plan, models, store, reporter).judge()
+        fitting = Fitting(store, (folder, comparer), reporter)
+        fitting.complete("fitting maps", [hop.order for hop in plan.hops])
+        judged = Steerer(run, suite, texts, plan, models, fitting, reporter).judge()
     matrix = assemble(run, plan, texts, facts, judged, store, reporter.seconds)
     return _publish(run, matrix, judged, store, reporter)
 
@@ -74,20 +74,6 @@ def live_models(run: RunFile) -> AbstractContextManager[dict[str, Live]]:
         threads=run.cluster.threads_per_model,
         restarts=run.cluster.restarts,
     )
-
-
-def fit(hops: Iterable[Hop], store: Store, fitters: Sequence[Gang], reporter: Reporter) -> None:
-    """Fit what has not been fitted; hops are shared out evenly."""
-    hops = list(hops)
-    waiting = [hop for hop in hops if not all(store.has(to) for to in outputs(hop))]
-    with reporter.stage("fitting maps", len(hops), len(hops) - len(waiting)) as stage:
-
-        def submit(numbered: tuple[int, Hop]) -> Ref:
-            number, hop = numbered
-            return fitters[number % len(fitters)].submit("fit", hop.order)
-
-        for _ in stream(enumerate(waiting), submit, 2 * len(fitters)):
-            stage.advance()
 
 
 def _publish(

@@ -66,41 +66,26 @@ def test_a_wrong_run_file(verb: str, tmp_path: Path) -> None:
     assert refusal(verb, str(run)).startswith(f"{run}: [bold]: no such key; allowed: name, home, ")
 
 
-def edited(tmp_path: Path, place: str, value: object) -> str:
-    """The demo's run file with one value changed, in a home of its own."""
-    whole = yaml.safe_load(Path(DEMO).read_text()) | {"home": str(tmp_path / "home")}
-    section, (*steps, last) = whole, place.split(".")
-    for step in steps:
-        section = section[int(step) if step.isdecimal() else step]
-    section[last] = value
-    run = tmp_path / "run.yaml"
-    run.write_text(yaml.safe_dump(whole))
+def demo_with(directory: Path, **sections: object) -> str:
+    """The demo's run file with these sections in place of its own, in a home of its own."""
+    run = directory / "run.yaml"
+    own = {"home": str(directory / "home"), **sections}
+    run.write_text(yaml.safe_dump(yaml.safe_load(Path(DEMO).read_text()) | own))
     return str(run)
 
 
 def test_a_sweep_without_its_texts_ends_before_anything_is_started(tmp_path: Path) -> None:
-    corpora = [{"file": str(tmp_path / "none.txt")}]
-    assert refusal("sweep", edited(tmp_path, "anchors.corpora", corpora)) == (
+    anchors = {"corpora": [{"file": str(tmp_path / "none.txt")}]}
+    assert refusal("sweep", demo_with(tmp_path, anchors=anchors)) == (
         f"corpus {tmp_path}/none.txt: there is no file {tmp_path}/none.txt"
     )
-    (tmp_path / "few.txt").write_text("One line alone makes no corpus.\n")
-    corpora = [{"file": str(tmp_path / "few.txt")}]
-    told = refusal("sweep", edited(tmp_path, "anchors.corpora", corpora))
-    assert told.startswith("anchors.texts: ")
-    assert " texts are asked for, the corpus has " in told
     assert not (tmp_path / "home").exists()
 
 
-def test_a_text_with_two_uses_is_named(tmp_path: Path) -> None:
-    whole = yaml.safe_load(Path(DEMO).read_text())
-    same = whole["steering"]["concept"]["positive"]
-    told = refusal("sweep", edited(tmp_path, "steering.concept.negative", same))
-    assert told.startswith("splits concept-positive and concept-negative share the text ")
-
-
 def test_models_that_are_not_there(tmp_path: Path) -> None:
-    model = {"name": "absent", "directory": str(tmp_path / "absent")}
-    told = refusal("models", edited(tmp_path, "models.0", model))
+    names = ("absent", "gone")
+    models = [{"name": name, "directory": str(tmp_path / name)} for name in names]
+    told = refusal("models", demo_with(tmp_path, models=models))
     assert told.startswith("model absent: ")
     assert str(tmp_path / "absent") in told
 

@@ -1,0 +1,352 @@
+"""The folder, as the plain class it is: sums, shards that are whole or not there, and fits.
+
+Shapes: n rows that both models have, ds and dt their widths.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import torch as safetensors_torch
+from sklearn.linear_model import Ridge
+
+from actors.folder import (
+    Comparison,
+    FitOrder,
+    Folder,
+    Keep,
+    ShardLost,
+    SitePair,
+    report_address,
+    shared_rows,
+)
+from actors.reading import Activations
+from alignment.maps import Affine, map_from_bytes
+from alignment.moments import Moments
+from alignment.similarity import Similarity, compare
+from cluster.storage import Store, address
+
+WIDE, NARROW = 7, 5
+PAIR = SitePair("wide", "residual.1", "narrow", "residual.0")
+SHARD = address("a shard")
+Both = tuple[Activations, Activations]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def batch(number: int, seed: int = 0, rows: int = 60) -> Both:
+    """Two models at the same batch: the narrow one is a linear image of the wide one, and noise.
+
+    Each lacks some of the rows that the other has, as with tokenizers that do not agree.
+    """
+    rng = np.random.default_rng([seed, number])
+    x = rng.standard_normal((rows, WIDE)) * np.linspace(0.5, 3, WIDE) + 2
+    image = np.random.default_rng(seed).standard_normal((WIDE, NARROW))
+    y = x @ image + 0.3 * rng.standard_normal((rows, NARROW)) - 1
+    ids = np.sort(rng.choice(10 * rows, rows, replace=False)).astype(np.int64)
+    models = []
+    for model, site, points in (("wide", "residual.1", x), ("narrow", "residual.0", y)):
+        has = rng.random(rows) < 0.9
+        found = {site: points[has].astype(np.float32)}
+        models.append(Activations(model, f"0/{number}", ids[has], found))
+    return models[0], models[1]
+
+
+def aligned(both: Both) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points of the rows that both models have, found one by one."""
+    at = [{int(row): place for place, row in enumerate(each.rows)} for each in both]
+    rows = sorted(set(at[0]) & set(at[1]))
+    x = both[0].points["residual.1"][[at[0][row] for row in rows]]
+    y = both[1].points["residual.0"][[at[1][row] for row in rows]]
+    return torch.from_numpy(x), torch.from_numpy(y)
+
+
+def fold_all(folder: Folder, batches: list[Both], to: str = SHARD, start: int = 0) -> None:
+    for index, both in enumerate(batches[start:], start=start):
+        folder.fold(Keep(index, index == len(batches) - 1, ((PAIR, to),)), *both)
+
+
+def of(store: Store, to: str = SHARD) -> tuple[Moments, torch.Tensor]:
+    tensors = safetensors_torch.load(store.get(to))
+    return Moments.from_tensors(tensors), tensors["shuffled_xy"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(count=st.integers(1, 5), seed=st.integers(0, 99), swapped=st.booleans())
+def test_moments_of_batches_are_those_of_all_their_rows(
+    tmp_path_factory: pytest.TempPathFactory, count: int, seed: int, swapped: bool
+) -> None:
+    store = Store(tmp_path_factory.mktemp("store"))
+    batches = [batch(number, seed) for number in range(count)]
+    # It is by their names that models are told apart, not by their order.
+    given_as = [(y, x) for x, y in batches] if swapped else batches
+    fold_all(Folder(store), given_as)
+    found, _ = of(store)
+    rows = [aligned(both) for both in batches]
+    x, y = (torch.cat(side).double() for side in zip(*rows, strict=True))
+    expected = Moments.of(x, y)
+    assert found.count == expected.count == len(x)
+    for name, tensor in expected.tensors().items():
+        torch.testing.assert_close(found.tensors()[name], tensor, rtol=1e-5, atol=1e-4)
+
+
+def test_only_rows_that_both_models_have_and_in_the_order_of_the_text() -> None:
+    both = batch(0)
+    in_source, in_target = shared_rows(*both)
+    rows = both[0].rows[in_source]
+    assert np.array_equal(rows, both[1].rows[in_target])
+    assert np.array_equal(rows, np.intersect1d(both[0].rows, both[1].rows))
+    assert 0 < len(rows) < min(len(each.rows) for each in both)
+
+
+def test_rows_of_two_batches_are_never_put_side_by_side() -> None:
+    with pytest.raises(AssertionError, match=r"^batches 0/0 and 0/1 do not meet$"):
+        shared_rows(batch(0)[0], batch(1)[1])
+
+
+def test_a_shard_is_written_when_it_is_whole_and_not_before(store: Store) -> None:
+    folder, batches = Folder(store), [batch(number) for number in range(3)]
+    fold_all(folder, batches)
+    other = address("another shard")
+    for index, both in enumerate(batches):
+        assert not store.has(other)
+        told = folder.fold(Keep(index, index == 2, ((PAIR, other),)), *both)
+        assert told == len(both[0].rows)
+    assert store.get(other) == store.get(SHARD)
+
+
+def test_every_pair_of_a_batch_has_its_own_sums(store: Store) -> None:
+    wide, narrow = batch(0)
+    third = replace(narrow, model="third", points={"mlp.2": narrow.points["residual.0"] * 2})
+    pairs = (
+        (PAIR, address("first")),
+        (SitePair("wide", "residual.1", "third", "mlp.2"), address("second")),
+        (SitePair("third", "mlp.2", "narrow", "residual.0"), address("third")),
+    )
+    Folder(store).fold(Keep(0, True, pairs), wide, narrow, third)
+    plain, doubled = of(store, address("first"))[0], of(store, address("second"))[0]
+    torch.testing.assert_close(doubled.xy, 2 * plain.xy)
+    within = of(store, address("third"))[0]
+    assert within.count == len(narrow.rows)
+    torch.testing.assert_close(within.xy, 2 * within.yy)
+
+
+def test_a_batch_out_of_order_is_a_lost_shard(store: Store) -> None:
+    folder, batches = Folder(store), [batch(number) for number in range(4)]
+    with pytest.raises(ShardLost, match=r"^batch 1 of a shard came after 0 others$"):
+        fold_all(folder, batches, start=1)
+    fold_all(folder, batches[:2])  # a shard of two, whole: nothing of it is left open
+    with pytest.raises(ShardLost):
+        fold_all(folder, batches, start=2)
+    folder.fold(Keep(0, False, ((PAIR, address("open")),)), *batches[0])
+    with pytest.raises(ShardLost, match=r"^batch 2 of a shard came after 1 others$"):
+        folder.fold(Keep(2, False, ((PAIR, address("open")),)), *batches[2])
+    assert not store.has(address("open"))
+
+
+@pytest.mark.parametrize("lost_after", [1, 2, 3])
+def test_folding_again_after_a_loss_gives_the_same_bits(store: Store, lost_after: int) -> None:
+    batches = [batch(number) for number in range(4)]
+    fold_all(Folder(store), batches)
+    again = address("again")
+    lost = Folder(store)
+    for index in range(lost_after):
+        lost.fold(Keep(index, False, ((PAIR, again),)), *batches[index])
+    restarted = Folder(store)
+    with pytest.raises(ShardLost):
+        fold_all(restarted, batches, again, start=lost_after)
+    assert not store.has(again)
+    # The one that is left begins again where it had stopped, or a new one from nothing.
+    for folder, to in ((restarted, again), (lost, address("once more"))):
+        fold_all(folder, batches, to)
+        assert store.get(to) == store.get(SHARD)
+
+
+# --- fits
+
+
+@pytest.fixture
+def shards(store: Store) -> tuple[str, ...]:
+    places = tuple(address("shard", number) for number in range(6))
+    folder = Folder(store)
+    for number, place in enumerate(places):
+        fold_all(folder, [batch(2 * number), batch(2 * number + 1)], place)
+    return places
+
+
+def order(shards: tuple[str, ...], reverse: bool, fitter: str = "ridge") -> FitOrder:
+    return FitOrder(
+        shards=shards,
+        folds=3,
+        reverse=reverse,
+        maps=((fitter, address("map", reverse)),),
+        shuffled=((fitter, address("shuffled", reverse)),),
+    )
+
+
+def report(store: Store, to: str) -> dict[str, object]:
+    return json.loads(store.get(report_address(to)))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_maps_of_both_directions_agree_with_scikit_learn(
+    store: Store, shards: tuple[str, ...], reverse: bool
+) -> None:
+    Folder(store).fit(order(shards, reverse))
+    to = address("map", reverse)
+    rows = [aligned(batch(number)) for number in range(2 * len(shards))]
+    x, y = (torch.cat(side).double().numpy() for side in zip(*rows, strict=True))
+    if reverse:
+        x, y = y, x
+    told = report(store, to)
+    chosen = told["chosen"]
+    assert isinstance(chosen, dict)
+    penalty = chosen["lambda"] * x.var(0).mean() * len(x)
+    oracle = Ridge(alpha=penalty).fit(x, y)
+    found = map_from_bytes(store.get(to))
+    assert isinstance(found, Affine)
+    assert (found.source_width, found.target_width) == (x.shape[1], y.shape[1])
+    np.testing.assert_allclose(found.weight, oracle.coef_, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found.bias, oracle.intercept_, rtol=1e-3, atol=1e-3)
+    assert told["rows"] == len(x)
+    assert told["fitter"] == "ridge"
+    deviations = y.std(0)
+    assert told["target_spread"] == pytest.approx(
+        np.median(deviations) * len(deviations) ** 0.5, rel=0.05
+    )
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_held_out_r2_is_that_of_shards_that_were_left_out(
+    store: Store, shards: tuple[str, ...], reverse: bool
+) -> None:
+    folds = 3
+    Folder(store).fit(order(shards, reverse))
+    told = report(store, address("map", reverse))
+    chosen = told["chosen"]
+    assert isinstance(chosen, dict)
+    sides = []
+    for fold in range(folds):
+        pieces = []
+        for number in range(len(shards)):
+            if number % folds == fold:
+                pieces += [aligned(batch(2 * number)), aligned(batch(2 * number + 1))]
+        x, y = (torch.cat(side).double().numpy() for side in zip(*pieces, strict=True))
+        sides.append((y, x) if reverse else (x, y))
+    error = spread = 0.0
+    for fold, (held_x, held_y) in enumerate(sides):
+        rest = [side for other, side in enumerate(sides) if other != fold]
+        x, y = (np.concatenate(side) for side in zip(*rest, strict=True))
+        penalty = chosen["lambda"] * x.var(0).mean() * len(x)
+        error += ((Ridge(alpha=penalty).fit(x, y).predict(held_x) - held_y) ** 2).sum()
+        spread += ((held_y - y.mean(0)) ** 2).sum()
+    assert told["held_out_r2"] == pytest.approx(1 - error / spread, abs=1e-4)
+    assert float(str(told["held_out_r2"])) > 0.5
+
+
+def test_rows_paired_at_random_predict_nothing(store: Store, shards: tuple[str, ...]) -> None:
+    for reverse in (False, True):
+        Folder(store).fit(order(shards, reverse))
+        told = report(store, address("shuffled", reverse))
+        assert -0.2 < float(str(told["held_out_r2"])) < 0.05
+        shuffled = map_from_bytes(store.get(address("shuffled", reverse)))
+        true = map_from_bytes(store.get(address("map", reverse)))
+        assert isinstance(shuffled, Affine)
+        assert isinstance(true, Affine)
+        assert shuffled.weight.norm() < 0.2 * true.weight.norm()
+        # The margins are the true ones: what is wrong with it is the pairing alone.
+        assert told["rows"] == report(store, address("map", reverse))["rows"]
+
+
+def test_fitting_again_changes_nothing(store: Store, shards: tuple[str, ...]) -> None:
+    Folder(store).fit(order(shards, False))
+    places = [store.path(to) for to in (address("map", False), address("shuffled", False))]
+    before = [(place.read_bytes(), place.stat().st_mtime_ns) for place in places]
+    Folder(store).fit(order(shards, False))
+    assert [(place.read_bytes(), place.stat().st_mtime_ns) for place in places] == before
+
+
+# --- comparisons
+
+LAYERS = 3
+
+
+def layered(number: int) -> Both:
+    """Every layer of both models at a batch."""
+    models = []
+    for each, width in zip(batch(number), (WIDE, NARROW), strict=True):
+        rng = np.random.default_rng([number, width])
+        base = next(iter(each.points.values()))
+        points = {
+            f"residual.{layer}": base + layer * rng.standard_normal(base.shape, dtype=np.float32)
+            for layer in range(LAYERS)
+        }
+        models.append(replace(each, points=points))
+    return models[0], models[1]
+
+
+def comparison(rows: int) -> Comparison:
+    sites = tuple(f"residual.{layer}" for layer in range(LAYERS))
+    return Comparison("wide", "narrow", sites, sites, rows, 5, 20, 3, address("compared", rows))
+
+
+def keep_all(folder: Folder, batches: list[Both]) -> None:
+    for index, both in enumerate(batches):
+        folder.keep(index, *both)
+
+
+@pytest.mark.parametrize("rows", [100, 10_000])
+def test_comparing_what_was_kept_is_comparing_the_rows(store: Store, rows: int) -> None:
+    folder, batches = Folder(store), [layered(number) for number in range(3)]
+    # What is there at the first batch belongs to an attempt that failed.
+    keep_all(folder, [layered(number) for number in (7, 8)])
+    keep_all(folder, batches)
+    wanted = comparison(rows)
+    folder.compare(wanted)
+
+    def gather(side: int, site: str) -> torch.Tensor:
+        kept = [both[side].points[site][shared_rows(*both)[side]] for both in batches]
+        return torch.from_numpy(np.concatenate(kept)[:rows])
+
+    expected = compare(
+        [gather(0, site) for site in wanted.source_sites],
+        [gather(1, site) for site in wanted.target_sites],
+        k=5,
+        permutations=20,
+        seed=3,
+    )
+    found = Similarity.from_bytes(store.get(wanted.to))
+    assert found.rows == expected.rows == len(gather(0, "residual.0"))
+    assert found.to_bytes() == expected.to_bytes()
+
+
+def test_what_is_kept_is_a_copy(store: Store) -> None:
+    folder, batches = Folder(store), [layered(number) for number in range(3)]
+    keep_all(folder, batches)
+    folder.compare(comparison(100))
+    before = store.get(comparison(100).to)
+    store.path(comparison(100).to).unlink()
+    for both in batches:  # as when the object store gives their memory to something else
+        for each in both:
+            each.rows[:] = 0
+            for points in each.points.values():
+                points[:] = 0
+    folder.compare(comparison(100))
+    assert store.get(comparison(100).to) == before
+
+
+def test_a_kept_batch_out_of_order_is_lost(store: Store) -> None:
+    folder = Folder(store)
+    folder.keep(0, *layered(0))
+    with pytest.raises(ShardLost, match=r"^batch 2 came after 1 others$"):
+        folder.keep(2, *layered(2))
+    with pytest.raises(ShardLost, match=r"^batch 1 came after 0 others$"):
+        Folder(store).keep(1, *layered(1))

@@ -1,0 +1,113 @@
+"""A sweep small enough for a test: two tiny random models, and corpora by a small grammar."""
+
+import json
+from collections.abc import Callable, Sequence
+from itertools import islice, product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from evaluation.suites import SUITES
+
+FAMILIES = {"tiny-llama": "llama", "tiny-gemma": "gemma3_text", "tiny-qwen": "qwen2"}
+
+WHO = ("The ferryman", "A tall nurse", "My aunt", "The youngest clerk", "Nobody", "Our baker")
+DID = ("carried", "painted", "forgot", "mended", "weighed", "hid")
+WHAT = ("the copper kettle", "seven letters", "a heavy door", "his red coat", "the old boat")
+WHERE = ("behind the mill", "near the harbour", "under the bridge", "at the market")
+WHEN = ("before the rain came", "while the town slept", "on a cold morning", "as the bell rang")
+
+
+def sentences(*parts: Sequence[str]) -> list[str]:
+    """Every sentence that the parts make, in an order that mixes all of them."""
+    whole = [" ".join(words) + "." for words in product(*parts)]
+    return [whole[number * 7919 % len(whole)] for number in range(len(whole))]
+
+
+def felt(words: Sequence[str]) -> list[str]:
+    """Sentences in which one of the words is said of something."""
+    return sentences(("The stew", "That play", "Her hat", "This song"), ("was quite",), words)
+
+
+@pytest.fixture(scope="session")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with anchors.txt, feelings.jsonl (text, label) and places.jsonl."""
+    directory = tmp_path_factory.mktemp("corpora")
+    anchors = islice(sentences(WHO, DID, WHAT, WHERE, WHEN), 900)
+    (directory / "anchors.txt").write_text("\n".join(anchors))
+    suite = SUITES["sentiment"]
+    feelings = [(text, 1) for text in felt(suite.positive)]
+    feelings += [(text, 0) for text in felt(suite.negative)]
+    places = [(text, 1) for text in sentences(("We met",), WHERE, WHEN)]
+    places += [(text, 0) for text in sentences(("They slept",), WHERE, WHEN)]
+    for name, texts in (("feelings", feelings), ("places", places)):
+        records = [json.dumps({"text": text, "label": label}) for text, label in texts]
+        (directory / f"{name}.jsonl").write_text("\n".join(records))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_models(
+    tmp_path_factory: pytest.TempPathFactory, new_checkpoint: Callable[..., Path]
+) -> dict[str, Path]:
+    """Checkpoints of different families, widths and vocabularies, by name."""
+    suite = SUITES["sentiment"]
+    read = [*sentences(WHO, DID, WHAT, WHERE, WHEN), *felt((*suite.positive, *suite.negative))]
+    read += [*suite.prompts, *suite.samples]
+    sizes = {"tiny-llama": (500, 32), "tiny-gemma": (800, 48), "tiny-qwen": (650, 40)}
+    return {
+        name: new_checkpoint(tmp_path_factory.mktemp(name), FAMILIES[name], read, tokens, width)
+        for name, (tokens, width) in sizes.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_run(corpora: Path, tiny_models: dict[str, Path]) -> Callable[..., Path]:
+    """Write a run file that sweeps the first tiny models in `home`: `tiny_run(home, models=2)`.
+
+    120 batches in 20 shards: enough of them to be caught in the middle.
+    """
+
+    def contrast(name: str, file: str) -> dict[str, Any]:
+        sides = {"positive": 1, "negative": 0}
+        source = {"file": str(corpora / file), "field": "text"}
+        return {
+            "name": name,
+            "texts": 12,
+            **{side: source | {"where": {"label": label}} for side, label in sides.items()},
+        }
+
+    def write(home: Path, models: int = 2, **sections: Any) -> Path:
+        directories = islice(tiny_models.items(), models)
+        run = {
+            "name": "tiny",
+            "home": str(home),
+            "models": [{"name": name, "directory": str(at)} for name, at in directories],
+            "anchors": {
+                "corpora": [{"file": str(corpora / "anchors.txt")}],
+                "texts": 240,
+                "shard_texts": 12,
+                "batch_texts": 2,
+            },
+            "similarity": {"rows": 150, "neighbours": 5, "permutations": 20},
+            "maps": {"roles": ["representation", "decision_making"]},
+            "steering": {
+                "suite": "sentiment",
+                "concept": contrast("sentiment", "feelings.jsonl"),
+                "other": contrast("places", "places.jsonl"),
+                "strengths": [0.2, 0.6],
+                "neutral_texts": 4,
+                "samples": 2,
+                "sample_tokens": 4,
+                "bootstrap_draws": 200,
+            },
+            "cluster": {"cpus_per_model": 0.5},
+        }
+        home.mkdir(parents=True, exist_ok=True)
+        file = home / "run.yaml"
+        file.write_text(yaml.safe_dump(run | sections))
+        return file
+
+    return write
