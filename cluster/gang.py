@@ -52,7 +52,7 @@ class Gang:
         self.name = name
         self._rank = rank
         self._group = group
-        self._built: Ref = rank.build.options(name=f"{name}.build").remote()
+        self._built = self._build()
 
     @classmethod
     def launch(
@@ -102,8 +102,15 @@ class Gang:
         return cls(name, actor.remote(body, args, kwargs), group)
 
     def ready(self, timeout: float | None = None) -> None:
-        """Wait until the body is built; what its constructor raised is raised here."""
-        fetch(self._built, timeout)
+        """Wait until the body is built, also in a process that is being started again.
+
+        Raises what the body's constructor raised, or ActorLost when no restart is left.
+        """
+        fetch(self._build(), timeout)
+
+    def _build(self) -> Ref:
+        # Building twice is building once, so this call may wait for as many restarts as there are.
+        return self._rank.build.options(name=f"{self.name}.build", max_task_retries=-1).remote()
 
     def submit(self, method: str, *args: Any) -> Ref:
         """Begin a call and return at once. Refs among `args` are fetched by the process itself."""

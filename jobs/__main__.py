@@ -4,7 +4,6 @@ Nothing heavy is imported before a verb runs.
 """
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -150,9 +149,11 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         app()
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; run the same command to go on", style="yellow")
-        sys.exit(INTERRUPTED)
+    except SystemExit as ended:
+        # Typer makes this of Ctrl-C, and says nothing.
+        if ended.code == INTERRUPTED:
+            Console(stderr=True).print("stopped; run the same command to go on", style="yellow")
+        raise
     except (ValueError, RuntimeError) as error:
         if type(error).__module__.partition(".")[0] not in _ROOMS:
             raise

@@ -125,7 +125,7 @@ class Steering(_Section):
     suite: SuiteName
     strengths: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.05, 0.1, 0.2, 0.4)
     neutral_kl: Share = 0.05
-    neutral_texts: Count = 12
+    neutral_texts: Count = 8
     neutral_words: Annotated[int, Field(ge=2)] = 32
     random_directions: Annotated[int, Field(ge=20)] = 20
     shuffles: Count = 8

@@ -69,6 +69,9 @@ def harvest(
                 if attempt == run.cluster.restarts:
                     raise
                 reporter.note("a worker was lost; its open shards are read again")
+                # Until a process is there again, each of its calls would be one more loss.
+                for worker in (folder, comparer):
+                    worker.ready()
 
 
 def _batches(shards: Iterable[Shard]) -> int:

@@ -168,9 +168,10 @@ class Steerer:
     def _choose(self) -> list[Choice]:
         """For each pair the role and fitter that carry most, at the strength neutral text bears."""
         strengths, prompts = self.run.steering.strengths, self.texts.prompts_dev
+        weakest = (min(strengths),)
         units = [
             self._propensity(
-                hop, [self._carried(hop, to) for to in hop.maps.values()], strengths, prompts
+                hop, [self._carried(hop, to) for to in hop.maps.values()], weakest, prompts
             )
             for hop in self.plan.hops
         ]
@@ -191,12 +192,10 @@ class Steerer:
         ]
 
     def _candidate(self, hop: Hop, odds: Arrays) -> tuple[float, Hop, str]:
-        """The effect of the best fitter of a hop, in nats at the smallest strength."""
-        strengths = self.run.steering.strengths
-        smallest = int(np.argmin(strengths))
-        effects = _slopes(odds, strengths)[:, smallest].mean(-1) * strengths[smallest]  # [k]
-        best = int(np.argmax(effects))
-        return float(effects[best]), hop, list(hop.maps)[best]
+        """The slope of the best fitter of a hop at the smallest strength, and which it is."""
+        slopes = _slopes(odds, (min(self.run.steering.strengths),)).mean((1, 2))  # [k]
+        best = int(np.argmax(slopes))
+        return float(slopes[best]), hop, list(hop.maps)[best]
 
     def _strength(self, cost: Arrays) -> float:
         """The greatest strength whose native vector spares neutral text; else the smallest."""

@@ -17,26 +17,24 @@ _STYLES = {
 def matrix_table(matrix: Matrix) -> Table:
     """One row for each ordered pair and cargo."""
     table = Table(title=f"{matrix.run}: what crosses", title_justify="left")
-    for column in ("source", "target", "cargo"):
+    for column in ("from", "into"):
         table.add_column(column, overflow="fold")
-    for column in ("level", "retention [95 %]", "worst control", "site", "fitter"):
+    for column in ("cargo", "level", "retention", "worst control"):
         table.add_column(column)
     for cell in matrix.cells:
         table.add_row(
             cell.source,
             cell.target,
-            f"{cell.cargo} ({cell.concept})",
+            f"{cell.cargo}\n{cell.concept}",
             f"[{_STYLES.get(cell.level, 'dim')}]{cell.level}[/]",
             "undefined" if cell.retention is None else _interval(cell.retention),
             _control(cell),
-            cell.site,
-            cell.fitter,
         )
     return table
 
 
 def _interval(interval: Interval) -> str:
-    return f"{interval.value:.2f} \\[{interval.low:.2f}, {interval.high:.2f}]"
+    return f"{interval.value:.2f}\n{interval.low:.2f} to {interval.high:.2f}"
 
 
 def _control(cell: Cell) -> str:
