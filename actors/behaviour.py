@@ -46,8 +46,9 @@ def next_word_log_odds(
 ) -> np.ndarray:
     """Log-odds that the word after each prompt is a positive one rather than a negative one.
 
-    Over the first tokens of the words, as the tokenizer writes them after that prompt; tokens that
-    begin words of both sets are left out.
+    The mean over all pairs of a positive and a negative word, so that every word counts alike and
+    the quirks of single words average out. A word stands for its first token, as the tokenizer
+    writes it after that prompt; tokens that begin words of both sets are left out.
 
     Returns:
         float64 [k, len(prompts)], in nats.
@@ -63,7 +64,7 @@ def next_word_log_odds(
         states = _final_states(engine, encoded.ids, injections, ends)  # [k, b, d]
         for column, number in enumerate(numbers):
             sides = [
-                torch.logsumexp(engine.logits(states[:, column], tokens).double(), dim=1)
+                engine.logits(states[:, column], tokens).double().mean(dim=1)
                 for tokens in choices[number]
             ]
             odds[:, number] = (sides[0] - sides[1]).numpy()

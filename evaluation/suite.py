@@ -12,8 +12,9 @@ import numpy as np
 class Suite:
     """A behaviour read off the next word: openings, and the words that speak for and against it.
 
-    The propensity of a prompt is the log-odds (nats) that the next word is one of `positive`
-    rather than one of `negative`. `samples` are openings for texts that people read.
+    The propensity of a prompt is the log-odds (nats) that the next word is a `positive` one rather
+    than a `negative` one, the mean over all pairs of them. `samples` are openings for texts that
+    people read.
     """
 
     name: str

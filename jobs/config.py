@@ -92,7 +92,10 @@ class Similarity(_Section):
 
 
 class Maps(_Section):
-    """Which sites are mapped, and by which fitters. The best role and fitter are chosen on dev."""
+    """Which sites are mapped, and by which fitters.
+
+    The fitter of a pair is chosen by R² on held-out anchors, the role on dev prompts.
+    """
 
     kind: KindName = "residual"
     roles: Annotated[tuple[RoleName, ...], Field(min_length=1)] = ROLE_NAMES
@@ -128,7 +131,7 @@ class Steering(_Section):
     neutral_texts: Count = 8
     neutral_words: Annotated[int, Field(ge=2)] = 32
     random_directions: Annotated[int, Field(ge=20)] = 20
-    shuffles: Count = 8
+    shuffles: Count = 20
     samples: Count = 3
     sample_tokens: Count = 24
     bootstrap_draws: Annotated[int, Field(ge=200)] = 2000
@@ -213,7 +216,7 @@ def read_run_file(path: Path) -> RunFile:
 
 def _faults(error: ValidationError) -> list[dict[str, Any]]:
     """What is wrong, without the lists that are called too short for a wrong entry alone."""
-    faults = [dict(fault) for fault in error.errors()]
+    faults: list[dict[str, Any]] = [dict(fault) for fault in error.errors()]
     within = {place[:end] for place in (f["loc"] for f in faults) for end in range(len(place))}
     return [f for f in faults if f["type"] != "too_short" or f["loc"] not in within]
 

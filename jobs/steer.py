@@ -156,8 +156,7 @@ class Steerer:
     def _spread(self, target: str, role: str) -> float:
         """The unit of strength at a site of the target, the same for every source."""
         hop = next(h for h in self.plan.hops if (h.target, h.role) == (target, role))
-        report = json.loads(self.store.get(report_address(next(iter(hop.maps.values())))))
-        return report["target_spread"]
+        return self._report(next(iter(hop.maps.values())))["target_spread"]
 
     def _injection(self, hop: Hop, direction: np.ndarray, strength: float) -> Injection:
         spread = self._spread(hop.target, hop.role)
@@ -166,21 +165,22 @@ class Steerer:
     # --- dev
 
     def _choose(self) -> list[Choice]:
-        """For each pair the role and fitter that carry most, at the strength neutral text bears."""
+        """For each pair the role that carries most, at the strength that neutral text bears.
+
+        The fitter is the one with the best R² on held-out anchors: no cargo is looked at for that.
+        """
         strengths, prompts = self.run.steering.strengths, self.texts.prompts_dev
+        fitters = [self._best_fitter(hop) for hop in self.plan.hops]
+        candidates = list(zip(self.plan.hops, fitters, strict=True))
         weakest = (min(strengths),)
         units = [
-            self._propensity(
-                hop, [self._carried(hop, to) for to in hop.maps.values()], weakest, prompts
-            )
-            for hop in self.plan.hops
+            self._propensity(hop, [self._carried(hop, hop.maps[fitter])], weakest, prompts)
+            for hop, fitter in candidates
         ]
-        answers = self._complete("choosing role and fitter", units)
-        scored = [
-            self._candidate(hop, odds) for hop, odds in zip(self.plan.hops, answers, strict=True)
-        ]
-        pairs = groupby(scored, key=lambda each: (each[1].source, each[1].target))
-        best = [max(candidates, key=lambda each: each[0])[1:] for _, candidates in pairs]
+        slopes = [_slopes(odds, weakest).mean() for odds in self._complete("choosing role", units)]
+        scored = zip(slopes, candidates, strict=True)
+        pairs = groupby(scored, key=lambda each: (each[1][0].source, each[1][0].target))
+        best = [max(of, key=lambda each: each[0])[1] for _, of in pairs]
         costs = [
             self._cost(hop, [self._native(hop)], strengths, self.texts.neutral_dev)
             for hop, _ in best
@@ -191,11 +191,11 @@ class Steerer:
             for (hop, fitter), cost in zip(best, answers, strict=True)
         ]
 
-    def _candidate(self, hop: Hop, odds: Arrays) -> tuple[float, Hop, str]:
-        """The slope of the best fitter of a hop at the smallest strength, and which it is."""
-        slopes = _slopes(odds, (min(self.run.steering.strengths),)).mean((1, 2))  # [k]
-        best = int(np.argmax(slopes))
-        return float(slopes[best]), hop, list(hop.maps)[best]
+    def _best_fitter(self, hop: Hop) -> str:
+        return max(hop.maps, key=lambda name: self._report(hop.maps[name])["held_out_r2"])
+
+    def _report(self, map_address: str) -> dict[str, Any]:
+        return json.loads(self.store.get(report_address(map_address)))
 
     def _strength(self, cost: Arrays) -> float:
         """The greatest strength whose native vector spares neutral text; else the smallest."""

@@ -40,7 +40,8 @@ def test_log_odds_are_the_models_own(engine: Engine, site: str) -> None:
         assert not good & bad
         for row, injection in enumerate(several):
             chances = own_logits(engine, prompt, injection)[-1].softmax(0)
-            expected = torch.log(chances[list(good)].sum() / chances[list(bad)].sum())
+            pairs = [torch.log(chances[one] / chances[other]) for one in good for other in bad]
+            expected = torch.stack(pairs).mean()
             assert odds[row, column] == pytest.approx(float(expected), abs=1e-4)
 
 
