@@ -23,7 +23,13 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     run["anchors"] |= {"texts": 64, "shard_texts": 16}
     run["similarity"] = {"rows": 500, "permutations": 20}
     run["maps"] = {"roles": ["representation"], "fitters": ["ridge"]}
-    steering = {"strengths": [0.1, 0.2], "neutral_texts": 4, "samples": 1, "sample_tokens": 8}
+    steering = {
+        "strengths": [0.1, 0.2],
+        "neutral_texts": 4,
+        "shuffles": 4,
+        "samples": 1,
+        "sample_tokens": 8,
+    }
     run["steering"] |= steering
     run["steering"]["concept"]["texts"] = 64
     run["steering"]["other"]["texts"] = 16

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -104,6 +105,11 @@ def test_a_sweep_is_submitted_as_the_help_says(
     )
     assert submitted.returncode == 0, submitted.stdout
     assert "succeeded" in submitted.stdout
+    # It ran here, in processes of this cluster, and not in a Ray of its own.
+    with urllib.request.urlopen(f"{dashboard}/api/v0/actors?detail=0", timeout=60) as answer:
+        actors = json.load(answer)["data"]["result"]["result"]
+    names = sorted(str(actor["name"]).rpartition(" ")[0] for actor in actors)
+    assert {"folder-layers", "folder-moments", "host-tiny-gemma", "host-tiny-llama"} <= set(names)
     folder = read_run_file(run).folder
     assert f"page     file://{folder}/index.html" in submitted.stdout
     page = (folder / "index.html").read_text()

@@ -97,21 +97,32 @@ class Driver:
         assert code == 0, f"{code}: {self.said()}"
         return self.said()
 
+    def kill(self) -> None:
+        """End the driver as a kernel short of memory does, and clear up what it no longer can."""
+        directories = {
+            Path(part.partition("=")[2])
+            for process in self.started()
+            for part in process.cmdline()
+            if part.startswith("--temp-dir=")
+        }
+        assert len(directories) == 1, directories
+        self.process.kill()
+        assert self.process.wait(PATIENCE) == -signal.SIGKILL
+        self.end()
+        for directory in directories:
+            shutil.rmtree(directory)
+
     def end(self) -> None:
-        """End what is left of it, and the directory of its Ray with it."""
-        directories = set()
-        for process in self.started():
-            with suppress(psutil.Error):
-                told = [p for p in process.cmdline() if p.startswith("--temp-dir=")]
-                directories |= {Path(part.partition("=")[2]) for part in told}
-        for process in [psutil.Process(self.process.pid)] if self.process.poll() is None else []:
-            process.kill()
-        self.process.wait()
-        for process in self.started():
+        """End what is left of it."""
+        self.started()
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        left = self.started()
+        for process in left:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        for directory in directories:
-            shutil.rmtree(directory, ignore_errors=True)
+        psutil.wait_procs(left, timeout=30)
 
 
 @pytest.fixture
@@ -309,9 +320,7 @@ def test_a_driver_killed_and_interrupted_goes_on_to_the_same_numbers(
     store, expected = Store(same_run.parent / "store"), moments(same_run)
     killed = start(same_run)
     killed.wait_for(lambda: sum(store.has(to) for to in expected) >= len(expected) // 4)
-    killed.started()
-    os.kill(killed.process.pid, signal.SIGKILL)
-    assert killed.process.wait(PATIENCE) == -signal.SIGKILL
+    killed.kill()
     assert not all(store.has(to) for to in expected)
 
     stopped = start(same_run)
