@@ -115,6 +115,12 @@ def _said_of(cargo: str, cells: list[Cell]) -> list[str]:
             f"The strongest control, which should carry nothing, reached {percent(max(finite))} of "
             "the native effect."
         )
+    draws = [each.spread.largest for cell in kept for each in cell.controls if each.spread]
+    if draws:
+        said.append(
+            "That is the mean over the draws of a control; one random draw alone reached up to "
+            f"{percent(max(draws))}."
+        )
     return said
 
 
