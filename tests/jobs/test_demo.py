@@ -20,7 +20,7 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A sweep of the demo over far fewer texts, one role and one fitter."""
     home = tmp_path_factory.mktemp("home")
     run = yaml.safe_load((ROOT / "configs/demo.yaml").read_text()) | {"home": str(home)}
-    run["anchors"] |= {"texts": 64, "shard_texts": 16}
+    run["anchors"] |= {"texts": 96, "shard_texts": 16}
     run["similarity"] = {"rows": 500, "permutations": 20}
     run["maps"] = {"roles": ["representation"], "fitters": ["ridge"]}
     steering = {
