@@ -145,6 +145,8 @@ def test_no_process_outlives_an_interrupted_driver(how):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # What runs the tests may have been started in the background, deaf to SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with driver:
         assert driver.stdout is not None

@@ -54,6 +54,8 @@ class Driver:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # What runs the tests may have been started in the background, deaf to SIGINT.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         self.seen: dict[int, psutil.Process] = {}
 
