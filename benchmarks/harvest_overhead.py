@@ -92,7 +92,7 @@ def _full(
             layers.ready()
             start = time.perf_counter()
             harvest(run, plan, models, store, moments, layers, reporter)
-            fitting = Fitting(store, (moments, layers), reporter)
+            fitting = Fitting(store, (moments, layers), run.cluster.restarts, reporter)
             fitting.complete("fitting maps", [hop.order for hop in plan.hops])
             seconds = time.perf_counter() - start
             return seconds, {"folder-moments": _peak(moments), "folder-layers": _peak(layers)}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.folder import FitOrder
-from cluster.gang import Gang, Ref
+from cluster.gang import ActorLost, Gang, Ref
 from cluster.storage import Store
 from cluster.stream import stream
 from jobs.plan import outputs
@@ -17,16 +17,34 @@ class Fitting:
 
     store: Store
     folders: Sequence[Gang]
+    restarts: int
     reporter: Reporter
 
     def complete(self, name: str, orders: Sequence[FitOrder]) -> None:
-        """Carry out every order whose maps are not there."""
-        waiting = [o for o in orders if not all(self.store.has(to) for to in outputs(o))]
-        with self.reporter.stage(name, len(orders), len(orders) - len(waiting)) as stage:
+        """Carry out every order whose maps are not there; again where a folder dies at it.
 
-            def submit(numbered: tuple[int, FitOrder]) -> Ref:
-                number, order = numbered
-                return self.folders[number % len(self.folders)].submit("fit", order)
+        Raises ActorLost when one died `restarts` times and once more.
+        """
+        with self.reporter.stage(name, len(orders), len(orders) - len(self._open(orders))) as stage:
+            for attempt in range(self.restarts + 1):
+                try:
+                    for _ in stream(enumerate(self._open(orders)), self._submit, self._in_flight):
+                        stage.advance()
+                    return
+                except ActorLost:
+                    if attempt == self.restarts:
+                        raise
+                    self.reporter.note("a worker was lost; its maps are fitted again")
+                    for folder in self.folders:
+                        folder.ready()
 
-            for _ in stream(enumerate(waiting), submit, 2 * len(self.folders)):
-                stage.advance()
+    def _open(self, orders: Sequence[FitOrder]) -> list[FitOrder]:
+        return [o for o in orders if not all(self.store.has(to) for to in outputs(o))]
+
+    @property
+    def _in_flight(self) -> int:
+        return 2 * len(self.folders)
+
+    def _submit(self, numbered: tuple[int, FitOrder]) -> Ref:
+        number, order = numbered
+        return self.folders[number % len(self.folders)].submit("fit", order)

@@ -1,7 +1,7 @@
 """`isthmus sweep`: a run file in, a tracked matrix and a page out."""
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.numpy import save_file
 
+from actors.catalog import ModelFacts
 from actors.pool import Live, pool
 from actors.weights import default_cache
 from alignment.maps import map_from_bytes
@@ -19,7 +20,7 @@ from evaluation.report import write_page
 from evaluation.suites import SUITES
 from evaluation.tracking import TrackedRun, track
 from jobs.assemble import assemble
-from jobs.config import RunFile
+from jobs.config import ConfigError, RunFile
 from jobs.fitting import Fitting
 from jobs.harvest import folders, harvest
 from jobs.plan import make_plan
@@ -56,13 +57,22 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
             models = open_things.enter_context(live_models(run))
             folder, comparer = open_things.enter_context(folders(run, store))
         facts = {name: live.facts for name, live in models.items()}
+        _require_different(facts)
         plan = make_plan(run, texts.anchors, facts)
         harvest(run, plan, models, store, folder, comparer, reporter)
-        fitting = Fitting(store, (folder, comparer), reporter)
+        fitting = Fitting(store, (folder, comparer), run.cluster.restarts, reporter)
         fitting.complete("fitting maps", [hop.order for hop in plan.hops])
         judged = Steerer(run, suite, texts, plan, models, fitting, reporter).judge()
     matrix = assemble(run, plan, texts, facts, judged, store, reporter.seconds)
     return _publish(run, matrix, judged, store, reporter)
+
+
+def _require_different(models: Mapping[str, ModelFacts]) -> None:
+    names: dict[str, str] = {}
+    for name, facts in models.items():
+        if other := names.get(facts.fingerprint):
+            raise ConfigError(f"models: {other} and {name} are the same model; leave one out")
+        names[facts.fingerprint] = name
 
 
 def live_models(run: RunFile) -> AbstractContextManager[dict[str, Live]]:

@@ -91,7 +91,7 @@ def test_texts_do_not_depend_on_the_order_of_a_corpus_or_on_what_else_is_asked(
         (
             "anchors.texts",
             5000,
-            r"^anchors\.texts: 5000 texts are asked for, the corpus has 7\d\d$",
+            r"^anchors\.texts: 5000 texts are asked for, the corpus has \d+$",
         ),
         (
             "steering.neutral_texts",
@@ -101,7 +101,7 @@ def test_texts_do_not_depend_on_the_order_of_a_corpus_or_on_what_else_is_asked(
         (
             "steering.concept.texts",
             400,
-            r"^steering\.concept\.positive: 400 texts are asked for, the corpus has 48$",
+            r"^steering\.concept\.positive: 400 texts are asked for, the corpus has \d+$",
         ),
     ],
 )
