@@ -17,10 +17,10 @@ PAIRS = [("smollm2-135m-instruct", "gemma-3-270m"), ("gemma-3-270m", "smollm2-13
 
 @pytest.fixture(scope="module")
 def matrix(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A sweep of the demo over far fewer texts, one role and one fitter."""
+    """A sweep of the demo over fewer texts, one role and one fitter."""
     home = tmp_path_factory.mktemp("home")
     run = yaml.safe_load((ROOT / "configs/demo.yaml").read_text()) | {"home": str(home)}
-    run["anchors"] |= {"texts": 96, "shard_texts": 16}
+    run["anchors"] |= {"texts": 192}
     run["similarity"] = {"rows": 500, "permutations": 20}
     run["maps"] = {"roles": ["representation"], "fitters": ["ridge"]}
     steering = {
@@ -31,7 +31,7 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "sample_tokens": 8,
     }
     run["steering"] |= steering
-    run["steering"]["concept"]["texts"] = 64
+    run["steering"]["concept"]["texts"] = 128
     run["steering"]["other"]["texts"] = 16
     file = home / "run.yaml"
     file.write_text(yaml.safe_dump(run))
