@@ -9,8 +9,6 @@ since shards are summed in order too, what is fitted is the same to the last bit
 
 import json
 from dataclasses import asdict, dataclass
-from functools import reduce
-from operator import add
 
 import numpy as np
 import torch
@@ -165,15 +163,19 @@ class Folder:
             self._write(to, name, FITTERS[name]().fit(folded), total)
 
     def _read(self, order: FitOrder) -> FoldedMoments:
-        folds: list[list[Moments]] = [[] for _ in range(order.folds)]
+        folds: list[Moments] = []
         signs = np.random.default_rng(order.shuffle).choice((-1.0, 1.0), len(order.shards))
         for number, (place, sign) in enumerate(zip(order.shards, signs, strict=True)):
             tensors = safetensors_torch.load(self._store.get(place))
             moments = Moments.from_tensors(tensors)
             if order.shuffle is not None:
                 moments = _shuffled(moments, tensors[_SHUFFLED], float(sign))
-            folds[number % order.folds].append(moments.swap() if order.reverse else moments)
-        return FoldedMoments(tuple(reduce(add, fold) for fold in folds))
+            moments = moments.swap() if order.reverse else moments
+            if number < order.folds:
+                folds.append(moments)
+            else:  # summed as they come, so that memory does not grow with the shards
+                folds[number % order.folds] += moments
+        return FoldedMoments(tuple(folds))
 
     def _write(self, to: str, name: str, fitted: Fitted, total: Moments) -> None:
         report = {

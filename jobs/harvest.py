@@ -14,7 +14,7 @@ from jobs.plan import Plan, Shard, layer_sites, site_of
 from jobs.progress import Reporter, Stage
 
 # The libraries, every layer of the rows that are compared, and the moments of open shards.
-FOLDER_BYTES = 2**30
+FOLDER_BYTES = 2 * 2**30
 
 
 @contextmanager
