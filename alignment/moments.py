@@ -45,7 +45,9 @@ def _block_moment(x: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
     if weights is not None:
         near_x = near_x * weights.to(x.dtype)[:, None]
     product = (near_x.mT @ near_y).double()
-    rest_x = near_x.sum(0, dtype=torch.float64)
+    count = len(x) if weights is None else weights.double().sum()
+    # From the rows themselves: what rounding took from near_x must not come back times shift_y.
+    rest_x = _sum(x, weights) - count * shift_x.double()
     sum_y = _sum(y, weights)
     # Σ w (x - a)(y - b)ᵀ + a (Σ w y)ᵀ + (Σ w (x - a)) bᵀ = Σ w x yᵀ
     left = torch.stack((shift_x.double(), rest_x), dim=1)
