@@ -18,6 +18,7 @@ from actors.assets import AssetError, locate
 from actors.catalog import ModelError, ModelSpec
 from actors.checkpoints import facts, verify
 from actors.gguf_header import read_header
+from cluster.storage import sync_directory
 
 __all__ = ["default_cache", "facts", "prepare", "verify"]
 
@@ -110,9 +111,9 @@ def _convert(files: Sequence[Path], sha256: str, checkpoint: Path, label: str) -
         aside.mkdir()
         convert(gguf, header, aside, label)
         checkpoints.write_record(aside, sha256)
-        _flush_directory(aside)
+        sync_directory(aside)
         aside.rename(checkpoint)
-        _flush_directory(checkpoint.parent)
+        sync_directory(checkpoint.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         joined.unlink(missing_ok=True)
@@ -155,14 +156,6 @@ def _join(files: Sequence[Path], target: Path) -> Path:
             with file.open("rb") as part:
                 shutil.copyfileobj(part, whole, 1 << 20)
     return target
-
-
-def _flush_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _on_this_machine(hub: str, revision: str | None) -> Path | None:

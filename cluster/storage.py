@@ -70,7 +70,7 @@ class Store:
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
     def get(self, address: str) -> bytes:
         """The bytes that were put. Raises CorruptBlob, or FileNotFoundError where nothing is."""
@@ -83,7 +83,7 @@ class Store:
         return data
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Make a rename in this directory survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
