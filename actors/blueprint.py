@@ -18,6 +18,7 @@ from actors.architectures import (
 )
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+UNSTATED_CONTEXT = 2048  # tokens, where a configuration does not say
 _FULL = "full_attention"
 
 
@@ -25,11 +26,13 @@ class BlueprintError(ValueError):
     """A configuration that does not say what a decoder is made of; one line says what lacks."""
 
 
-class _Fact(BaseModel):
+class Fact(BaseModel):
+    """A value that does not change and has no other fields."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Position(_Fact):
+class Position(Fact):
     """How a model knows the order of its tokens.
 
     `theta` and `scaling` are of rotary embeddings; `share` is the part of each head that is
@@ -57,7 +60,7 @@ class Position(_Fact):
         return " ".join(parts)
 
 
-class Experts(_Fact):
+class Experts(Fact):
     """A sparse block: `count` experts of `width` neurons, `active` for each token."""
 
     count: int
@@ -66,11 +69,8 @@ class Experts(_Fact):
     shared_width: int = 0
 
 
-class Blueprint(_Fact):
-    """One decoder's facts. Widths in elements; `window` is the span of `sliding_layers` layers.
-
-    `context` is the most positions it was built for, None where the configuration says nothing.
-    """
+class Shape(Fact):
+    """The sizes of a decoder, and its `model_type`. Widths in elements."""
 
     family: str
     layers: int
@@ -78,8 +78,16 @@ class Blueprint(_Fact):
     heads: int
     kv_heads: int
     head_width: int
-    mlp_width: int
     vocabulary: int
+
+
+class Blueprint(Shape):
+    """One decoder's facts. Widths in elements; `window` is the span of `sliding_layers` layers.
+
+    `context` is the most positions it was built for, None where the configuration says nothing.
+    """
+
+    mlp_width: int
     activation: str
     norm: NormKind
     placement: Placement

@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from actors.blueprint import Blueprint, blueprint
+from actors.blueprint import Blueprint, Fact, Shape, blueprint
 
 SOURCES = ("hub", "directory", "gguf", "package", "derived")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -28,21 +28,19 @@ class ClosedWeights(ModelError):
     """A model whose weights are not published: nothing made of activations can cross."""
 
 
-class Derivation(BaseModel):
+class Derivation(Fact):
     """How a model is made from another: a recipe of `actors.derived`, its options, and a seed.
 
     In a run file, `base` may be the name of another model of the run, or of the catalog.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     base: "ModelSpec"
     recipe: Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")]
     seed: int = 0
-    options: dict[str, bool | int | float] = {}
+    options: Annotated[dict[str, bool | int | float], Field(default_factory=dict)]
 
 
-class ModelSpec(BaseModel):
+class ModelSpec(Fact):
     """One model of a run: a short name, exactly one source, and the precision it computes in.
 
     `hub` is an `organisation/name`, with an optional `revision`. `directory` is a checkpoint
@@ -51,8 +49,6 @@ class ModelSpec(BaseModel):
     the list of its parts in order. `derived` makes it from another model. `sha256` is of the whole
     GGUF.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name
     hub: str | None = None
@@ -108,7 +104,7 @@ class ModelSpec(BaseModel):
         return f"package {first}" + (f" and {more} more parts" if more else "")
 
 
-class ModelFacts(BaseModel):
+class ModelFacts(Shape):
     """What is known of a model once its checkpoint is there.
 
     `parameters` counts what is stored (a tied head counts once); widths are in elements.
@@ -116,31 +112,20 @@ class ModelFacts(BaseModel):
     model computes in), and with nothing else: it stands for the model in every address.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     name: Name
-    family: str
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    head_width: int
-    vocabulary: int
     parameters: int
     fingerprint: str
     dtype: Dtype
 
 
-class TokenizerFacts(BaseModel):
+class TokenizerFacts(Fact):
     """Models with the same tokenizer have the same `name` here; `kind` is how it was made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     kind: Literal["sentencepiece-bpe", "sentencepiece-unigram", "byte-level-bpe"]
 
 
-class Entry(BaseModel):
+class Entry(Fact):
     """A model of the catalog, known by its published configuration alone.
 
     `config` holds the keys of its config.json. `series` is shared by models trained together (one
@@ -148,8 +133,6 @@ class Entry(BaseModel):
     say where the weights can be had besides the hub. `depth_upscaled_from` is the depth of the
     model whose layers it repeats. A closed model has a name and a maker, and nothing else.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name
     aliases: tuple[Name, ...] = ()

@@ -16,7 +16,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from actors.blueprint import blueprint
+from actors.blueprint import Shape, blueprint
 from actors.catalog import Dtype, ModelError, ModelFacts
 
 RECORD = "isthmus.json"
@@ -122,14 +122,8 @@ def facts(checkpoint: Path, name: str, dtype: Dtype = "float32") -> ModelFacts:
     shape = blueprint(config)
     stored = (tensor for file in _weight_files(checkpoint) for tensor in _tensors(file).values())
     return ModelFacts(
+        **shape.model_dump(include=set(Shape.model_fields)),
         name=name,
-        family=shape.family,
-        layers=shape.layers,
-        width=shape.width,
-        heads=shape.heads,
-        kv_heads=shape.kv_heads,
-        head_width=shape.head_width,
-        vocabulary=shape.vocabulary,
         parameters=sum(prod(tensor.shape) for tensor in stored),
         fingerprint=hashlib.sha256(f"{fingerprint(checkpoint)} {dtype}".encode()).hexdigest(),
         dtype=dtype,
@@ -224,7 +218,7 @@ def _weight_files(checkpoint: Path) -> list[Path]:
                 "save it as safetensors"
             )
         raise ModelError(f"{checkpoint} has neither {_WHOLE} nor {_INDEX}")
-    files = sorted({checkpoint / name for name in _json(index)["weight_map"].values()})
+    files = sorted({checkpoint / name for name in read_json(index)["weight_map"].values()})
     for file in files:
         if not file.is_file():
             raise ModelError(f"{file} is missing, though {_INDEX} names it")
@@ -245,11 +239,11 @@ def _config(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / "config.json"
     if not path.is_file():
         raise ModelError(f"{checkpoint} is not a checkpoint: it has no config.json")
-    return _json(path)
+    return read_json(path)
 
 
 def _record(checkpoint: Path) -> dict[str, Any]:
-    record = _json(checkpoint / RECORD)
+    record = read_json(checkpoint / RECORD)
     if record.get("format") != FORMAT:
         raise ModelError(
             f"{checkpoint / RECORD} has format {record.get('format')}, {FORMAT} is known: "
@@ -258,7 +252,8 @@ def _record(checkpoint: Path) -> dict[str, Any]:
     return record
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ModelError where it is damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

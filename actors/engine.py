@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from actors.architectures import ARCHITECTURES
+from actors.blueprint import UNSTATED_CONTEXT
 from actors.discovery import discover, require_decoder
 from actors.module_tree import ModuleTree
 
@@ -19,7 +20,6 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 # ALiBi has no end of its own: BLOOM's configuration may state the length it was trained with.
 _CONTEXT_NAMES = ("max_position_embeddings", "seq_length", "max_seq_len")
-_UNBOUNDED = 2048
 
 
 class EngineError(ValueError):
@@ -36,7 +36,7 @@ class Engine(ModuleTree):
     def context(self) -> int:
         """The most tokens of one text that the model was built for."""
         stated = (getattr(self.model.config, name, None) for name in _CONTEXT_NAMES)
-        return next((limit for limit in stated if limit is not None), _UNBOUNDED)
+        return next((limit for limit in stated if limit is not None), UNSTATED_CONTEXT)
 
 
 def load(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from cluster.yaml_file import read_yaml
 
 FACTS = Path(__file__).with_name("node_types.yaml")
 
@@ -77,12 +77,7 @@ def _node_type(name: str, instance: str, most: int, facts: dict[str, Any]) -> No
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise NodeTypeError(f"{path}: no such file") from None
-    except yaml.YAMLError as error:
-        raise NodeTypeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    raw = read_yaml(path, NodeTypeError)
     if not isinstance(raw, dict):
         raise NodeTypeError(f"{path}: a mapping is needed")
     return raw

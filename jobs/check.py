@@ -8,21 +8,18 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from actors.blueprint import Blueprint
+from actors.blueprint import UNSTATED_CONTEXT, Blueprint
 from actors.catalog import ClosedWeights, Entry, closed_line
 from actors.fleet import find, spec
 from evaluation.compatibility import Impact, Prior, Risk, prior
 from evaluation.expectation import CARGOS, Band, expected
 from evaluation.matrix import Cell, Matrix, MatrixError
 from jobs.config import home
-from jobs.footprint import Footprint, footprint
+from jobs.footprint import LOAD_BYTES_PER_SECOND, Footprint, footprint
 from jobs.names import one_of
 from jobs.table import gib
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
-SHORT_CONTEXT = 2048  # where nothing says how long a context is
-# Bytes a second from a local disk to a device: an assumption, stated beside what follows from it.
-READ_BYTES_PER_SECOND = 1.0e9
 # On these, ridge on many anchors carried most (benchmarks/results/steering_retention.json).
 _ORDER_SAME_WIDTH = ("ridge", "procrustes", "pad_truncate")
 _ORDER = ("ridge", "procrustes")
@@ -67,7 +64,7 @@ def ask(
     pair = (find(source), find(target))
     if lines := [closed_line(entry) for entry in pair if entry.weights == "closed"]:
         raise ClosedWeights("\n".join(dict.fromkeys(lines)))
-    built_for = [entry.blueprint.context or SHORT_CONTEXT for entry in pair]
+    built_for = [entry.blueprint.context or UNSTATED_CONTEXT for entry in pair]
     tokens = min(built_for) if context is None else context
     if tokens < 1:
         raise CheckError(f"--context-length {tokens}: a number of tokens from 1 is needed")
@@ -109,9 +106,7 @@ def answer(question: Question) -> Answer:
 
 
 def _footprint(model: Blueprint, question: Question) -> Footprint:
-    return footprint(
-        model, dtype=question.dtype, gpus=question.gpus, tokens=question.context, keeps_cache=True
-    )
+    return footprint(model, dtype=question.dtype, gpus=question.gpus, tokens=question.context)
 
 
 def _vocabulary_overlap(models: tuple[Entry, ...]) -> float | None:
@@ -251,9 +246,9 @@ def _memory(answer: Answer) -> Table:
     for column in ("model", "weights", "cache", "batch", "in all", "load"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for entry, each in answer.footprints:
-        seconds = each.weights / READ_BYTES_PER_SECOND
+        seconds = each.weights / LOAD_BYTES_PER_SECOND
         parts = (each.weights, each.cache, each.batch, each.total)
         table.add_row(entry.name, *map(gib, parts), f"{seconds:,.0f} s")
-    table.caption = f"load: at {READ_BYTES_PER_SECOND / 1e9:g} GB/s a device, assumed"
+    table.caption = f"load: at {LOAD_BYTES_PER_SECOND / 1e9:g} GB/s a device, assumed"
     table.caption_justify = "left"
     return table

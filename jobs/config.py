@@ -11,12 +11,12 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Self, Union, get_args, get_origin
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from actors.catalog import SOURCES, ClosedWeights, ModelError, ModelSpec
 from actors.corpora import CorpusSpec
 from actors.fleet import find, spec
+from cluster.yaml_file import read_yaml
 from jobs.names import one_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -204,14 +204,7 @@ def read_run_file(path: Path) -> RunFile:
         ConfigError: one line for each wrong key or value: where, what it is, what is allowed.
         ClosedWeights: a model that nothing but text leaves or reaches.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    raw = read_yaml(path, ConfigError)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a run file is a mapping; see configs/demo.yaml")
     if isinstance(models := raw.get("models"), list):

@@ -10,6 +10,8 @@ from math import ceil
 
 from actors.blueprint import BYTES, Blueprint
 
+# From a local disk to a device: an assumption, said beside what follows from it.
+LOAD_BYTES_PER_SECOND = 1e9
 CHUNK = 4096  # tokens of a long text that are read at once
 # Live at once in a block, beside what attention keeps: the stream and its copies, the MLP's inner.
 _STREAM_COPIES = 4

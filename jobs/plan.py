@@ -1,15 +1,16 @@
 """`isthmus plan`: what a run will load, where, how large, how long and at what price."""
 
-import json
 import os
 import time
 from dataclasses import dataclass
 from itertools import permutations
 from math import ceil
+from pathlib import Path
 
 from actors.anchors import AnchorBatch
 from actors.blueprint import BYTES, Blueprint, blueprint
 from actors.catalog import ModelError, ModelSpec
+from actors.checkpoints import read_json
 from actors.fleet import find, fleet
 from actors.weights import default_cache, prepared
 from cluster.node_types import NodeType, node_types
@@ -17,7 +18,7 @@ from cluster.placement import GIB
 from cluster.session import session
 from evaluation.suites import SUITES
 from jobs.config import ROOT, RunFile
-from jobs.footprint import Footprint, fewest_gpus, footprint
+from jobs.footprint import LOAD_BYTES_PER_SECOND, Footprint, fewest_gpus, footprint
 from jobs.progress import Reporter
 from jobs.resident import Process, processes
 from jobs.sweep import live_models
@@ -29,7 +30,6 @@ BATCH_TOKENS = 256  # of an anchor text, at the most
 # Assumed where nothing was probed: of a core in float32, and the share of a GPU's peak that is had.
 CORE_FLOPS = 50e9
 GPU_SHARE = 0.3
-LOAD_BYTES_PER_SECOND = 1e9
 START_SECONDS = 30.0
 # Measured on one core of the machine in benchmarks/results, widths 576 and 640.
 FIT_SECONDS_A_CUBE = 1.0 / (576**3 + 640**3)
@@ -115,15 +115,17 @@ def plan(run: RunFile, probe: bool, reporter: Reporter) -> RunPlan:
     """
     with reporter.stage("reading texts"):
         texts = gather(run, SUITES[run.steering.suite])
-    blueprints = {spec.name: known_blueprint(spec) for spec in run.models}
+    # Asked once: to find a GGUF's checkpoint, the whole file is hashed.
+    here = {spec.name: prepared(spec, default_cache()) for spec in run.models}
+    blueprints = {spec.name: known_blueprint(spec, here[spec.name]) for spec in run.models}
     speeds = _probed(run, texts, blueprints, reporter) if probe else _assumed(run)
-    others = len(run.models) - 1
+    each_reads = readings(run, texts, others=len(run.models) - 1)
     models = tuple(
         ModelPlan(
             spec=spec,
             blueprint=blueprints[spec.name],
-            here=prepared(spec, default_cache()) is not None,
-            readings=readings(run, texts, others),
+            here=probe or here[spec.name] is not None,
+            readings=each_reads,
             speed=speeds[spec.name],
         )
         for spec in run.models
@@ -138,14 +140,14 @@ def plan(run: RunFile, probe: bool, reporter: Reporter) -> RunPlan:
     )
 
 
-def known_blueprint(spec: ModelSpec) -> Blueprint:
-    """What a model is like, without fetching or making it.
+def known_blueprint(spec: ModelSpec, checkpoint: Path | None) -> Blueprint:
+    """What a model is like, from its checkpoint if it is here, without fetching or making it.
 
     Raises:
         ModelError: it is not here, and the catalog does not know it either.
     """
-    if (checkpoint := prepared(spec, default_cache())) is not None:
-        return blueprint(json.loads((checkpoint / "config.json").read_text(encoding="utf-8")))
+    if checkpoint is not None:
+        return blueprint(read_json(checkpoint / "config.json"))
     if spec.hub is not None:
         return find(spec.hub).blueprint
     if spec.name in fleet():

@@ -6,7 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jobs.plan import CORE_FLOPS, GPU_SHARE, LOAD_BYTES_PER_SECOND, ModelPlan, Placement, RunPlan
+from jobs.footprint import LOAD_BYTES_PER_SECOND
+from jobs.plan import CORE_FLOPS, GPU_SHARE, ModelPlan, Placement, RunPlan
 from jobs.table import gib
 
 

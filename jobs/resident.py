@@ -12,6 +12,7 @@ from actors.blueprint import BYTES, Blueprint
 from alignment.similarity import BLOCK_ROWS, NULL_ROWS
 from jobs.config import RunFile
 from jobs.texts import Texts
+from jobs.work import compared_shards, shards_of
 
 MIB = 2**20
 LIBRARIES = 165 * MIB  # mapped from their files: torch, transformers, Ray
@@ -37,7 +38,7 @@ class Process:
 
 def processes(run: RunFile, texts: Texts, models: dict[str, Blueprint]) -> tuple[Process, ...]:
     """Every process of a sweep on this machine, at its peak."""
-    words = _kept_words(run, texts)
+    words = sum(shard.words for shard in compared_shards(run, shards_of(run, texts.anchors)))
     dtypes = {spec.name: spec.dtype for spec in run.models}
     hosts = [_host(name, model, dtypes[name], words) for name, model in models.items()]
     return (
@@ -96,14 +97,3 @@ def _layers(run: RunFile, models: dict[str, Blueprint], words: int) -> Process:
 def _activations(model: Blueprint, rows: int) -> int:
     """Every layer of these rows, in float32."""
     return rows * model.layers * model.width * 4
-
-
-def _kept_words(run: RunFile, texts: Texts) -> int:
-    """Words of the whole shards that are compared, as `jobs.work` takes them."""
-    size = run.anchors.shard_texts
-    words = 0
-    for start in range(0, len(texts.anchors), size):
-        if words >= run.similarity.rows:
-            break
-        words += sum(len(text.split()) - 1 for text in texts.anchors[start : start + size])
-    return words

@@ -4,9 +4,8 @@ A unit is done if and only if its address exists, so a list made again after a k
 left, and two sweeps that share work share its results.
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import combinations, permutations
+from itertools import accumulate, combinations, permutations
 
 from actors import folder
 from actors.anchors import AnchorBatch, batches, fingerprint
@@ -67,7 +66,7 @@ class Work:
 
 def make_work(run: RunFile, texts: list[str], models: dict[str, ModelFacts]) -> Work:
     """The units of a run over these anchor texts and models."""
-    shards = tuple(_shards(run, texts))
+    shards = shards_of(run, texts)
     pairs = [_ordered(a, b) for a, b in combinations(models.values(), 2)]
     moments = {
         (pair, shard.number): address("moments", FORMAT, asdict(pair), shard.content)
@@ -75,7 +74,7 @@ def make_work(run: RunFile, texts: list[str], models: dict[str, ModelFacts]) -> 
         for pair in (_site_pair(run, role, a, b) for role in run.maps.roles)
         for shard in shards
     }
-    compared = tuple(_compared(run, shards))
+    compared = compared_shards(run, shards)
     return Work(
         shards=shards,
         anchors=fingerprint(texts),
@@ -100,19 +99,21 @@ def layer_sites(facts: ModelFacts) -> tuple[str, ...]:
     return tuple(f"residual.{layer}" for layer in range(facts.layers))
 
 
-def _shards(run: RunFile, texts: list[str]) -> Iterator[Shard]:
+def shards_of(run: RunFile, texts: list[str]) -> tuple[Shard, ...]:
+    """The anchor texts, cut up."""
     cut = batches(texts, shard_texts=run.anchors.shard_texts, batch_texts=run.anchors.batch_texts)
-    for number, pieces in enumerate(cut):
-        yield Shard(number, tuple(pieces), address([piece.hash for piece in pieces]))
+    return tuple(
+        Shard(number, tuple(pieces), address([piece.hash for piece in pieces]))
+        for number, pieces in enumerate(cut)
+    )
 
 
-def _compared(run: RunFile, shards: tuple[Shard, ...]) -> Iterator[Shard]:
-    words = 0
-    for shard in shards:
-        if words >= run.similarity.rows:
-            return
-        words += shard.words
-        yield shard
+def compared_shards(run: RunFile, shards: tuple[Shard, ...]) -> tuple[Shard, ...]:
+    """The first shards that together have the rows that layers are compared on."""
+    words = list(accumulate((shard.words for shard in shards), initial=0))
+    return tuple(
+        shard for shard, before in zip(shards, words, strict=False) if before < run.similarity.rows
+    )
 
 
 def _ordered(a: ModelFacts, b: ModelFacts) -> tuple[ModelFacts, ModelFacts]:

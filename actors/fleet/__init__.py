@@ -4,17 +4,17 @@ Each YAML file beside this one holds a list of entries (see `actors.catalog.Entr
 """
 
 import importlib.util
-import json
 from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from actors.catalog import ClosedWeights, Entry, ModelError, ModelSpec, closed_line
+from actors.checkpoints import read_json
+from cluster.yaml_file import read_yaml
 
 _FOLDER = Path(__file__).parent
 
@@ -47,7 +47,7 @@ def find(model: str) -> Entry:
             raise ModelError(f"{path}: one entry is needed, it has {len(entries)}")
         return entries[0]
     if path.is_dir():
-        return _entry(_slug(path.resolve().name), _json(path / "config.json"), directory=path)
+        return _entry(_slug(path.resolve().name), _config(path), directory=path)
     if model.count("/") == 1 and not path.is_absolute():
         return _entry(_slug(model.partition("/")[2]), _from_hub(model), hub=model)
     near = get_close_matches(model.lower(), _known(), n=3, cutoff=0.5)
@@ -87,14 +87,7 @@ def _known() -> dict[str, Entry]:
 
 
 def _entries(path: Path) -> Iterator[Entry]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such file") from None
-    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ModelError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    raw = read_yaml(path, ModelError)
     for fields in raw if isinstance(raw, list) else [raw]:
         if not isinstance(fields, dict):
             raise ModelError(f"{path}: an entry is a mapping with a name and a config")
@@ -116,16 +109,11 @@ def _slug(name: str) -> str:
     return kept.strip(".-")[:64] or "model"
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _config(directory: Path) -> dict[str, Any]:
+    path = directory / "config.json"
     if not path.is_file():
-        raise ModelError(f"{path.parent} has no config.json")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise ModelError(f"{path} is damaged: it is not JSON") from None
-    if not isinstance(config, dict):
-        raise ModelError(f"{path} is damaged: it is not a JSON object")
-    return config
+        raise ModelError(f"{directory} has no config.json")
+    return read_json(path)
 
 
 def _from_hub(model: str) -> dict[str, Any]:
@@ -140,7 +128,7 @@ def _from_hub(model: str) -> dict[str, Any]:
 
     logging.set_verbosity_error()  # it would tell of each attempt, and the error says enough
     try:
-        return _json(Path(hf_hub_download(model, "config.json")))
+        return read_json(Path(hf_hub_download(model, "config.json")))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ModelError(

@@ -222,7 +222,7 @@ def test_a_model_that_is_not_here_and_not_in_the_catalog_is_one_line(
         "model turned: it is not here yet and the catalog does not know it; "
         "isthmus models RUN --prepare makes it ready"
     )
-    assert known_blueprint(run.models[1]) == find("yi-6b").blueprint
+    assert known_blueprint(run.models[1], None) == find("yi-6b").blueprint
 
 
 def said(
