@@ -62,8 +62,9 @@ class Architecture:
     `backbone`, `blocks`, `final_norm` and `head` start at the model itself, the others at one of
     its blocks. `attention` and `mlp` name the submodule whose output is *added* to the residual
     stream, so that residual[l - 1] + attention[l] + mlp[l] = residual[l], be they one after the
-    other or in parallel. `keys` and `values` are as the cache will hold them but for the rotary
-    embedding: after a norm of the keys, if the family has one. None where they cannot be told.
+    other or in parallel. `router` chooses the experts, where there are any. `keys` and `values` are
+    as the cache will hold them but for the rotary embedding: after a norm of the keys, if the
+    family has one. None where they cannot be told.
     `traits` is what the family's code fixes besides.
     """
 
@@ -73,9 +74,17 @@ class Architecture:
     head: str = "lm_head"
     attention: str = "self_attn"
     mlp: str = "mlp"
+    router: str | None = field(default=None, compare=False)  # which is not made out
     keys: Projection | None = Projection("self_attn.k_proj")
     values: Projection | None = Projection("self_attn.v_proj")
     traits: Traits = field(default=Traits(), compare=False)  # which no tree shows
+
+    @property
+    def shardable(self) -> bool:
+        """Whether its heads can be shared out: queries, keys and values are matrices of their own,
+        and no norm goes across heads."""
+        apart = self.values is not None and self.values.layout == "plain"
+        return apart and self.traits.key_norm != "width"
 
 
 def _fused(attention: str, path: str, layout: Layout) -> Architecture:
@@ -130,13 +139,13 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "llama": _LLAMA,  # and with it Yi, DeepSeek LLM and SOLAR
     "mistral": _LLAMA,
-    "mixtral": _LLAMA,
+    "mixtral": replace(_LLAMA, router="mlp.gate"),
     "olmo2": replace(
         _NORM_AFTER, keys=_NORMED_KEYS, traits=Traits(placement="post", key_norm="width")
     ),
     "phi3": _fused("self_attn", "qkv_proj", "stacked"),
     "qwen2": replace(_LLAMA, traits=_QWEN2),
-    "qwen2_moe": replace(_LLAMA, traits=_QWEN2),
+    "qwen2_moe": replace(_LLAMA, router="mlp.gate", traits=_QWEN2),
     "qwen3": replace(_LLAMA, keys=_NORMED_KEYS, traits=Traits(key_norm="head")),
 }
 """By `model_type` of the checkpoint's config.json."""

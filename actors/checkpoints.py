@@ -11,6 +11,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -35,6 +36,17 @@ _TOKENIZER = (
 # Of config.json: what says how the file was written rather than what the model is.
 _NOT_THE_MODEL = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
 _LENGTH = struct.Struct("<Q")
+_ITEMSIZES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
 
 
 class _Tensor(NamedTuple):
@@ -43,6 +55,29 @@ class _Tensor(NamedTuple):
     shape: tuple[int, ...]
     start: int
     end: int
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in a file of a checkpoint; `itemsize` in bytes."""
+
+    file: str
+    key: str
+    shape: tuple[int, ...]
+    itemsize: int
+
+
+def stored_tensors(checkpoint: Path) -> list[Stored]:
+    """Every tensor of a checkpoint directory, from the heads of its files.
+
+    Raises:
+        ModelError: see `check`.
+    """
+    return [
+        Stored(file.name, key, tensor.shape, _ITEMSIZES[tensor.dtype])
+        for file in _weight_files(checkpoint)
+        for key, tensor in _tensors(file).items()
+    ]
 
 
 def check(checkpoint: Path) -> str:

@@ -47,7 +47,7 @@ def encode(engine: Engine, texts: Sequence[str]) -> Encoded:
     for row, each in enumerate(ids):
         padded[row, : len(each)] = torch.tensor(each)
     spans: list[list[Span]] = out["offset_mapping"]
-    return Encoded(padded, lengths, tuple(spans))
+    return Encoded(padded.to(engine.device), lengths, tuple(spans))
 
 
 def first_tokens(engine: Engine, prompts: Sequence[str], words: Sequence[str]) -> list[set[int]]:

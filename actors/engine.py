@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerFast as Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from actors.architectures import ARCHITECTURES
 from actors.blueprint import UNSTATED_CONTEXT
+from actors.catalog import Dtype
 from actors.discovery import discover, require_decoder
-from actors.module_tree import ModuleTree
+from actors.module_tree import DTYPES, WHOLE, ModuleTree
+from cluster.world import World
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
+Held = Literal["whole", "sharded", "offloaded"]
 
 # ALiBi has no end of its own: BLOOM's configuration may state the length it was trained with.
 _CONTEXT_NAMES = ("max_position_embeddings", "seq_length", "max_seq_len")
@@ -40,23 +41,45 @@ class Engine(ModuleTree):
 
 
 def load(
-    checkpoint: Path, dtype: Literal["float32", "bfloat16"] = "float32", threads: int = 1
+    checkpoint: Path,
+    dtype: Dtype = "float32",
+    threads: int = 1,
+    held: Held = "whole",
+    world: World | None = None,
 ) -> Engine:
-    """Load a checkpoint directory (config.json, safetensors, tokenizer) for inference on the CPU.
+    """Load a checkpoint directory (config.json, safetensors, tokenizer) for inference.
 
-    `threads` is set for the whole process, which is meant to serve this one model.
-
-    A family that is not in the table is made out from the live model, if it can be.
+    On the process's GPU if it has one, else on the CPU: `whole`, or over the ranks of a `world`
+    `sharded` or `offloaded` (`actors.sharded`). `threads` is set for the whole process, which is
+    meant to serve this one model. A family that is not in the table is made out from the live
+    model, if it can be; unless it is sharded.
 
     Raises:
         UnknownArchitecture: it cannot be; says why, and lists the families that are in the table.
         EngineError: there is no fast tokenizer, or the model needs weights that are not there.
+        ShardingError, SliceError: it cannot lie over several ranks as asked.
     """
     torch.set_num_threads(threads)
     transformers_logging.disable_progress_bar()
     family = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))["model_type"]
     if family not in ARCHITECTURES:
         require_decoder(family)
+    tokenizer = _tokenizer(checkpoint)
+    if held == "whole":
+        model, how = _whole(checkpoint, dtype), WHOLE
+    else:
+        # Not at the top: DeepSpeed takes seconds to import, and most models do without.
+        from actors import sharded
+
+        assert world is not None, "a model over several ranks needs to know its own"
+        loads = {"sharded": sharded.load_sharded, "offloaded": sharded.load_offloaded}
+        model, how = loads[held](checkpoint, dtype, world)
+    model.eval().requires_grad_(False)
+    known = ARCHITECTURES.get(family)
+    return Engine(model, discover(model) if known is None else known, tokenizer, held=how)
+
+
+def _tokenizer(checkpoint: Path) -> Tokenizer:
     if not (checkpoint / "tokenizer.json").is_file():
         raise EngineError(
             f"{checkpoint} has no tokenizer.json: a fast tokenizer is needed, as only that tells "
@@ -64,6 +87,10 @@ def load(
         )
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
     assert isinstance(tokenizer, Tokenizer)
+    return tokenizer
+
+
+def _whole(checkpoint: Path, dtype: Dtype) -> PreTrainedModel:
     model, found = AutoModelForCausalLM.from_pretrained(
         checkpoint,
         dtype=DTYPES[dtype],
@@ -75,6 +102,4 @@ def load(
         first, *more = sorted(found["missing_keys"])
         others = f" and {len(more)} more" if more else ""
         raise EngineError(f"{checkpoint} lacks the weights {first}{others}")
-    model.eval().requires_grad_(False)
-    known = ARCHITECTURES.get(family)
-    return Engine(model, discover(model) if known is None else known, tokenizer)
+    return model.to("cuda") if torch.cuda.is_available() else model

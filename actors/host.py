@@ -9,23 +9,36 @@ from actors import behaviour, reading, weights
 from actors.anchors import AnchorBatch
 from actors.behaviour import Neutral
 from actors.catalog import ModelFacts, ModelSpec
-from actors.engine import load
-from actors.reading import Activations
+from actors.engine import Held, load
+from actors.reading import Activations, NotFinite
 from actors.sites import Injection
+from cluster.world import World
 
 
 class ModelHost:
     """One live model. Every method leaves it as it found it."""
 
-    def __init__(self, spec: ModelSpec, cache: Path, threads: int = 1) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        cache: Path,
+        threads: int = 1,
+        held: Held = "whole",
+        *,
+        world: World | None = None,
+    ) -> None:
         """Get the weights to a local checkpoint under `cache` if they are not there, and load them.
+
+        Over several ranks this is one of them, and `world` says which: every rank answers every
+        call, in the same way.
 
         Raises:
             ModelError: the source is missing, broken or not supported; one line.
+            ShardingError: the model cannot lie over several ranks.
         """
         checkpoint = weights.prepare(spec, cache)
         self._facts = weights.facts(checkpoint, spec.name, spec.dtype)
-        self._engine = load(checkpoint, spec.dtype, threads)
+        self._engine = load(checkpoint, spec.dtype, threads, held, world)
 
     def facts(self) -> ModelFacts:
         """What is known of the model."""
@@ -33,7 +46,14 @@ class ModelHost:
 
     def activations(self, batch: AnchorBatch, sites: tuple[str, ...]) -> Activations:
         """See `actors.reading.activations`."""
-        return reading.activations(self._engine, self._facts.fingerprint, batch, sites)
+        try:
+            return reading.activations(self._engine, self._facts.fingerprint, batch, sites)
+        except NotFinite as error:
+            raise NotFinite(f"model {self._facts.name}, {error}") from error
+
+    def cache(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """See `actors.reading.cache`."""
+        return reading.cache(self._engine, texts)
 
     def forward(self, batch: AnchorBatch) -> int:
         """See `actors.reading.forward`."""
@@ -41,7 +61,10 @@ class ModelHost:
 
     def pooled(self, texts: Sequence[str], sites: tuple[str, ...]) -> dict[str, np.ndarray]:
         """See `actors.reading.pooled`."""
-        return reading.pooled(self._engine, texts, sites)
+        try:
+            return reading.pooled(self._engine, texts, sites)
+        except NotFinite as error:
+            raise NotFinite(f"model {self._facts.name}, {error}") from error
 
     def next_word_log_odds(
         self,

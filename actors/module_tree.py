@@ -3,7 +3,7 @@
 Shapes: b texts, t tokens, d width of the residual stream, v vocabulary (or the tokens asked for).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -14,6 +14,47 @@ from transformers.pytorch_utils import Conv1D
 from actors.architectures import Architecture
 from alignment.positions import Rotary
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Whole:
+    """How a model is held: here, all of it in this process."""
+
+    stops_early = True  # a pass may be left in the middle
+
+    def device(self, model: PreTrainedModel) -> torch.device:
+        """Where it computes."""
+        return next(model.parameters()).device
+
+    def width(self, projection: nn.Module) -> int:
+        """How many numbers a projection makes of a token, on all ranks together."""
+        assert isinstance(projection, nn.Linear | Conv1D)
+        return projection.nf if isinstance(projection, Conv1D) else projection.out_features
+
+    def gather(self, part: Tensor, projection: nn.Module) -> Tensor:  # noqa: ARG002
+        """What all ranks have of what `projection` makes, from this rank's part: [..., w]."""
+        return part
+
+    def own(self, whole: Tensor, projection: nn.Module) -> Tensor:  # noqa: ARG002
+        """This rank's part of what all ranks have: the reverse of `gather`."""
+        return whole
+
+    def score(self, head: nn.Module, states: Tensor, tokens: Tensor | None) -> Tensor:
+        """The head's logits [..., v] of states [..., d], or of the tokens [v] only."""
+        assert isinstance(head, nn.Linear)
+        return scores(states, head.weight, head.bias, tokens)
+
+
+def scores(states: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor | None) -> Tensor:
+    """Of states [..., d] for every row of a head's matrix [v, d], or for the rows in `tokens`."""
+    if tokens is not None:
+        weight = weight[tokens]
+        bias = None if bias is None else bias[tokens]
+    return nn.functional.linear(states, weight, bias)
+
+
+WHOLE = Whole()
+
 
 @dataclass(frozen=True, eq=False)
 class ModuleTree:
@@ -21,6 +62,7 @@ class ModuleTree:
 
     model: PreTrainedModel
     architecture: Architecture
+    held: Whole = field(default=WHOLE, kw_only=True)
 
     @cached_property
     def blocks(self) -> nn.ModuleList:
@@ -44,6 +86,12 @@ class ModuleTree:
         """Of one head: of its query, its key and its value."""
         return getattr(self.model.config, "head_dim", None) or self.width // self.heads
 
+    @property
+    def experts(self) -> int:
+        """Of a sparse block."""
+        config = self.model.config
+        return getattr(config, "num_local_experts", None) or config.num_experts
+
     def kv_heads(self, layer: int) -> int:
         """How many keys, and as many values, block `layer` makes of a token.
 
@@ -51,11 +99,13 @@ class ModuleTree:
         """
         values = self.architecture.values
         assert values is not None, "the values of this family cannot be told"
-        module = self.blocks[layer].get_submodule(values.path)
-        assert isinstance(module, nn.Linear | Conv1D)
-        width = module.nf if isinstance(module, Conv1D) else module.out_features
-        heads = width // self.head_width
+        heads = self.held.width(self.values_projection(layer)) // self.head_width
         return (heads - self.heads) // 2 if values.layout in ("stacked", "grouped") else heads
+
+    def values_projection(self, layer: int) -> nn.Module:
+        """The matrix of block `layer` that makes its values: the keys are shared out like them."""
+        assert self.architecture.values is not None, "the values of this family cannot be told"
+        return self.blocks[layer].get_submodule(self.architecture.values.path)
 
     def rotary(self, layer: int) -> Rotary | None:
         """What block `layer` does to its keys for their position; None where that is not rotary.
@@ -79,22 +129,43 @@ class ModuleTree:
         frequencies: Tensor = getattr(own, f"{prefix}original_inv_freq")
         return Rotary(frequencies, getattr(own, f"{prefix}attention_scaling"))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.held.device(self.model)
+
     def states(self, ids: Tensor) -> Tensor:
         """Token ids [b, t], padded on the right, to what the head reads, [b, t, d].
 
         No mask is passed: attention is causal, so that padding on the right cannot reach a real
         token, and without a mask torch takes its fast path.
         """
-        return self.model.get_submodule(self.architecture.backbone)(
-            input_ids=ids, use_cache=False
-        ).last_hidden_state
+        return self._backbone(input_ids=ids, use_cache=False).last_hidden_state
+
+    def cache(self, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Keys (rotated) and values of every layer, each [b, k, t, w], for token ids [b, t].
+
+        A layer with a sliding window may keep no more than its last tokens.
+        """
+        kept = self._backbone(input_ids=ids, use_cache=True).past_key_values.layers
+        return [
+            (self._heads_of_all(layer, each.keys), self._heads_of_all(layer, each.values))
+            for layer, each in enumerate(kept)
+        ]
+
+    def _heads_of_all(self, layer: int, part: Tensor) -> Tensor:
+        """From the heads [b, k, t, w] of this rank those of all."""
+        together = part.transpose(1, 2).flatten(2)
+        whole = self.held.gather(together, self.values_projection(layer))
+        return whole.unflatten(2, (-1, self.head_width)).transpose(1, 2)
+
+    @property
+    def _backbone(self) -> nn.Module:
+        return self.model.get_submodule(self.architecture.backbone)
 
     def logits(self, states: Tensor, tokens: Tensor | None = None) -> Tensor:
         """What `states` returned, [..., d], to float32 logits [..., v], or of `tokens` [v] only."""
         head = self.model.get_submodule(self.architecture.head)
-        assert isinstance(head, nn.Linear)
-        weight = head.weight if tokens is None else head.weight[tokens]
-        bias = head.bias if tokens is None or head.bias is None else head.bias[tokens]
-        logits = nn.functional.linear(states, weight, bias).float()
+        logits = self.held.score(head, states, tokens).float()
         cap: float | None = getattr(self.model.config, "final_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap

@@ -16,6 +16,10 @@ from actors.engine import Engine
 from actors.sites import Site, reading, site_width
 
 
+class NotFinite(ValueError):
+    """A model computed NaN or Inf: one line with the texts and the site."""
+
+
 @dataclass(frozen=True, eq=False)
 class Activations:
     """One model at the rows of one batch.
@@ -34,12 +38,23 @@ class Activations:
 def activations(
     engine: Engine, fingerprint: str, batch: AnchorBatch, sites: Sequence[str]
 ) -> Activations:
-    """Read the sites at every row of the batch, in one pass that ends at the highest of them."""
+    """Read the sites at every row of the batch, in one pass that ends at the highest of them.
+
+    Raises:
+        NotFinite: a site holds NaN or Inf at a row.
+    """
     encoded = encode(engine, batch.texts)
     row_ids, texts, tokens = rows(batch, encoded.spans)
     at = (torch.from_numpy(texts), torch.from_numpy(tokens))
-    points = _read(engine, encoded.ids, sites, lambda stream: stream[at])
+    points = _read(engine, f"batch {batch.id}", encoded.ids, sites, lambda stream: stream[at])
     return Activations(fingerprint, batch.id, row_ids, points)
+
+
+@torch.inference_mode()
+def cache(engine: Engine, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Keys (rotated) and values of every layer, each [b, k, t, w]; padded on the right."""
+    kept = engine.cache(encode(engine, texts).ids)
+    return [(keys.float().cpu().numpy(), values.float().cpu().numpy()) for keys, values in kept]
 
 
 @torch.inference_mode()
@@ -75,22 +90,35 @@ def _pooled_batch(
     encoded = encode(engine, texts)
     batch = AnchorBatch(shard=0, index=0, texts=tuple(texts))
     _, text_index, token_index = rows(batch, encoded.spans)
-    weights = torch.zeros(encoded.ids.shape)
+    weights = torch.zeros(encoded.ids.shape, device=engine.device)
     weights[torch.from_numpy(text_index), torch.from_numpy(token_index)] = 1.0
     for row in (weights.sum(1) == 0).nonzero():
         weights[row, encoded.lengths[int(row)] - 1] = 1.0
     weights /= weights.sum(1, keepdim=True)
     return _read(
-        engine, encoded.ids, sites, lambda stream: torch.einsum("bt,btd->bd", weights, stream)
+        engine,
+        f"the texts from {texts[0]!r} on",
+        encoded.ids,
+        sites,
+        lambda stream: torch.einsum("bt,btd->bd", weights, stream.float()),
     )
 
 
 def _read(
-    engine: Engine, ids: Tensor, sites: Sequence[str], keep: Callable[[Tensor], Tensor]
+    engine: Engine, texts: str, ids: Tensor, sites: Sequence[str], keep: Callable[[Tensor], Tensor]
 ) -> dict[str, np.ndarray]:
+    """What `keep` makes of each site; `texts` says in an error what was read."""
     wanted = {name: Site.parse(name) for name in sites}
     with reading(
         engine, list(wanted.values()), lambda stream: keep(stream).float(), stop=True
     ) as found:
         engine.states(ids)
-    return {name: found[site].numpy() for name, site in wanted.items()}
+    points = {name: found[site].cpu().numpy() for name, site in wanted.items()}
+    for name, of in points.items():
+        bad = int((~np.isfinite(of).all(axis=1)).sum())
+        if bad:
+            raise NotFinite(
+                f"{texts}, site {name}: {bad} of {len(of)} rows are not finite (NaN or "
+                f"Inf, computed in {str(engine.model.dtype).removeprefix('torch.')})"
+            )
+    return points

@@ -1,7 +1,7 @@
 """Named places in a live model: read what passes there, add to it, and leave no hook behind.
 
 Shapes: b rows of a batch, t tokens, d width of a site (of the residual stream; of all keys, or all
-values, of a block), n injections, k KV heads of width w.
+values, of a block), n injections, k KV heads of width w, e experts.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from actors.architectures import Projection
 from actors.module_tree import ModuleTree
 
-Kind = Literal["keys", "values", "attention", "mlp", "residual"]
+Kind = Literal["keys", "values", "attention", "router", "mlp", "residual"]
 KINDS: tuple[Kind, ...] = get_args(Kind)  # in the order in which a block computes them
+INJECTED = tuple(kind for kind in KINDS if kind != "router")  # to which something can be added
 
 
 class SiteError(ValueError):
@@ -29,7 +30,8 @@ class SiteError(ValueError):
 @dataclass(frozen=True)
 class Site:
     """What block `layer` leaves in the residual stream, what a part of it adds to the stream, or
-    the keys (after any norm, before any rotary embedding) or values it computes, head by head.
+    the keys (after any norm, before any rotary embedding) or values it computes, head by head; or
+    its router's decision: for each of the e experts its weight, 0 where it was not chosen.
 
     Sites are ordered as the forward pass reaches them.
     """
@@ -90,11 +92,15 @@ def reading(
     """
     found: dict[Site, Tensor] = {}
     wanted = dict.fromkeys(sites)
+    shape: list[int] = []  # b, t
+
+    def measure(_block: nn.Module, args: tuple[Tensor, ...]) -> None:
+        shape[:] = args[0].shape[:2]
 
     def record(site: Site) -> Callable[[nn.Module, object, object], None]:
         def hook(_module: nn.Module, _args: object, output: object) -> None:
-            found[site] = keep(_place(tree, site, _tensor(output)).flatten(2))
-            if stop and len(found) == len(wanted):
+            found[site] = keep(_held(tree, site, output, shape))
+            if stop and tree.held.stops_early and len(found) == len(wanted):
                 raise _Enough
 
         return hook
@@ -103,6 +109,8 @@ def reading(
         for site in wanted:
             handle = _module(tree, site).register_forward_hook(record(site))
             hooks.callback(handle.remove)
+            # A router is not told which token is of which text.
+            hooks.callback(tree.blocks[site.layer].register_forward_pre_hook(measure).remove)
         try:
             yield found
         except _Enough:
@@ -120,7 +128,10 @@ def injecting(tree: ModuleTree, injections: Sequence[Injection | None]) -> Itera
     rows: dict[Site, list[int]] = {}
     for row, injection in enumerate(injections):
         if injection is not None and is_live(injection):
-            rows.setdefault(Site.parse(injection.site), []).append(row)
+            site = Site.parse(injection.site)
+            if site.kind not in INJECTED:
+                raise SiteError(f"injection at {site}: a router's decision can only be read")
+            rows.setdefault(site, []).append(row)
     with ExitStack() as hooks:
         for site, live in rows.items():
             added = torch.zeros(len(injections), 1, site_width(tree, site))
@@ -175,9 +186,11 @@ def fanning_out(tree: ModuleTree, injections: Sequence[Injection], b: int) -> It
 
 def site_width(tree: ModuleTree, site: Site) -> int:
     """How many numbers a site holds of each token: d."""
+    _module(tree, site)  # refuses what there is not
     if site.kind in ("keys", "values"):
-        _module(tree, site)  # refuses what there is not
         return tree.kv_heads(site.layer) * tree.head_width
+    if site.kind == "router":
+        return tree.experts
     return tree.width
 
 
@@ -229,6 +242,19 @@ def _place(tree: ModuleTree, site: Site, output: Tensor) -> Tensor:
     return output.unflatten(-1, (h + 2 * k, w))[..., start : start + k, :]
 
 
+def _held(tree: ModuleTree, site: Site, output: object, shape: Sequence[int]) -> Tensor:
+    """What a site holds, [b, t, d], from what its module returned on this rank."""
+    if site.kind == "router":
+        assert isinstance(output, tuple)
+        scores, weights, chosen = output  # of all tokens together
+        decision = torch.zeros_like(scores, dtype=torch.float32)
+        return decision.scatter(1, chosen, weights.float()).unflatten(0, tuple(shape))
+    part = _place(tree, site, _tensor(output)).flatten(2)
+    if site.kind not in ("keys", "values"):
+        return part
+    return tree.held.gather(part, tree.values_projection(site.layer))
+
+
 def _scaled(injection: Injection | None, width: int) -> Tensor:
     assert injection is not None
     if len(injection.vector) != width:
@@ -247,7 +273,10 @@ def _adder(
         if len(changed) != len(added):
             raise SiteError(f"{len(added)} injections for a batch of {len(changed)} rows")
         place = _place(tree, site, changed)  # a view: what is added there is added to `changed`
-        shaped = added.to(place.dtype).view(len(added), 1, *place.shape[2:])
+        own = added.to(place)
+        if site.kind in ("keys", "values"):
+            own = tree.held.own(own, tree.values_projection(site.layer))
+        shaped = own.view(len(added), 1, *place.shape[2:])
         if live is None:
             place += shaped
         else:

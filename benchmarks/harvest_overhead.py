@@ -21,14 +21,14 @@ from actors.pool import Live
 from benchmarks.record import record
 from cluster.gang import Gang, fetch
 from cluster.session import session
-from cluster.storage import Store
+from cluster.storage import DirectoryStore
 from evaluation.suites import SUITES
 from jobs.config import ROOT, RunFile, read_run_file
 from jobs.fitting import Fitting
-from jobs.harvest import folders, harvest
+from jobs.harvest import Harvest, folders
 from jobs.progress import Reporter
-from jobs.sweep import live_models
 from jobs.texts import gather
+from jobs.waves import Crew, crew
 from jobs.work import Work, make_work
 
 RUN_FILE = Path("configs/demo.yaml")
@@ -40,14 +40,17 @@ def main() -> None:
     run = read_run_file(ROOT / RUN_FILE)
     reporter = Reporter(Console(stderr=True))
     with ExitStack() as opened:
-        opened.enter_context(session(run.cluster.address))
-        models = opened.enter_context(live_models(run))
+        cluster = opened.enter_context(session(run.cluster.address))
+        texts = gather(run, SUITES[run.steering.suite])
+        loaded = opened.enter_context(crew(run, texts, cluster, reporter))
+        (wave,) = loaded.waves
+        models = loaded.live(wave)
         works = {factor: _work(run, models, factor) for factor in (1, GROWTH)}
         batches = [batch for shard in works[1].shards for batch in shard.batches]
         _bare(batches[:2], models)
         bare_seconds = _bare(batches, models)
-        full_seconds, peak = _full(run, works[1], models, reporter)
-        _, peak_grown = _full(run, works[GROWTH], models, reporter)
+        full_seconds, peak = _full(run, works[1], loaded, reporter)
+        _, peak_grown = _full(run, works[GROWTH], loaded, reporter)
     record(
         "harvest_overhead",
         {
@@ -78,16 +81,17 @@ def _bare(batches: Iterable[AnchorBatch], models: dict[str, Live]) -> float:
 
 
 def _full(
-    run: RunFile, work: Work, models: dict[str, Live], reporter: Reporter
+    run: RunFile, work: Work, loaded: Crew, reporter: Reporter
 ) -> tuple[float, dict[str, float]]:
     """Seconds of harvest, similarity and fits into an empty store, and each worker's peak MiB."""
     with tempfile.TemporaryDirectory() as home:
-        store = Store(Path(home))
+        store = DirectoryStore(Path(home))
         with folders(run, store) as (moments, layers):
             moments.ready()
             layers.ready()
             start = time.perf_counter()
-            harvest(run, work, models, store, moments, layers, reporter)
+            harvest = Harvest(run, loaded, store, moments, layers, reporter)
+            harvest.read(work, loaded.waves[0])
             fitting = Fitting(store, (moments, layers), run.cluster.restarts, reporter)
             fitting.complete("fitting maps", [hop.order for hop in work.hops])
             seconds = time.perf_counter() - start
@@ -96,7 +100,7 @@ def _full(
 
 def _peak(gang: Gang) -> float:
     """Greatest resident memory of a process so far, in MiB."""
-    lines = Path(f"/proc/{gang.pid()}/status").read_text().splitlines()
+    lines = Path(f"/proc/{gang.pids()[0]}/status").read_text().splitlines()
     line = next(line for line in lines if line.startswith("VmHWM"))
     return round(int(line.split()[1]) / 1024, 1)
 

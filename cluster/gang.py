@@ -1,19 +1,25 @@
-"""A plain class run in a process of its own: launch it, call it, restart it, stop it."""
+"""A plain class run in processes of its own: launch them, call them, restart them, stop them."""
 
 import os
+import threading
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias, overload
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from cluster.placement import InsufficientResources, Request
-from cluster.session import facts
+from cluster.placement import Request
+from cluster.room import make_room
+from cluster.world import Place, World
 
 Ref: TypeAlias = ray.ObjectRef
+
+_GLANCE = 0.5  # seconds after which a watch looks whether there is more to wait for
 
 
 class ActorLost(RuntimeError):
@@ -21,38 +27,92 @@ class ActorLost(RuntimeError):
 
 
 class Rank:
-    """What runs in the process: it builds the plain body and passes calls on to it.
+    """What runs in a process: it builds the plain body and passes calls on to it.
 
     The body is built by a call, not in this constructor, because Ray keeps only the text of an
     error raised in an actor's constructor; raised in a call, it reaches the driver as itself. After
     a restart the first call builds the body again from the same arguments.
     """
 
-    def __init__(self, body: type, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, body: type, args: Sequence[Any], kwargs: dict[str, Any], rank: int, ranks: int
+    ) -> None:
         self._recipe = (body, args, kwargs)
+        self._rank, self._ranks = rank, ranks
         self._body: object | None = None
+        self._world: World | None = None
+        self._broken: str | None = None
+
+    def meet(self, place: Place | None, patience: float) -> Place:
+        """Open the place where the ranks of one world meet, or go to it."""
+        if place is None:
+            host = ray.util.get_node_ip_address()
+            self._world = World.found(host, self._ranks, patience)
+        else:
+            self._world = World.join(place, self._rank, self._ranks, patience)
+        return self._world.place
 
     def build(self) -> None:
         if self._body is None:
             body, args, kwargs = self._recipe
-            self._body = body(*args, **kwargs)
+            with self._together():
+                if self._ranks > 1:
+                    kwargs = kwargs | {"world": self._met()}
+                self._body = body(*args, **kwargs)
+
+    def _met(self) -> World:
+        if self._world is None:
+            raise ConnectionError("no other rank was found")
+        return self._world
 
     def call(self, method: str, *args: Any) -> Any:
         self.build()
-        return getattr(self._body, method)(*args)
+        with self._together():
+            answer = getattr(self._body, method)(*args)
+        # All ranks come to the same answer.
+        return answer if self._rank == 0 else None
+
+    def beat(self) -> None:
+        """Comes back when all calls before it are done; raises when they broke the world."""
+        if self._broken is not None:
+            raise ActorLost(self._broken)
 
     def pid(self) -> int:
         return os.getpid()
 
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """What a collective says when another rank is gone or late ends this world for good."""
+        self.beat()
+        try:
+            yield
+        except (RuntimeError, ConnectionError) as error:
+            if self._ranks == 1:
+                raise
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            self._broken = f"rank {self._rank} of {self._ranks}: {reason}"
+            raise ActorLost(self._broken) from error
+
 
 class Gang:
-    """One plain class, run as an actor. Made by `Gang.launch`."""
+    """One plain class, run as an actor, or as several that work as one. Made by `Gang.launch`."""
 
-    def __init__(self, name: str, rank: Any, group: PlacementGroup) -> None:
-        self.name = name
-        self._rank = rank
-        self._group = group
-        self._built = self._build()
+    def __init__(
+        self,
+        request: Request,
+        recipe: tuple[type, Sequence[Any], dict[str, Any]],
+        *,
+        restarts: int,
+        retries: int,
+        threads: int,
+        patience: float,
+        timeout: float,
+    ) -> None:
+        self.name = request.name
+        self._request, self._recipe, self._threads = request, recipe, threads
+        self._restarts, self._retries = restarts, retries
+        self._patience, self._timeout = patience, timeout
+        self._start()
 
     @classmethod
     def launch(
@@ -60,12 +120,14 @@ class Gang:
         body: type,
         *args: Any,
         name: str,
+        ranks: int = 1,
         num_cpus: float = 1,
         num_gpus: float = 0,
         memory_bytes: int | None = None,
         restarts: int = 0,
         retries: int = 0,
         threads: int = 1,
+        patience: float = 600,
         timeout: float = 60,
         **kwargs: Any,
     ) -> "Gang":
@@ -76,61 +138,183 @@ class Gang:
         in is made again up to `retries` times (-1: always); what it held in memory is lost.
         `threads` caps the threads of its mathematics (OMP_NUM_THREADS).
 
+        With several `ranks`, each is such a process, with as much as is asked for one, and gets
+        `world` besides; every call goes to all of them, and the answer is that of the first. When
+        one of them dies, or none of them comes to the end of a call within `patience` seconds, all
+        are ended and the calls in flight are lost; `ready` starts them anew, `restarts` times.
+
         Returns once the place is found; the constructor runs on, and what it raises comes out of
         `ready` and of every call. Raises InsufficientResources where no place is found in `timeout`
         seconds.
         """
-        request = Request(name, num_cpus, num_gpus, memory_bytes)
-        group = placement_group([request.bundle()], strategy="STRICT_PACK", name=name)
-        if not group.wait(timeout):
-            remove_placement_group(group)
-            raise InsufficientResources(
-                f"{request}, and no node had that free within {timeout:g} s; "
-                f"the cluster is {facts()}, part of it in use or too small"
-            )
-        actor = ray.remote(Rank).options(
-            # The name is only there for Ray's messages; it must be new in the whole cluster.
-            name=f"{name} {uuid.uuid4().hex[:8]}",
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-            memory=memory_bytes,
-            max_restarts=restarts,
-            max_task_retries=retries,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(group),
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)}},
+        return cls(
+            Request(name, num_cpus, num_gpus, memory_bytes, ranks),
+            (body, args, kwargs),
+            restarts=restarts,
+            retries=retries,
+            threads=threads,
+            patience=patience,
+            timeout=timeout,
         )
-        return cls(name, actor.remote(body, args, kwargs), group)
+
+    def _start(self) -> None:
+        request = self._request
+        self._group = make_room(request, self._timeout)
+        alone = request.ranks == 1
+        self._ranks: list[Any] = [
+            ray.remote(Rank)
+            .options(
+                # The name is only there for Ray's messages; it must be new in the whole cluster.
+                name=f"{self.name} {uuid.uuid4().hex[:8]}",
+                num_cpus=request.num_cpus,
+                num_gpus=request.num_gpus,
+                memory=request.memory_bytes,
+                # One rank of several has nobody to come back to: all are started anew.
+                max_restarts=self._restarts if alone else 0,
+                max_task_retries=self._retries if alone else 0,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    self._group, placement_group_bundle_index=rank
+                ),
+                runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self._threads)}},
+            )
+            .remote(*self._recipe, rank, request.ranks)
+            for rank in range(request.ranks)
+        ]
+        self._watch: Watch | None = None
+        if not alone:
+            self._watch = Watch(self.name, self._ranks, self._patience)
+            place = self._ranks[0].meet.remote(None, self._patience)
+            for rank in self._ranks[1:]:
+                rank.meet.remote(place, self._patience)
+        self._built = self._build()
 
     def ready(self, timeout: float | None = None) -> None:
         """Wait until the body is built, also in a process that is being started again.
 
-        Raises what the body's constructor raised, or ActorLost when no restart is left.
+        Where one of several ranks was lost, all are started anew first. Raises what the body's
+        constructor raised, or ActorLost when no restart is left.
         """
-        fetch(self._build(), timeout)
+        while True:
+            try:
+                fetch(self._build(), timeout)
+                if self._watch is None or self._watch.lost is None:
+                    return
+            except ActorLost:
+                if self._watch is None:
+                    raise
+            self._watch.over.wait()
+            if self._restarts == 0:
+                raise ActorLost(f"{self.name} was lost: {self._watch.lost}")
+            self._restarts -= 1
+            self.stop()
+            self._start()
 
     def _build(self) -> Ref:
         # Building twice is building once, so this call may wait for as many restarts as there are.
-        return self._rank.build.options(name=f"{self.name}.build", max_task_retries=-1).remote()
+        waits = -1 if self._watch is None else 0
+        refs = [
+            rank.build.options(name=f"{self.name}.build", max_task_retries=waits).remote()
+            for rank in self._ranks
+        ]
+        self._watched(building=True)
+        return refs[0]
 
     def submit(self, method: str, *args: Any) -> Ref:
         """Begin a call and return at once. Refs among `args` are fetched by the process itself."""
-        return self._rank.call.options(name=f"{self.name}.{method}").remote(method, *args)
+        refs = [
+            rank.call.options(name=f"{self.name}.{method}").remote(method, *args)
+            for rank in self._ranks
+        ]
+        self._watched(building=False)
+        return refs[0]
+
+    def _watched(self, building: bool) -> None:
+        if self._watch is not None:
+            self._watch.add([rank.beat.remote() for rank in self._ranks], building)
 
     def call(self, method: str, *args: Any) -> Any:
         """Call and wait for the answer. Raises what the body raised, or ActorLost."""
         return fetch(self.submit(method, *args))
 
-    def pid(self) -> int:
-        """The number of the process, on its node."""
-        return fetch(self._rank.pid.remote())
+    def pids(self) -> list[int]:
+        """The numbers of the processes, on their node, by rank."""
+        return fetch([rank.pid.remote() for rank in self._ranks])
 
     def stop(self) -> None:
-        """End the process now, whatever it is doing, and give its place back.
+        """End the processes now, whatever they are doing, and give their places back.
 
         A process that is lost keeps its place until then.
         """
-        ray.kill(self._rank)
+        if self._watch is not None:
+            self._watch.end()
+        for rank in self._ranks:
+            ray.kill(rank)
         remove_placement_group(self._group)
+
+
+class Watch:
+    """Ends all ranks of a gang when one of them is lost, or when none of them gets on.
+
+    `lost` says why, once `over` is set.
+    """
+
+    def __init__(self, name: str, ranks: Sequence[Any], patience: float) -> None:
+        self._ranks, self._patience = ranks, patience
+        self._open: list[tuple[Ref, bool]] = []
+        self._changed = threading.Condition()
+        self._ended = False
+        self.lost: str | None = None
+        self.over = threading.Event()
+        threading.Thread(target=self._run, name=f"watch-{name}", daemon=True).start()
+
+    def add(self, beats: Sequence[Ref], building: bool) -> None:
+        """Wait for these too. To build a body may take as long as it will."""
+        with self._changed:
+            self._open += [(beat, building) for beat in beats]
+            self._changed.notify()
+
+    def end(self) -> None:
+        """Watch no longer."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+
+    def _run(self) -> None:
+        last = time.monotonic()
+        while True:
+            with self._changed:
+                if not self._open and not self._ended:
+                    self._changed.wait()
+                    last = time.monotonic()
+                if self._ended:
+                    return
+                waiting = list(self._open)
+            done, _ = ray.wait([beat for beat, _ in waiting], timeout=_GLANCE, fetch_local=False)
+            building = any(slow for _, slow in waiting)
+            try:
+                ray.get(done)
+            except RayError as error:
+                cause = error.cause if isinstance(error, RayTaskError) else error
+                self._end_all(_line(cause))
+                return
+            if done or building:
+                last = time.monotonic()
+            with self._changed:
+                self._open = [each for each in self._open if each[0] not in done]
+            if time.monotonic() - last > self._patience:
+                self._end_all(f"no rank got on within {self._patience:g} s")
+                return
+
+    def _end_all(self, reason: str) -> None:
+        for rank in self._ranks:
+            ray.kill(rank)
+        self.lost = reason
+        self.over.set()
+
+
+def _line(error: BaseException) -> str:
+    """One line of what Ray says at length."""
+    return " ".join(str(error).split()).partition(" Some common causes include")[0]
 
 
 @overload
@@ -153,7 +337,5 @@ def fetch(ref: Ref | list[Ref], timeout: float | None = None) -> Any:
         while isinstance(cause, RayTaskError):
             cause = cause.cause
         if isinstance(cause, RayError):
-            # Ray goes on about common causes at length.
-            reason = " ".join(str(cause).split()).partition(" Some common causes include")[0]
-            raise ActorLost(f"an actor was lost: {reason}") from error
+            raise ActorLost(f"an actor was lost: {_line(cause)}") from error
         raise cause from error

@@ -1,4 +1,4 @@
-"""What is asked of a cluster, what it has, and a plain word when the two do not fit."""
+"""What is asked of a cluster, what it has, and what one lacks of the other."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,14 +12,25 @@ class InsufficientResources(ValueError):
 
 @dataclass(frozen=True)
 class Node:
-    """One machine of the cluster: CPU cores, GPUs, and bytes of memory open to actors."""
+    """One machine of the cluster: CPU cores, GPUs, and bytes of memory open to actors.
+
+    `accelerator` is the kind of its GPUs as Ray names it ("A100", "H100"), where Ray knows it.
+    """
 
     cpus: float
     gpus: float
     memory_bytes: float
+    accelerator: str | None = None
 
     def __str__(self) -> str:
         return f"{self.cpus:g} CPU, {self.gpus:g} GPU, {self.memory_bytes / GIB:.1f} GiB"
+
+
+def accelerator(resources: Iterable[str]) -> str | None:
+    """The kind of GPU that a Ray node has, by the names of its resources."""
+    prefix = "accelerator_type:"
+    kinds = (name.removeprefix(prefix) for name in resources if name.startswith(prefix))
+    return next(kinds, None)
 
 
 @dataclass(frozen=True)
@@ -48,49 +59,42 @@ class ClusterFacts:
 
 @dataclass(frozen=True)
 class Request:
-    """What one process asks for. It must fit on one node; memory is in bytes."""
+    """What each of `ranks` processes asks for, all of them on one node; memory is in bytes."""
 
     name: str
     num_cpus: float = 1
     num_gpus: float = 0
     memory_bytes: int | None = None
+    ranks: int = 1
 
-    def bundle(self) -> dict[str, float]:
-        """The same as the resources of a Ray bundle (which may name no resource it has none of)."""
+    def bundles(self) -> list[dict[str, float]]:
+        """The same as Ray bundles, one a rank (which may name no resource they have none of)."""
         wanted = {"CPU": self.num_cpus, "GPU": self.num_gpus, "memory": self.memory_bytes or 0}
-        return {resource: amount for resource, amount in wanted.items() if amount}
+        return [{name: count for name, count in wanted.items() if count}] * self.ranks
+
+    def lacks(self, node: Node) -> str:
+        """What the node, were it empty, has too little of: "2 CPU, 1.5 GiB", or nothing."""
+        short = (
+            (self.ranks * self.num_cpus - node.cpus, "{:g} CPU"),
+            (self.ranks * self.num_gpus - node.gpus, "{:g} GPU"),
+            ((self.ranks * (self.memory_bytes or 0) - node.memory_bytes) / GIB, "{:.1f} GiB"),
+        )
+        return ", ".join(shape.format(missing) for missing, shape in short if missing > 0)
 
     def fits(self, node: Node) -> bool:
-        """Whether the node, were it empty, could hold this."""
-        return (
-            self.num_cpus <= node.cpus
-            and self.num_gpus <= node.gpus
-            and (self.memory_bytes or 0) <= node.memory_bytes
-        )
+        """Whether the node, were it empty, could hold all ranks."""
+        return not self.lacks(node)
+
+    def nearest(self, nodes: Iterable[Node]) -> Node:
+        """The largest of the nodes in what this asks for most."""
+        by_gpus = self.num_gpus > 0
+
+        def size(node: Node) -> tuple[float, float, float]:
+            return (node.gpus if by_gpus else 0, node.cpus, node.memory_bytes)
+
+        return max(nodes, key=size)
 
     def __str__(self) -> str:
         memory = "" if self.memory_bytes is None else f", {self.memory_bytes / GIB:.1f} GiB"
-        return f"{self.name} asks for {self.num_cpus:g} CPU, {self.num_gpus:g} GPU{memory}"
-
-
-def check(requests: Iterable[Request], facts: ClusterFacts) -> None:
-    """Refuse at once what these machines can never hold, each alone on a node and all together.
-
-    It sees only the machines that are there now: on a cluster that grows by itself, let
-    `Gang.launch` wait instead. Raises InsufficientResources.
-    """
-    requests = list(requests)
-    for request in requests:
-        if not any(request.fits(node) for node in facts.nodes):
-            largest = max(facts.nodes, key=lambda node: (node.gpus, node.cpus, node.memory_bytes))
-            raise InsufficientResources(
-                f"{request} on one node; the cluster is {facts}, the largest node has {largest}"
-            )
-    together = Request(
-        name=f"all of {', '.join(request.name for request in requests)} together",
-        num_cpus=sum(request.num_cpus for request in requests),
-        num_gpus=sum(request.num_gpus for request in requests),
-        memory_bytes=sum(request.memory_bytes or 0 for request in requests) or None,
-    )
-    if not together.fits(Node(facts.cpus, facts.gpus, facts.memory_gib * GIB)):
-        raise InsufficientResources(f"{together}; the cluster is {facts}")
+        each = f"{self.num_cpus:g} CPU, {self.num_gpus:g} GPU{memory}"
+        return f"{self.name} asks for " + (each if self.ranks == 1 else f"{self.ranks} x ({each})")

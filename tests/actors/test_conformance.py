@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from actors.encoding import encode
 from actors.engine import Engine
-from actors.sites import KINDS, Injection, Site, fanning_out, injecting, reading, site_width
+from actors.sites import INJECTED, Injection, Site, fanning_out, injecting, reading, site_width
 
 Column = Callable[[str], None]
 
@@ -176,7 +176,7 @@ def test_what_is_injected_there_is_what_is_kept(
     torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", INJECTED)
 @pytest.mark.parametrize("layer", [0, 2])
 def test_an_injection_reaches_the_logits_and_is_read_where_it_is_made(
     engine: Engine, ids: Tensor, column: Column, kind: str, layer: int
@@ -255,7 +255,7 @@ def test_fanning_out_is_the_same_as_one_by_one(
             torch.testing.assert_close(together[number], logits(engine, ids), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", INJECTED)
 def test_strength_0_leaves_logits_bit_identical(
     engine: Engine, sentences: tuple[str, ...], column: Column, kind: str
 ) -> None:
@@ -309,7 +309,7 @@ def test_no_hook_is_left_behind(engine: Engine, ids: Tensor, column: Column) -> 
         )
 
     before, plain = hooks(), logits(engine, ids)
-    several = [injection(engine, f"{kind}.1") for kind in KINDS]
+    several = [injection(engine, f"{kind}.1") for kind in INJECTED]
 
     def fail_inside() -> None:
         with fanning_out(engine, several, 1), reading(engine, [Site("residual", 2)]):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from actors.encoding import encode
 from actors.engine import Engine
-from actors.sites import KINDS, Injection, Site, SiteError, injecting, reading, site_width
+from actors.sites import INJECTED, KINDS, Injection, Site, SiteError, injecting, reading, site_width
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_a_site_is_written_as_it_is_read(kind: str, layer: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "residual", "residual.", "residual.-1", "mlp.1.2", "head.3"])
 def test_what_is_no_site_is_answered_with_what_is(text: str) -> None:
-    with pytest.raises(SiteError, match=r"keys, values, attention, mlp, residual .* residual\.12"):
+    with pytest.raises(SiteError, match=r"keys, values, attention, router, mlp, residual .* residual\.12"):
         Site.parse(text)
 
 
@@ -52,7 +52,7 @@ def test_sites_are_ordered_as_the_pass_reaches_them() -> None:
 
 
 def test_a_site_has_its_own_width(gpt_like: Engine) -> None:
-    widths = {kind: site_width(gpt_like, Site.parse(f"{kind}.1")) for kind in KINDS}
+    widths = {kind: site_width(gpt_like, Site.parse(f"{kind}.1")) for kind in INJECTED}
     assert widths == {"keys": 16, "values": 16, "attention": 32, "mlp": 32, "residual": 32}
 
 

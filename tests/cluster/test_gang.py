@@ -56,7 +56,7 @@ class Worker:
 
 
 def kill_when_begun(gang: Gang, directory: Path) -> threading.Thread:
-    pid = gang.pid()
+    pid = gang.pids()[0]
 
     def wait_and_kill() -> None:
         while not list(directory.glob("begun.*")):
@@ -88,12 +88,12 @@ def test_calls_refs_and_threads(tmp_path):
 
 def test_a_killed_process_is_restarted_and_its_call_made_again(tmp_path):
     gang = Gang.launch(Worker, tmp_path, name="stubborn", restarts=1, retries=1)
-    before = gang.pid()
+    before = gang.pids()[0]
     killer = kill_when_begun(gang, tmp_path)
     assert gang.call("slow", 1.0) == "done"
     killer.join()
     assert len(list(tmp_path.glob("begun.*"))) == 2
-    assert gang.pid() != before
+    assert gang.pids()[0] != before
     assert gang.call("square", 3.0) == 9.0
     gang.stop()
 

@@ -27,10 +27,10 @@ from pathlib import Path
 from ray._private.worker import global_worker as worker
 from cluster.gang import Gang
 from cluster.session import session
-from cluster.storage import Store
+from cluster.storage import DirectoryStore
 with session("local", num_cpus=1, object_store_mib=80):
-    gang = Gang.launch(Store, Path(), name="idle")
-    print(os.getpid(), gang.pid(), worker.node.get_temp_dir_path(), flush=True)
+    gang = Gang.launch(DirectoryStore, Path(), name="idle")
+    print(os.getpid(), gang.pids()[0], worker.node.get_temp_dir_path(), flush=True)
     time.sleep(600)
 """
 

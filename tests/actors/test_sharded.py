@@ -1,0 +1,165 @@
+"""A model over two real DeepSpeed ranks is the model that one process has: what passes at every
+site, what it keeps, what it answers, with and without something added."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ray import cloudpickle
+
+from actors import behaviour, reading
+from actors.anchors import AnchorBatch
+from actors.architectures import ARCHITECTURES
+from actors.engine import Engine, load
+from actors.sites import INJECTED, Injection, Site, SiteError, injecting, site_width
+from cluster.gang import Gang
+from cluster.session import session
+from cluster.world import World
+
+# The tests are not shipped: their classes travel by value.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+RELATIVE = 1e-4
+SHARDED = ("gemma", "gemma2", "gemma3_text", "llama", "llama_yarn", "mistral", "mixtral", "qwen2")
+SHARDED += ("qwen2_moe", "qwen3")
+WORDS = (("glad", "happy"), ("sad", "gloomy"))
+Answers = dict[str, np.ndarray]
+
+
+def injection(engine: Engine, site: str) -> Injection:
+    width = site_width(engine, Site.parse(site))
+    vector = np.random.default_rng(width).normal(size=width).astype(np.float32)
+    return Injection(site, vector, 0.5)
+
+
+def answers(engine: Engine, texts: tuple[str, ...]) -> Answers:
+    """Everything that a host is asked for, by name."""
+    kinds = [*INJECTED, *(["router"] if engine.architecture.router else [])]
+    sites = [f"{kind}.{layer}" for layer in range(len(engine.blocks)) for kind in kinds]
+    found = reading.activations(engine, "", AnchorBatch(0, 0, texts), sites).points
+    found |= {f"pooled {site}": of for site, of in reading.pooled(engine, texts, sites).items()}
+    for layer, (keys, values) in enumerate(reading.cache(engine, texts)):
+        found |= {f"cached keys {layer}": keys, f"cached values {layer}": values}
+    injections = [None, *(injection(engine, f"{kind}.1") for kind in INJECTED)]
+    odds = behaviour.next_word_log_odds(engine, ["She was", "They felt"], *WORDS, injections)
+    cost = behaviour.neutral(engine, texts, injections)
+    written = behaviour.generate(engine, texts[:1], injections[-1], 6)
+    with torch.inference_mode():
+        ids = torch.tensor([[5, 6, 7, 8, 9]])
+        logits = engine.logits(engine.states(ids))
+    tokens = np.array([ord(letter) for letter in "".join(written)])
+    return found | {
+        "log-odds": odds,
+        "nll": cost.nll,
+        "kl": cost.kl,
+        "written": tokens,
+        "logits": logits.numpy(),
+    }
+
+
+class Ranks:
+    """Loads one model after another over the ranks of one world."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def answers(self, checkpoint: Path, held: Any, texts: tuple[str, ...]) -> Answers:
+        return answers(load(checkpoint, held=held, world=self.world), texts)
+
+    def backend(self) -> str:
+        from deepspeed import comm
+
+        return f"{comm.get_world_size()} ranks over {torch.distributed.get_backend()}"
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[Gang]:
+    with session("local", num_cpus=3, object_store_mib=200):
+        gang = Gang.launch(Ranks, name="ranks", ranks=2, num_cpus=1, patience=120)
+        try:
+            yield gang
+        finally:
+            gang.stop()
+
+
+def assert_same(sharded: Answers, whole: Answers) -> None:
+    assert sorted(sharded) == sorted(whole)
+    for name, own in whole.items():
+        assert sharded[name].shape == own.shape, name
+        error = np.abs(sharded[name] - own).max() / np.abs(own).max()
+        assert error <= RELATIVE, f"{name}: {error:.1e}"
+
+
+def test_the_families_that_can_be_cut_are_the_ones_tested() -> None:
+    shardable = {name for name, family in ARCHITECTURES.items() if family.shardable}
+    assert {case.partition("_yarn")[0] for case in SHARDED} == shardable
+
+
+@pytest.mark.parametrize("case", SHARDED)
+def test_a_model_cut_up_is_the_model_in_one_process(
+    ranks: Gang, checkpoint: Callable[[str], Path], case: str, sentences: tuple[str, ...]
+) -> None:
+    where = checkpoint(case)
+    assert_same(ranks.call("answers", where, "sharded", sentences), answers(load(where), sentences))
+    assert ranks.call("backend") == "2 ranks over gloo"
+
+
+@pytest.mark.parametrize("case", ["llama", "mixtral", "phi3"])
+def test_a_model_offloaded_is_the_model_in_one_process_to_the_bit(
+    ranks: Gang, checkpoint: Callable[[str], Path], case: str, sentences: tuple[str, ...]
+) -> None:
+    where = checkpoint(case)
+    found, own = (
+        ranks.call("answers", where, "offloaded", sentences),
+        answers(load(where), sentences),
+    )
+    assert_same(found, own)
+    # The head is asked for all words at once, which rounds otherwise.
+    passed = [name for name in own if "." in name or name.startswith("cached")]
+    assert all(np.array_equal(found[name], own[name]) for name in passed)
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("phi3", "phi3 models cannot be cut over 2 ranks; those that can: gemma, "),
+        ("olmo2", "olmo2 models cannot be cut over 2 ranks; those that can: gemma, "),
+    ],
+)
+def test_a_family_that_cannot_be_cut_is_refused_in_one_line(
+    ranks: Gang, checkpoint: Callable[[str], Path], case: str, said: str
+) -> None:
+    with pytest.raises(ValueError, match="cannot be cut") as caught:
+        ranks.call("answers", checkpoint(case), "sharded", ("One.",))
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("case", "shared_out"), [("mixtral", True), ("qwen2_moe", False)])
+def test_a_router_is_read_as_it_chose(
+    checkpoint: Callable[[str], Path], case: str, shared_out: bool
+) -> None:
+    engine = load(checkpoint(case))
+    with torch.inference_mode():
+        ids = torch.tensor([[5, 6, 7, 8], [9, 8, 7, 6]])
+        own = engine.model(ids, output_router_logits=True).router_logits[1]
+    with reading.reading(engine, [Site("router", 1)]) as found:
+        engine.states(ids)
+    decision = found[Site("router", 1)]
+    assert decision.shape == (2, 4, 4)
+    chosen = own.softmax(-1).topk(engine.model.config.num_experts_per_tok)
+    weights = torch.zeros_like(own).scatter(1, chosen.indices, chosen.values)
+    if shared_out:  # among those that were chosen; Qwen's are left as they are
+        weights /= weights.sum(1, keepdim=True)
+    torch.testing.assert_close(decision.flatten(0, 1), weights)
+    added = Injection("router.1", np.ones(4, np.float32), 1.0)
+    refused = pytest.raises(
+        SiteError, match=r"^injection at router\.1: a router's decision can only"
+    )
+    with refused, injecting(engine, [added]):
+        pass
