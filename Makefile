@@ -1,6 +1,6 @@
 # Two commands do everything: `make demo` and `make test`. Each does its own set-up.
-# Root is needed once, for Debian packages: chromium (which the tests of the page use), and
-# python3-venv where Python came without it.
+# Root is needed once, for Debian packages: chromium (which the tests of the page use), Ceph (which
+# the tests of storage use), and python3-venv where Python came without it.
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -21,7 +21,7 @@ help:
 demo: $(INSTALLED) $(ASSETS)
 	$(BIN)/python -m jobs sweep configs/demo.yaml
 
-test: check $(ASSETS) chromium
+test: check $(ASSETS) chromium ceph
 	$(BIN)/pytest
 
 check: $(INSTALLED)
@@ -59,6 +59,13 @@ chromium:
 	@command -v chromium >/dev/null || { \
 	  if [ "$$(id -u)" -eq 0 ]; then apt-get update -qq && apt-get install -y -qq chromium >/dev/null; \
 	  else echo "The tests of the page need Chromium. As root: apt-get install chromium"; exit 1; fi; }
+
+.PHONY: ceph
+CEPH := ceph-mon ceph-osd radosgw
+ceph:
+	@which $(CEPH) >/dev/null || { \
+	  if [ "$$(id -u)" -eq 0 ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends $(CEPH) >/dev/null; \
+	  else echo "The tests of storage need Ceph. As root: apt-get install --no-install-recommends $(CEPH)"; exit 1; fi; }
 
 clean:
 	rm -rf $(VENV)

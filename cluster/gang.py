@@ -186,7 +186,7 @@ class Gang:
             place = self._ranks[0].meet.remote(None, self._patience)
             for rank in self._ranks[1:]:
                 rank.meet.remote(place, self._patience)
-        self._built = self._build()
+        self._build()
 
     def ready(self, timeout: float | None = None) -> None:
         """Wait until the body is built, also in a process that is being started again.
@@ -197,8 +197,7 @@ class Gang:
         while True:
             try:
                 fetch(self._build(), timeout)
-                if self._watch is None or self._watch.lost is None:
-                    return
+                return
             except ActorLost:
                 if self._watch is None:
                     raise
@@ -209,7 +208,7 @@ class Gang:
             self.stop()
             self._start()
 
-    def _build(self) -> Ref:
+    def _build(self) -> list[Ref]:
         # Building twice is building once, so this call may wait for as many restarts as there are.
         waits = -1 if self._watch is None else 0
         refs = [
@@ -217,7 +216,7 @@ class Gang:
             for rank in self._ranks
         ]
         self._watched(building=True)
-        return refs[0]
+        return refs
 
     def submit(self, method: str, *args: Any) -> Ref:
         """Begin a call and return at once. Refs among `args` are fetched by the process itself."""

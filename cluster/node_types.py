@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.placement import GIB, Node, Request
 from cluster.yaml_file import read_yaml
 
 FACTS = Path(__file__).with_name("node_types.yaml")
+CLUSTER_FILE = Path(__file__).resolve().parents[1] / "ray_cluster.yaml"
+ON_DEMAND = "on-demand"
+# What Ray keeps for its object store is not open to actors.
+ACTORS_SHARE = 0.7
 
 
 class NodeTypeError(ValueError):
@@ -20,11 +25,13 @@ class NodeTypeError(ValueError):
 class NodeType:
     """One kind of machine. Sizes of one node; `tflops` (bf16, dense) and memory of one GPU.
 
-    `most` is how many of them the cluster may have.
+    `most` is how many of them the cluster may have. `market` is "on-demand" or "spot"; the price
+    is that on demand, whatever the market: that of spot changes by the hour.
     """
 
     name: str
     instance: str
+    market: str
     most: int
     cpus: int
     memory_gib: float
@@ -56,14 +63,52 @@ def node_types(cluster_file: Path) -> tuple[NodeType, ...]:
                 f"{cluster_file}: nothing is known of {instance!r} ({name}); "
                 f"known are {', '.join(known)}; add it to {FACTS.name}"
             )
-        found.append(_node_type(name, instance, kind["max_workers"], known[instance]))
+        options = kind["node_config"].get("InstanceMarketOptions", {})
+        market = options.get("MarketType", ON_DEMAND)
+        found.append(_node_type(name, instance, market, kind["max_workers"], known[instance]))
     return tuple(found)
 
 
-def _node_type(name: str, instance: str, most: int, facts: dict[str, Any]) -> NodeType:
+def would_do(request: Request, cluster_file: Path = CLUSTER_FILE) -> str:
+    """The end of an error line: the cheapest type of node that could hold the request, empty.
+
+    Nothing where the cluster file is not there, as on a node that was only shipped the code.
+    """
+    if not cluster_file.is_file():
+        return ""
+    try:
+        kinds = [kind for kind in node_types(cluster_file) if kind.market == ON_DEMAND]
+    except NodeTypeError as error:
+        return f"; {error}"
+    fitting = [kind for kind in kinds if request.fits(_node(kind))]
+    if fitting:
+        kind = min(fitting, key=lambda kind: kind.usd_per_hour)
+        return f"; a node of type {_described(kind)} would do"
+    nearest = request.nearest(_node(kind) for kind in kinds)
+    largest = next(kind for kind in kinds if _node(kind) == nearest)
+    return f"; no node type of {cluster_file.name} would do: the largest is {_described(largest)}"
+
+
+def _node(kind: NodeType) -> Node:
+    return Node(kind.cpus, kind.gpus, ACTORS_SHARE * kind.memory_gib * GIB, kind.gpu)
+
+
+def _described(kind: NodeType) -> str:
+    size = f"{kind.cpus} CPU, {kind.gpus} GPU, {kind.memory_gib:g} GiB"
+    return f"{kind.name} ({kind.instance}: {size})"
+
+
+def gpu_memory_gib(accelerator: str) -> float | None:
+    """Memory of one GPU of this kind, by Ray's name for it; None where nothing is known of it."""
+    sizes = {kind.get("gpu"): kind.get("gpu_memory_gib") for kind in _mapping(FACTS).values()}
+    return sizes.get(accelerator)
+
+
+def _node_type(name: str, instance: str, market: str, most: int, facts: dict[str, Any]) -> NodeType:
     return NodeType(
         name=name,
         instance=instance,
+        market=market,
         most=most,
         cpus=facts["cpus"],
         memory_gib=facts["memory_gib"],

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from ray._raylet import GcsClient  # pyrefly: ignore[missing-module-attribute]
-from ray.core.generated.autoscaler_pb2 import (  # pyrefly: ignore[missing-module-attribute]
-    GetClusterStatusReply,
+from ray.core.generated.autoscaler_pb2 import (
+    GetClusterStatusReply,  # pyrefly: ignore[missing-module-attribute]
 )
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
@@ -45,7 +45,7 @@ def make_room(request: Request, timeout: float = 60, patience: float = 900) -> P
     Raises:
         InsufficientResources: what is missing, and the node type that would do.
     """
-    group = placement_group(request.bundles(), strategy="STRICT_PACK", name=request.name)
+    group = placement_group(request.bundles(), strategy="STRICT_PACK")
     with ExitStack() as undo:
         undo.callback(remove_placement_group, group)
         _wait(group, request, timeout, patience)

@@ -16,7 +16,7 @@ import ray
 from ray._private import ray_constants, worker
 from ray.exceptions import RayError
 
-from cluster.placement import ClusterFacts, Node
+from cluster.placement import ClusterFacts, Node, accelerator
 
 ROOMS = ("actors", "alignment", "cluster", "evaluation", "jobs")
 # Patterns of the last match: nothing at the root, then the root itself, then the five rooms.
@@ -72,7 +72,13 @@ def facts() -> ClusterFacts:
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return ClusterFacts(
         nodes=tuple(
-            Node(node.get("CPU", 0), node.get("GPU", 0), node.get("memory", 0)) for node in alive
+            Node(
+                node.get("CPU", 0),
+                node.get("GPU", 0),
+                node.get("memory", 0),
+                accelerator(node),
+            )
+            for node in alive
         ),
         address=ray.get_runtime_context().gcs_address,
     )

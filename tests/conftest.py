@@ -3,11 +3,13 @@
 The libraries of models are imported when a checkpoint is built: many tests need none.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.object_server import Ceph, Gateway
 
 SENTENCES = (
     "The ferry crosses the narrow strait twice a day.",
@@ -168,3 +170,17 @@ def case(request: pytest.FixtureRequest) -> str:
 def sentences() -> tuple[str, ...]:
     """Texts of unlike lengths."""
     return SENTENCES
+
+
+@pytest.fixture(scope="session")
+def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
+    """A real object store behind gateways that tests start."""
+    running = Ceph(tmp_path_factory.mktemp("ceph"))
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def gateway(ceph: Ceph) -> Gateway:
+    """A gateway that speaks S3 and that nobody kills."""
+    return Gateway(ceph)

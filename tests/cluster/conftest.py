@@ -1,9 +1,13 @@
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 
 import pytest
 
 from cluster.placement import ClusterFacts
 from cluster.session import session
+from cluster.storage import Store, open_store
+from tests.object_proxy import Proxy
+from tests.object_server import Gateway
 
 
 @pytest.fixture(scope="session")
@@ -11,3 +15,56 @@ def local_ray() -> Generator[ClusterFacts]:
     """One small local Ray for every test of the room that needs one."""
     with session("local", num_cpus=3, object_store_mib=80) as facts:
         yield facts
+
+
+@pytest.fixture
+def reach(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Make this process find a gateway; keywords change its environment, None takes away."""
+    from cluster import s3
+
+    def settle(at: Gateway, **changes: str | None) -> None:
+        for name, value in (at.environment() | changes).items():
+            if value is None:
+                monkeypatch.delenv(name, raising=False)
+            else:
+                monkeypatch.setenv(name, value)
+        s3.client.cache_clear()
+
+    yield settle
+    s3.client.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def bucket(gateway: Gateway) -> str:
+    """A bucket that tests share, each with a prefix of its own."""
+    return gateway.bucket()
+
+
+@pytest.fixture
+def in_bucket(gateway: Gateway, bucket: str, reach: Callable[..., None], tmp_path: Path) -> str:
+    """An empty place in a bucket that this process can reach."""
+    reach(gateway)
+    return f"s3://{bucket}/{tmp_path.name}"
+
+
+@pytest.fixture
+def proxy(gateway: Gateway, reach: Callable[..., None]) -> Iterator[Callable[..., Proxy]]:
+    """Put something between this process and a gateway: `proxy(rule)`, `proxy(rule, gateway)`."""
+    started: list[Proxy] = []
+
+    def between(rule: Callable[..., str | None], to: Gateway = gateway) -> Proxy:
+        started.append(Proxy(to.port, rule))
+        reach(to, AWS_ENDPOINT_URL_S3=started[-1].url)
+        return started[-1]
+
+    yield between
+    for each in started:
+        each.close()
+
+
+@pytest.fixture(params=["directory", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty store of each kind in turn."""
+    if request.param == "directory":
+        return open_store(tmp_path / "store")
+    return open_store(request.getfixturevalue("in_bucket"))

@@ -3,7 +3,9 @@ import signal
 import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from ray import cloudpickle
 
 from cluster.gang import ActorLost, Gang, fetch
 from cluster.placement import InsufficientResources
+from cluster.world import World
 
 pytestmark = [
     pytest.mark.ray,
@@ -161,3 +164,92 @@ def test_a_stopped_process_gives_its_place_back(tmp_path):
         gang = Gang.launch(Worker, tmp_path, name=name, num_cpus=3)
         assert gang.call("square", 2.0) == 4.0
         gang.stop()
+
+
+class Adder:
+    """One of several ranks that add up a number over gloo."""
+
+    def __init__(self, world: World, broken: bool = False) -> None:
+        import torch.distributed as dist
+
+        if broken:
+            raise WrongWord("this worker cannot be built")
+        self.world = world
+        patience = timedelta(seconds=world.patience)
+        dist.init_process_group(
+            "gloo", store=world.store, rank=world.rank, world_size=world.ranks, timeout=patience
+        )
+
+    def add(self, number: float) -> tuple[int, float]:
+        import torch
+        import torch.distributed as dist
+
+        total = torch.tensor([number + self.world.rank])
+        dist.all_reduce(total)
+        return self.world.rank, total.item()
+
+    def stall(self, rank: int, mark: Path) -> None:
+        """One rank stays out while the others wait for it."""
+        if self.world.rank == rank:
+            mark.touch()
+            time.sleep(600)
+        self.add(0.0)
+
+    def complain(self) -> None:
+        raise WrongWord("no such word: 'isthmos'")
+
+
+def adders(ranks: int, **more: Any) -> Gang:
+    return Gang.launch(Adder, name="adders", ranks=ranks, num_cpus=0.5, **more)
+
+
+def wait_for(mark: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not mark.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_several_ranks_are_one_object():
+    gang = adders(3)
+    gang.ready(60)
+    assert gang.call("add", 2.0) == (0, 9.0)
+    assert len(set(gang.pids())) == 3
+    with pytest.raises(WrongWord, match=r"^no such word: 'isthmos'$"):
+        gang.call("complain")
+    assert gang.call("add", 1.0) == (0, 6.0)
+    gang.stop()
+    broken = adders(2, broken=True)
+    with pytest.raises(WrongWord, match=r"^this worker cannot be built$"):
+        broken.ready(60)
+    broken.stop()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_rank_that_is_lost_or_hangs_ends_the_gang_which_is_built_anew(tmp_path, victim, how):
+    gang = adders(2, restarts=1, patience=60 if how == signal.SIGKILL else 10)
+    before = gang.pids()
+    mark = tmp_path / "begun"
+    lost = gang.submit("stall", victim, mark)
+    wait_for(mark)
+    after_it = gang.submit("add", 1.0)
+    os.kill(before[victim], how)
+    start = time.monotonic()
+    for ref in (lost, after_it):
+        with pytest.raises(ActorLost):
+            fetch(ref, timeout=60)
+    assert time.monotonic() - start < (20 if how == signal.SIGKILL else 40)
+    gang.ready(60)
+    assert gang.call("add", 2.0) == (0, 5.0)
+    assert not set(gang.pids()) & set(before)
+    # No restart is left.
+    os.kill(gang.pids()[1], signal.SIGKILL)
+    with pytest.raises(ActorLost, match=r"^adders was lost: ") as caught:
+        gang.ready(60)
+    assert "\n" not in str(caught.value)
+    gang.stop()
+    for pid in before:
+        assert (
+            not Path(f"/proc/{pid}").exists() or "zombie" in Path(f"/proc/{pid}/status").read_text()
+        )

@@ -1,5 +1,6 @@
 """The cluster file is one that Ray accepts, and everything it names is known here."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,31 @@ import yaml
 from botocore.session import get_session
 from botocore.validate import ParamValidator
 
-from cluster.node_types import NodeType, NodeTypeError, node_types
+from cluster.node_types import (
+    NodeType,
+    NodeTypeError,
+    gpu_memory_gib,
+    node_types,
+    would_do,
+)
+from cluster.placement import GIB, Request
 
 ROOT = Path(__file__).parents[2]
 CLUSTER_FILE = ROOT / "ray_cluster.yaml"
 RESOURCES = ("CPU", "GPU", "memory", "object_store_memory")  # as Ray spells them
+# All that the AWS provider of Ray 2.60 reads, in its config.py and node_provider.py. Ray itself
+# passes over any other.
+PROVIDER = {
+    "type",
+    "region",
+    "availability_zone",
+    "cache_stopped_nodes",
+    "use_internal_ips",
+    "key_pair",
+    "security_group",
+    "aws_credentials",
+    "cloudwatch",
+}
 
 
 def cluster() -> dict[str, Any]:
@@ -50,18 +71,121 @@ def test_what_a_node_type_promises_to_ray_is_what_the_machine_has(
         assert promised == ({f"accelerator_type:{node.gpu}": 1} if node.gpu else {})
 
 
-def test_node_types_are_spelt_as_ray_spells_them() -> None:
+def markets() -> list[str]:
+    return get_session().get_service_model("ec2").shape_for("MarketType").metadata["enum"]
+
+
+def faults(whole: dict[str, Any]) -> list[str]:
+    """What is wrong, and yet passes both the schema of Ray and the shapes of AWS."""
+    kinds = whole["available_node_types"]
+    found = [f"provider: {key}" for key in whole["provider"] if key not in PROVIDER]
+    if whole["head_node_type"] not in kinds:
+        found.append(f"head_node_type: {whole['head_node_type']}")
+    for name, kind in kinds.items():
+        if not 0 <= kind["min_workers"] <= kind["max_workers"] <= whole["max_workers"]:
+            found.append(f"{name}: {kind['min_workers']} to {kind['max_workers']} workers")
+        for resource in kind["resources"]:
+            if resource not in RESOURCES and not resource.startswith("accelerator_type:"):
+                found.append(f"{name}: {resource}")
+        options = kind["node_config"].get("InstanceMarketOptions")
+        if options and options["MarketType"] not in markets():
+            found.append(f"{name}: {options['MarketType']}")
+    return found
+
+
+def test_the_cluster_file_has_no_fault_that_the_schemas_pass_over() -> None:
     whole = cluster()
     kinds = whole["available_node_types"]
-    assert whole["head_node_type"] in kinds
-    for kind in kinds.values():
-        assert 0 <= kind["min_workers"] <= kind["max_workers"] <= whole["max_workers"]
-        for resource, count in kind["resources"].items():
-            assert resource in RESOURCES or resource.startswith("accelerator_type:")
-            assert isinstance(count, int)
+    assert faults(whole) == []
     # Nothing runs beside the control plane, and nothing is paid for that is not asked for.
     assert kinds[whole["head_node_type"]]["resources"] == {"CPU": 0}
     assert {kind["min_workers"] for kind in kinds.values()} == {0}
+    assert whole["idle_timeout_minutes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "found"),
+    [
+        (("provider", "regoin"), "us-east-1", "provider: regoin"),
+        (("head_node_type",), "haed", "head_node_type: haed"),
+        (("available_node_types", "cpu", "min_workers"), 5, "cpu: 5 to 4 workers"),
+        (("available_node_types", "cpu", "max_workers"), 99, "cpu: 0 to 99 workers"),
+        (("available_node_types", "a10g", "resources"), {"GPUS": 1}, "a10g: GPUS"),
+        (
+            ("available_node_types", "a10g-spot", "node_config", "InstanceMarketOptions"),
+            {"MarketType": "spott"},
+            "a10g-spot: spott",
+        ),
+    ],
+)
+def test_a_fault_that_the_schemas_pass_over_is_found(
+    path: tuple[str, ...], value: object, found: str
+) -> None:
+    # Through JSON: YAML shares what has an anchor.
+    whole = json.loads(json.dumps(cluster()))
+    place = whole
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    assert faults(whole) == [found]
+
+
+def test_every_gpu_type_comes_on_demand_and_as_spot(known: dict[str, NodeType]) -> None:
+    machines = {
+        market: {(node.instance, node.most) for node in known.values() if node.market == market}
+        for market in ("on-demand", "spot")
+    }
+    with_gpus = {(node.instance, node.most) for node in known.values() if node.gpus}
+    assert machines["spot"] == with_gpus
+    assert machines["on-demand"] >= with_gpus
+    # Spot first: of nodes that would do equally well, Ray takes that of the higher priority.
+    kinds = cluster()["available_node_types"]
+    for name, node in known.items():
+        assert kinds[name].get("priority", 0) == (1 if node.market == "spot" else 0)
+    sizes = {(node.gpus, round(node.gpu_memory_gib)) for node in known.values()}
+    assert {(1, 22), (8, 40), (8, 79)} <= sizes  # 24, 40 and 80 GB on the label
+
+
+def test_the_head_may_start_nodes_and_the_workers_may_not() -> None:
+    head = cluster()["head_node_type"]
+    for name, kind in cluster()["available_node_types"].items():
+        profile = {"Name": "isthmus-head" if name == head else "isthmus-worker"}
+        assert kind["node_config"]["IamInstanceProfile"] == profile
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (Request("a", 1, 1), "; a node of type a10g (g5.xlarge: 4 CPU, 1 GPU, 16 GiB) would do"),
+        (
+            Request("a", 1, 1, 20 * GIB, ranks=8),
+            "; a node of type a100-8x (p4d.24xlarge: 96 CPU, 8 GPU, 1152 GiB) would do",
+        ),
+        # The price decides, not the order.
+        (Request("a", 12), "; a node of type cpu (m7i.8xlarge: 32 CPU, 0 GPU, 128 GiB) would do"),
+        (
+            Request("a", 1, 1, ranks=9),
+            "; no node type of ray_cluster.yaml would do: "
+            "the largest is h100-8x (p5.48xlarge: 192 CPU, 8 GPU, 2048 GiB)",
+        ),
+    ],
+)
+def test_the_node_type_that_would_do_is_the_cheapest(request_: Request, said: str) -> None:
+    assert would_do(request_, CLUSTER_FILE) == said
+
+
+def test_without_a_cluster_file_no_node_type_is_named(tmp_path: Path) -> None:
+    assert would_do(Request("a"), tmp_path / "none.yaml") == ""
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("cluster_name: x")
+    assert would_do(Request("a"), wrong) == f"; {wrong}: it has no available_node_types"
+
+
+def test_the_memory_of_a_gpu_is_known_by_its_name_in_ray(known: dict[str, NodeType]) -> None:
+    for node in known.values():
+        if node.gpu:
+            assert gpu_memory_gib(node.gpu) == node.gpu_memory_gib
+    assert gpu_memory_gib("T4") is None
 
 
 def test_what_is_mounted_is_there() -> None:

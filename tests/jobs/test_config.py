@@ -54,6 +54,10 @@ def refusal(directory: Path, content: Any) -> list[str]:
     ("edit", "said"),
     [
         (
+            lambda run: run.update(store="s3:/x"),
+            "store: 's3:/x': no such kind of store; allowed: a directory, or s3://bucket/prefix",
+        ),
+        (
             lambda run: run.update(modles=1),
             f"modles: no such key; allowed: {', '.join(RunFile.model_fields)}",
         ),
@@ -87,6 +91,15 @@ def refusal(directory: Path, content: Any) -> list[str]:
         (
             lambda run: run["cluster"].update(in_flight=100),
             "cluster.in_flight: 100: less than or equal to 64",
+        ),
+        (
+            lambda run: run["cluster"].update(ranks={"gemma-3-270m": 0}),
+            "cluster.ranks.gemma-3-270m: 0: greater than or equal to 1",
+        ),
+        (
+            lambda run: run["cluster"].update(ranks={"gemma": 2}),
+            "the run: cluster.ranks: no model 'gemma'; allowed: "
+            "smollm2-135m-instruct, gemma-3-270m",
         ),
         (
             lambda run: run["steering"].update(strengths=[0.1, -1]),
@@ -318,6 +331,9 @@ def test_where_results_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     own = RunFile.model_validate(raw | {"home": str(tmp_path / "own")})
     assert own.folder == tmp_path / "own" / "runs" / "demo"
     assert own.tracking_uri == f"sqlite:///{tmp_path}/own/mlflow.db"
+    assert own.store_location == str(tmp_path / "own" / "store")
+    shared = RunFile.model_validate(raw | {"store": "s3://bucket/prefix"})
+    assert shared.store_location == "s3://bucket/prefix"
     told = raw | {"tracking": {"uri": "http://tracker:5000"}}
     assert RunFile.model_validate(copy.deepcopy(told)).tracking_uri == "http://tracker:5000"
 

@@ -1,0 +1,254 @@
+"""Ray's own autoscaler (v2) at work: the nodes it starts are processes of this machine."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil  # pyrefly: ignore[untyped-import]
+import pytest
+from ray._raylet import GcsClient  # pyrefly: ignore[missing-module-attribute]
+from ray.core.generated.autoscaler_pb2 import (
+    GetClusterStatusReply,  # pyrefly: ignore[missing-module-attribute]
+    NodeStatus,  # pyrefly: ignore[missing-module-attribute]
+)
+
+from jobs.config import ROOT, read_run_file
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+PATIENCE = 240  # seconds; a quiet machine needs a tenth of it
+IDLE_SECONDS = 6
+HEAD = "f" * 56  # the number that the fake provider expects of the head node
+PORTS = (
+    "--port",
+    "--dashboard-agent-listen-port",
+    "--dashboard-agent-grpc-port",
+    "--runtime-env-agent-port",
+    "--metrics-export-port",
+    "--node-manager-port",
+    "--object-manager-port",
+    "--ray-client-server-port",
+)
+# A cloud that has no spot machine to give.
+PROVIDER = """
+from ray.autoscaler._private.fake_multi_node.node_provider import FakeMultiNodeProvider
+
+class Provider(FakeMultiNodeProvider):
+    def create_node_with_resources_and_labels(self, node_config, tags, *rest):
+        if tags["ray-user-node-type"].endswith("spot"):
+            raise RuntimeError("InsufficientInstanceCapacity")
+        super().create_node_with_resources_and_labels(node_config, tags, *rest)
+"""
+ASK = """
+import sys
+from cluster.placement import InsufficientResources, Request
+from cluster.room import make_room
+from cluster.session import session
+
+cpus, gpus, ranks, patience = map(int, sys.argv[2:])
+with session(sys.argv[1]):
+    try:
+        make_room(Request("host-x", cpus, gpus, ranks=ranks), timeout=3, patience=patience)
+    except InsufficientResources as error:
+        print(error)
+"""
+
+
+def environment(**added: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    # A Ray that cannot be a cluster of several machines keeps to the loopback interface.
+    ours = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    return kept | ours | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"} | added
+
+
+def configuration(address: str) -> dict[str, object]:
+    def kind(most: int, **resources: int) -> dict[str, object]:
+        small = {"object_store_memory": 80 * 2**20}
+        workers = {"min_workers": 0, "max_workers": most}
+        return {"resources": resources | small, "node_config": {}, **workers}
+
+    empty = ("auth", "docker", "file_mounts")
+    lists = (
+        "initialization_commands",
+        "setup_commands",
+        "head_setup_commands",
+        "worker_setup_commands",
+        "head_start_ray_commands",
+        "worker_start_ray_commands",
+        "cluster_synced_files",
+        "rsync_exclude",
+        "rsync_filter",
+    )
+    return {
+        "cluster_name": "fake",
+        "max_workers": 4,
+        "upscaling_speed": 1.0,
+        "idle_timeout_minutes": IDLE_SECONDS / 60,
+        "provider": {
+            "type": "external",
+            "module": "provider_without_spot.Provider",
+            "gcs_address": address,
+            "launch_multiple": True,
+            "head_node_id": HEAD,
+        },
+        "head_node_type": "ray.head.default",  # so the fake provider calls it
+        "available_node_types": {
+            "ray.head.default": kind(0, CPU=2),
+            "gpu": kind(3, CPU=2, GPU=1),
+            "gpu-4x-spot": kind(1, CPU=2, GPU=4),
+        },
+        "file_mounts_sync_continuously": False,
+        **{name: {} for name in empty},
+        **{name: [] for name in lists},
+    }
+
+
+@pytest.fixture(scope="module")
+def growing() -> Iterator[str]:
+    """The address of a head node without GPUs whose autoscaler may start nodes with them."""
+    # Not below tmp_path: the path of a Unix socket has at most 107 bytes.
+    directory = Path(tempfile.mkdtemp(prefix="isthmus-grow-", dir="/tmp"))
+    with ExitStack() as held:
+        servers = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
+        ports = {name: server.getsockname()[1] for name, server in zip(PORTS, servers, strict=True)}
+    address = f"127.0.0.1:{ports['--port']}"
+    (directory / "provider_without_spot.py").write_text(PROVIDER)
+    (directory / "cluster.json").write_text(json.dumps(configuration(address)))
+    command = [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--head",
+        "--block",
+        "--disable-usage-stats",
+        "--node-ip-address=127.0.0.1",
+        "--include-dashboard=false",
+        "--num-cpus=2",
+        "--num-gpus=0",
+        "--object-store-memory=100000000",
+        f"--temp-dir={directory}",
+        f"--autoscaling-config={directory}/cluster.json",
+        *(f"{name}={port}" for name, port in ports.items()),
+    ]
+    its = environment(
+        PYTHONPATH=str(directory),
+        AUTOSCALER_UPDATE_INTERVAL_S="1",
+        RAY_FAKE_CLUSTER="1",
+        RAY_enable_autoscaler_v2="1",
+        RAY_CLOUD_INSTANCE_ID=HEAD,
+        RAY_OVERRIDE_NODE_ID_FOR_TESTING=HEAD,
+    )
+    written = directory / "head.txt"
+    with written.open("w") as said:
+        head = subprocess.Popen(command, env=its, stdout=said, stderr=said)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while "Ray runtime started" not in written.read_text():
+            assert head.poll() is None, written.read_text()
+            assert time.monotonic() < deadline, written.read_text()
+            time.sleep(0.2)
+        yield address
+    finally:
+        # Nodes that the autoscaler started do not end with it: all are known by the directory.
+        mark = f"{directory}/"
+        started = [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if any(mark in word for word in process.info["cmdline"] or ())
+        ]
+        head.send_signal(signal.SIGTERM)
+        head.wait(60)
+        for process in started:
+            if process.is_running():
+                process.kill()
+        psutil.wait_procs(started, timeout=30)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def nodes(address: str) -> Counter[str]:
+    """How many nodes of each type there are now."""
+    reply = GetClusterStatusReply.FromString(GcsClient(address).get_cluster_status(timeout_s=10))
+    alive = (NodeStatus.RUNNING, NodeStatus.IDLE)
+    states = reply.cluster_resource_state.node_states
+    return Counter(node.ray_node_type_name for node in states if node.status in alive)
+
+
+def ask(address: str, cpus: int, gpus: int, ranks: int, patience: int) -> tuple[str, float]:
+    start = time.monotonic()
+    ran = subprocess.run(
+        [sys.executable, "-c", ASK, address, *map(str, (cpus, gpus, ranks, patience))],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.strip(), time.monotonic() - start
+
+
+def test_what_no_node_type_could_hold_is_refused_within_a_minute(growing: str) -> None:
+    said, seconds = ask(growing, cpus=1, gpus=2, ranks=4, patience=600)
+    assert seconds < 60
+    assert said.startswith("host-x asks for 4 x (1 CPU, 2 GPU) on one node; the cluster is ")
+    assert "its largest node lacks 2 CPU, 8 GPU, and its autoscaler has no larger one" in said
+    assert said.endswith(
+        "; a node of type a100-8x (p4d.24xlarge: 96 CPU, 8 GPU, 1152 GiB) would do"
+    )
+    assert "\n" not in said
+
+
+def test_nodes_that_the_cloud_does_not_give_are_named(growing: str) -> None:
+    said, _ = ask(growing, cpus=1, gpus=4, ranks=1, patience=8)
+    assert "host-x asks for 1 CPU, 4 GPU on one node, and none had that free within 8 s" in said
+    assert said.endswith("could not be started: gpu-4x-spot (why is in the head's monitor.log)")
+    assert "\n" not in said
+
+
+def test_a_sweep_grows_the_cluster_and_idleness_shrinks_it(
+    growing: str, tmp_path: Path, tiny_run: Callable[..., Path]
+) -> None:
+    run = tiny_run(
+        tmp_path / "home",
+        cluster={"address": growing, "cpus_per_model": 0.5, "gpus_per_model": 1},
+        maps={"roles": ["representation"], "fitters": ["ridge"]},
+    )
+    assert nodes(growing)["gpu"] == 0
+    sweep = subprocess.Popen(
+        [sys.executable, "-m", "jobs", "sweep", str(run)],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    most = 0
+    with sweep:
+        assert sweep.stdout is not None
+        said: list[str] = []
+        listener = threading.Thread(target=lambda: said.extend(sweep.stdout))
+        listener.start()
+        while sweep.poll() is None:
+            most = max(most, nodes(growing)["gpu"])
+            time.sleep(0.5)
+        listener.join()
+    assert sweep.returncode == 0, "".join(said)
+    assert most == 2
+    matrix = json.loads((read_run_file(run).folder / "matrix.json").read_text())
+    assert [(cell["source"], cell["target"]) for cell in matrix["cells"]] == [
+        ("tiny-llama", "tiny-gemma"),
+        ("tiny-gemma", "tiny-llama"),
+    ]
+    deadline = time.monotonic() + PATIENCE
+    while nodes(growing)["gpu"]:
+        assert time.monotonic() < deadline, nodes(growing)
+        time.sleep(0.5)
