@@ -119,6 +119,43 @@ def plan(
 
 @app.command(
     epilog=_example(
+        "isthmus shards llama-3-70b --ranks 8",
+        "isthmus shards mixtral-8x7b --ranks 4 --rank 0",
+        "isthmus shards ./my-checkpoint --ranks 2 --to slices.json",
+    )
+)
+def shards(
+    model: Annotated[str, typer.Argument(help=_MODEL_HELP, show_default=False)],
+    ranks: Annotated[int, typer.Option(help="Processes (GPUs) that the model is cut over.")],
+    rank: Annotated[
+        int | None, typer.Option(help="Show every slice that this rank reads.", show_default=False)
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="What it computes in: bf16 or fp32.")] = "bf16",
+    to: Annotated[
+        Path | None, typer.Option(help="Write every slice as JSON.", show_default=False)
+    ] = None,
+) -> None:
+    """Say what each rank of a model that is cut up holds, and which slices of files it reads.
+
+    Worked out by the code that loads the model, without its weights. Where the checkpoint is not
+    here, its files are laid out as transformers would write them.
+    """
+    if rank is not None and not 0 <= rank < ranks:
+        _stop(f"--rank {rank}: there are ranks 0 to {ranks - 1}")
+    from jobs.shards import plan_shards, ranks_table, slice_lines, write_shards
+
+    plans = plan_shards(model, ranks, dtype)
+    out = Console()
+    out.print(ranks_table(f"{model} over {ranks} ranks, {dtype}", plans))
+    for line in [] if rank is None else slice_lines(plans[rank]):
+        out.print(line, soft_wrap=True, markup=False, highlight=False)
+    if to is not None:
+        write_shards(plans, to)
+        out.print(f"slices   {to.absolute()}", soft_wrap=True)
+
+
+@app.command(
+    epilog=_example(
         "isthmus check llama-3-8b mistral-7b --cargo kv_cache --context-length 128000 --gpus 4",
         "isthmus check my-model.yaml organisation/name",
     )

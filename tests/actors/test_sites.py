@@ -32,7 +32,9 @@ def test_a_site_is_written_as_it_is_read(kind: str, layer: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "residual", "residual.", "residual.-1", "mlp.1.2", "head.3"])
 def test_what_is_no_site_is_answered_with_what_is(text: str) -> None:
-    with pytest.raises(SiteError, match=r"keys, values, attention, router, mlp, residual .* residual\.12"):
+    with pytest.raises(
+        SiteError, match=r"keys, values, attention, router, mlp, residual .* residual\.12"
+    ):
         Site.parse(text)
 
 
