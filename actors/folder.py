@@ -8,13 +8,15 @@ since shards are summed in order too, what is fitted is the same to the last bit
 """
 
 import json
-from dataclasses import asdict, dataclass
+import socket
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
 from safetensors import torch as safetensors_torch
 from torch import Tensor
 
+from actors.exchange import Exchange, exchanged
 from actors.reading import Activations
 from alignment.fitted import Fitted
 from alignment.fitters import FITTERS
@@ -46,6 +48,7 @@ class Keep:
     index: int
     last: bool
     moments: tuple[tuple[SitePair, str], ...]
+    exchange: Exchange = field(default_factory=Exchange)
 
 
 @dataclass(frozen=True)
@@ -104,12 +107,16 @@ class Folder:
         self._open: dict[str, tuple[int, Moments, Tensor]] = {}
         self._kept: list[dict[str, Activations]] = []
 
+    def blind_on(self, address: str) -> str | None:
+        """The name of this machine, if its store has no blob at the address; None if it has."""
+        return None if self._store.has(address) else socket.gethostname()
+
     def fold(self, keep: Keep, *activations: Activations) -> int:
         """Add a batch to the moments of every pair; write those whose shard it completes.
 
         Returns the rows of the first model. Raises ShardLost where earlier batches are gone.
         """
-        models = {each.model: each for each in activations}
+        models = exchanged(keep.exchange, activations, self._store)
         for pair, to in keep.moments:
             moments, shuffled = _sums(pair, models[pair.source], models[pair.target])
             if keep.index:
@@ -123,16 +130,17 @@ class Folder:
                 del self._open[to]
         return len(activations[0].rows)
 
-    def keep(self, index: int, *activations: Activations) -> None:
+    def keep(self, index: int, exchange: Exchange, *activations: Activations) -> None:
         """Keep batch `index` whole, to be compared; batch 0 forgets what was kept before.
 
         Raises ShardLost where earlier ones are gone.
         """
+        models = exchanged(exchange, activations, self._store)
         if index == 0:
             self._kept.clear()
         if index != len(self._kept):
             raise ShardLost(f"batch {index} came after {len(self._kept)} others")
-        self._kept.append({each.model: _copied(each) for each in activations})
+        self._kept.append({name: _copied(each) for name, each in models.items()})
 
     def compare(self, comparison: Comparison) -> None:
         """Compare every layer pair over the rows kept, and write the result."""

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from actors.catalog import SOURCES, ClosedWeights, ModelError, ModelSpec
 from actors.corpora import CorpusSpec
 from actors.fleet import find, spec
+from cluster.storage import split_location
 from cluster.yaml_file import read_yaml
 from jobs.names import one_of
 
@@ -57,6 +58,11 @@ KindName = Annotated[str, _one_of("kind of site", KIND_NAMES)]
 def home() -> Path:
     """Where results live unless the run file says otherwise: $ISTHMUS_HOME, or ~/isthmus."""
     return Path(os.environ.get("ISTHMUS_HOME", "~/isthmus")).expanduser().absolute()
+
+
+def _location(text: str) -> str:
+    split_location(text)
+    return text
 
 
 class _Section(BaseModel):
@@ -141,10 +147,19 @@ class Steering(_Section):
 
 
 class Cluster(_Section):
-    """Where it runs. No `address`: the cluster of the job, else a Ray of its own, right here."""
+    """Where it runs. No `address`: the cluster of the job, else a Ray of its own, right here.
+
+    A model is held by one process or sharded over several, its ranks. `gpus_per_model` is how many
+    GPUs each model is spread over: 0 is none, and left out it is as few as hold the model, where
+    the cluster has GPUs at all. `ranks` says it of single models, by name; without GPUs a rank has
+    a process with `cpus_per_model`. How a model is held is no part of any address, as threads are
+    not: its numbers agree to rounding (about 1e-6), and what is there already stays as it is.
+    """
 
     address: str | None = None
     cpus_per_model: Share = 1.0
+    gpus_per_model: Annotated[int, Field(ge=0)] | None = None
+    ranks: dict[str, Count] = Field(default_factory=dict)
     threads_per_model: Count = 1
     in_flight: Annotated[int, Field(ge=1, le=64)] = 3
     restarts: Annotated[int, Field(ge=0)] = 3
@@ -158,10 +173,15 @@ class Tracking(_Section):
 
 
 class RunFile(_Section):
-    """One sweep: every ordered pair of `models`, every cargo that has a section."""
+    """One sweep: every ordered pair of `models`, every cargo that has a section.
+
+    `store` is where blobs are: a directory that every machine sees, or `s3://bucket/prefix`; in
+    `home` if it is left out.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     home: Path = Field(default_factory=home)
+    store: Annotated[str, AfterValidator(_location)] | None = None
     seed: int = 0
     models: Annotated[tuple[ModelSpec, ...], Field(min_length=2)]
     anchors: Anchors
@@ -178,10 +198,23 @@ class RunFile(_Section):
             raise ValueError(f"two models are named {twice[0]}; names are distinct")
         return self
 
+    @model_validator(mode="after")
+    def _ranks_of_models(self) -> Self:
+        names = [model.name for model in self.models]
+        for name in self.cluster.ranks:
+            if name not in names:
+                raise ValueError(f"cluster.ranks: no model {name!r}; allowed: {', '.join(names)}")
+        return self
+
     @property
     def folder(self) -> Path:
         """Where this run's page, matrix and log are."""
         return self.home.expanduser().absolute() / "runs" / self.name
+
+    @property
+    def store_location(self) -> str:
+        """Where this run's blobs are: a directory, or `s3://bucket/prefix`."""
+        return self.store or str(self.home.expanduser().absolute() / "store")
 
     @property
     def tracking_uri(self) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.folder import FitOrder
-from cluster.gang import ActorLost, Gang, Ref
+from cluster.gang import Gang, Ref
 from cluster.storage import Store
 from cluster.stream import stream
+from jobs.attempts import persist
 from jobs.progress import Reporter
 from jobs.work import outputs
 
@@ -26,20 +27,19 @@ class Fitting:
         Raises ActorLost when one died `restarts` times and once more.
         """
         with self.reporter.stage(name, len(orders), len(orders) - len(self._open(orders))) as stage:
-            for attempt in range(self.restarts + 1):
-                try:
-                    for _ in stream(enumerate(self._open(orders)), self._submit, self._in_flight):
-                        stage.advance()
-                    return
-                except ActorLost:
-                    if attempt == self.restarts:
-                        raise
-                    self.reporter.note("a worker was lost; its maps are fitted again")
-                    for folder in self.folders:
-                        folder.ready()
+
+            def attempt() -> None:
+                for _ in stream(enumerate(self._open(orders)), self._submit, self._in_flight):
+                    stage.advance()
+
+            persist(attempt, self.restarts, self.folders, self._lost)
+
+    def _lost(self) -> None:
+        self.reporter.note("a worker was lost; its maps are fitted again")
 
     def _open(self, orders: Sequence[FitOrder]) -> list[FitOrder]:
-        return [o for o in orders if not all(self.store.has(to) for to in outputs(o))]
+        there = self.store.present({to for order in orders for to in outputs(order)})
+        return [order for order in orders if not there.issuperset(outputs(order))]
 
     @property
     def _in_flight(self) -> int:

@@ -74,15 +74,3 @@ def weights_per_gpu(model: Blueprint, gpus: int) -> int:
     # The head is among the divided parameters where it is its own matrix, and is added where not.
     divided = model.parameters - embedding + (embedding if model.tied else 0)
     return embedding + ceil(divided / gpus)
-
-
-def fewest_gpus(
-    model: Blueprint, gpu_bytes: float, *, dtype: str, tokens: int, rows: int, most: int
-) -> int | None:
-    """The fewest devices, doubling up to `most`, on each of which the model fits; None if none."""
-    gpus = 1
-    while gpus <= most:
-        if footprint(model, dtype=dtype, gpus=gpus, tokens=tokens, rows=rows).total <= gpu_bytes:
-            return gpus
-        gpus *= 2
-    return None

@@ -1,20 +1,22 @@
-"""Streams the anchors through every model once, into moments and similarities."""
+"""Streams the anchors through the models of a wave, each once, into moments and similarities."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 
 from actors.anchors import AnchorBatch
-from actors.folder import Comparison, Folder, Keep, ShardLost
-from actors.pool import Live
-from cluster.gang import ActorLost, Gang, Ref, fetch
-from cluster.storage import Store
+from actors.folder import Folder
+from cluster.gang import Gang, Ref, fetch
+from cluster.storage import StorageError, Store
 from cluster.stream import stream
+from jobs.attempts import persist
 from jobs.config import RunFile
+from jobs.due import Due, due, set_down
+from jobs.placing import Wave
 from jobs.progress import Reporter, Stage
-from jobs.work import Shard, Work, layer_sites, site_of
-
-# The libraries, every layer of the rows that are compared, and the moments of open shards.
-FOLDER_BYTES = 2 * 2**30
+from jobs.resident import FOLDER_BYTES, FOLDERS
+from jobs.waves import Crew
+from jobs.work import Shard, Work
 
 
 @contextmanager
@@ -23,112 +25,117 @@ def folders(run: RunFile, store: Store) -> Iterator[tuple[Gang, Gang]]:
 
     They claim memory and no core: models keep those busy.
     """
-    started = [
-        Gang.launch(
-            Folder,
-            store,
-            name=f"folder-{duty}",
-            num_cpus=0,
-            memory_bytes=FOLDER_BYTES,
-            restarts=run.cluster.restarts,
-        )
-        for duty in ("moments", "layers")
-    ]
+    started: list[Gang] = []
     try:
+        for duty in FOLDERS:
+            folder = Gang.launch(
+                Folder,
+                store,
+                name=f"folder-{duty}",
+                num_cpus=0,
+                memory_bytes=FOLDER_BYTES,
+                restarts=run.cluster.restarts,
+            )
+            started.append(folder)
         yield started[0], started[1]
     finally:
         for folder in started:
             folder.stop()
 
 
-def harvest(
-    run: RunFile,
-    work: Work,
-    models: Mapping[str, Live],
-    store: Store,
-    folder: Gang,
-    comparer: Gang,
-    reporter: Reporter,
-) -> None:
-    """Read what has not been read yet, until every moment and similarity has its address.
+def require_shared(store: Store, workers: Iterable[Gang]) -> None:
+    """Make sure that the folders see what is written here: they may be on other machines.
 
-    A worker that dies takes its open shards with it: they are read again, up to `cluster.restarts`
-    times. Raises ActorLost when that is not enough.
+    Raises:
+        StorageError: one does not, or nothing can be written at all.
     """
-    everything = _batches(work.shards)
-    read = everything - _batches(_unread(work, store))
-    with reporter.stage("reading anchors", everything, read) as stage:
-        for attempt in range(run.cluster.restarts + 1):
-            todo = _unread(work, store)
-            stage.advance(everything - _batches(todo) - stage.done)
-            if not todo:
-                return
-            try:
-                _read(run, work, models, store, folder, comparer, todo, stage)
-            except (ActorLost, ShardLost):
-                if attempt == run.cluster.restarts:
-                    raise
-                reporter.note("a worker was lost; its open shards are read again")
-                # Until a process is there again, each of its calls would be one more loss.
-                for worker in (folder, comparer):
-                    worker.ready()
+    with store.proven() as marker:
+        for worker in workers:
+            if machine := worker.call("blind_on", marker):
+                raise StorageError(
+                    f"the store {store} is not seen by {worker.name} on {machine}: use a directory "
+                    "that all machines share, or s3://bucket/prefix"
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class Harvest:
+    """Who reads anchors, who folds what comes of it, and where that is kept."""
+
+    run: RunFile
+    crew: Crew
+    store: Store
+    folder: Gang
+    comparer: Gang
+    reporter: Reporter
+
+    def read(self, work: Work, wave: Wave) -> None:
+        """Read until every moment and similarity that this wave completes has its address.
+
+        `work` is of every model that is known. A worker that dies takes its open shards with it:
+        they are read again, up to `cluster.restarts` times. Raises ActorLost when that is not
+        enough, and what a host raises at a batch: its shard is not written then.
+        """
+        everything = _batches(work.shards)
+        left = self._due(work, wave)
+        self.crew.live(left.asked)
+        done = everything - _batches(left.shards)
+        with self.reporter.stage("reading anchors", everything, done) as stage:
+
+            def attempt() -> None:
+                left = self._due(work, wave)
+                stage.advance(everything - _batches(left.shards) - stage.done)
+                self._read(left, stage)
+
+            if left.asked:
+                workers = (self.folder, self.comparer, self.crew)
+                persist(attempt, self.run.cluster.restarts, workers, self._lost)
+
+    def forget(self, work: Work) -> None:
+        """Take away what was set down, once every wave has been read."""
+        *before, _ = self.crew.waves
+        models = {name: self.crew.facts[name] for wave in before for name in wave}
+        if models:
+            for to in self.store.present(set_down(self.run, work, models)):
+                self.store._drop(to)
+
+    def _due(self, work: Work, wave: Wave) -> Due:
+        return due(self.run, work, self.crew.facts, self.crew.waves, wave, self.store)
+
+    def _lost(self) -> None:
+        self.reporter.note("a worker was lost; its open shards are read again")
+
+    def _read(self, left: Due, stage: Stage) -> None:
+        models = self.crew.live(left.asked)
+        compared = [batch for shard in left.work.compared for batch in shard.batches]
+        comparing: list[Ref] = []
+
+        def submit(step: tuple[Shard, AnchorBatch]) -> Ref:
+            shard, batch = step
+            refs = {
+                name: models[name].host.submit("activations", batch, sites)
+                for name, sites in left.sites(shard).items()
+            }
+            names, exchange = left.compare(shard, batch)
+            if names:
+                number = compared.index(batch)
+                of = [refs[name] for name in names]
+                comparing.append(self.comparer.submit("keep", number, exchange, *of))
+                if batch == compared[-1]:
+                    comparing.extend(
+                        self.comparer.submit("compare", each) for each in left.comparisons
+                    )
+            names, keep = left.keep(shard, batch)
+            if not names:
+                return comparing[-1]
+            return self.folder.submit("fold", keep, *(refs[name] for name in names))
+
+        steps = ((shard, batch) for shard in left.shards for batch in shard.batches)
+        with closing(stream(steps, submit, self.run.cluster.in_flight)) as folded:
+            for _ in folded:
+                stage.advance()
+        fetch(comparing)
 
 
 def _batches(shards: Iterable[Shard]) -> int:
     return sum(len(shard.batches) for shard in shards)
-
-
-def _unread(work: Work, store: Store) -> list[Shard]:
-    waiting = {number for (_, number), to in work.moments.items() if not store.has(to)}
-    if _uncompared(work, store):
-        waiting |= {shard.number for shard in work.compared}
-    return [shard for shard in work.shards if shard.number in waiting]
-
-
-def _uncompared(work: Work, store: Store) -> list[Comparison]:
-    return [comparison for comparison in work.comparisons if not store.has(comparison.to)]
-
-
-def _read(
-    run: RunFile,
-    work: Work,
-    models: Mapping[str, Live],
-    store: Store,
-    folder: Gang,
-    comparer: Gang,
-    todo: list[Shard],
-    stage: Stage,
-) -> None:
-    comparisons = _uncompared(work, store)
-    compared = [batch for shard in work.compared for batch in shard.batches] if comparisons else []
-    comparing: list[Ref] = []
-
-    def submit(step: tuple[Shard, AnchorBatch]) -> Ref:
-        shard, batch = step
-        every_layer = batch in compared
-        refs = [
-            live.host.submit("activations", batch, _sites(run, live, every_layer))
-            for live in models.values()
-        ]
-        if every_layer:
-            comparing.append(comparer.submit("keep", compared.index(batch), *refs))
-            if batch == compared[-1]:
-                comparing.extend(comparer.submit("compare", each) for each in comparisons)
-        return folder.submit("fold", _keep(work, shard, batch), *refs)
-
-    steps = ((shard, batch) for shard in todo for batch in shard.batches)
-    with closing(stream(steps, submit, run.cluster.in_flight)) as folded:
-        for _ in folded:
-            stage.advance()
-    fetch(comparing)
-
-
-def _keep(work: Work, shard: Shard, batch: AnchorBatch) -> Keep:
-    moments = [(pair, to) for (pair, number), to in work.moments.items() if number == shard.number]
-    return Keep(batch.index, batch == shard.batches[-1], tuple(moments))
-
-
-def _sites(run: RunFile, live: Live, every_layer: bool) -> tuple[str, ...]:
-    """What is read of a model: every layer where it is compared, else only what is mapped."""
-    mapped = {site_of(run, role, live.facts) for role in run.maps.roles}
-    return tuple(sorted(mapped | set(layer_sites(live.facts) if every_layer else ())))

@@ -2,31 +2,36 @@
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import permutations
-from math import ceil
-from pathlib import Path
 
 from actors.anchors import AnchorBatch
-from actors.blueprint import BYTES, Blueprint, blueprint
-from actors.catalog import ModelError, ModelSpec
-from actors.checkpoints import read_json
-from actors.fleet import find, fleet
+from actors.blueprint import BYTES, Blueprint
+from actors.catalog import ModelSpec
+from actors.pool import Holding
 from actors.weights import default_cache, prepared
-from cluster.node_types import NodeType, node_types
-from cluster.placement import GIB
+from cluster.node_types import ACTORS_SHARE, CLUSTER_FILE, ON_DEMAND, NodeType, node_types
+from cluster.placement import GIB, InsufficientResources, Node
 from cluster.session import session
 from evaluation.suites import SUITES
-from jobs.config import ROOT, RunFile
-from jobs.footprint import LOAD_BYTES_PER_SECOND, Footprint, fewest_gpus, footprint
+from jobs.config import RunFile
+from jobs.footprint import LOAD_BYTES_PER_SECOND, Footprint
+from jobs.placing import (
+    Model,
+    Wave,
+    beside_folders,
+    gpu_footprint,
+    known_blueprint,
+    nodes_used,
+    place,
+)
 from jobs.progress import Reporter
-from jobs.resident import Process, processes
-from jobs.sweep import live_models
+from jobs.resident import Process, host_name, processes
 from jobs.texts import Texts, gather
+from jobs.waves import crew
 from jobs.workload import Reading, readings
 
-CLUSTER_FILE = ROOT / "ray_cluster.yaml"
-BATCH_TOKENS = 256  # of an anchor text, at the most
 # Assumed where nothing was probed: of a core in float32, and the share of a GPU's peak that is had.
 CORE_FLOPS = 50e9
 GPU_SHARE = 0.3
@@ -68,10 +73,15 @@ class ModelPlan:
 
 @dataclass(frozen=True)
 class Placement:
-    """A run on one kind of node: GPUs a model, or why it does not fit there."""
+    """A run on one kind of node: how each model is held, in which waves, or why not at all.
+
+    `spread` are the bytes on each GPU of those that are held on GPUs.
+    """
 
     node: NodeType
+    holdings: Mapping[str, Holding]
     spread: dict[str, Footprint]
+    waves: tuple[Wave, ...]
     nodes: int
     seconds: float
     why_not: str | None
@@ -130,31 +140,20 @@ def plan(run: RunFile, probe: bool, reporter: Reporter) -> RunPlan:
         )
         for spec in run.models
     )
+    all_processes = processes(run, texts, blueprints)
+    hosts = {process.name: process for process in all_processes}
     return RunPlan(
         run=run,
         models=models,
-        processes=processes(run, texts, blueprints),
+        processes=all_processes,
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         cores=os.cpu_count() or 1,
-        placements=tuple(_placement(node, models, run) for node in node_types(CLUSTER_FILE)),
-    )
-
-
-def known_blueprint(spec: ModelSpec, checkpoint: Path | None) -> Blueprint:
-    """What a model is like, from its checkpoint if it is here, without fetching or making it.
-
-    Raises:
-        ModelError: it is not here, and the catalog does not know it either.
-    """
-    if checkpoint is not None:
-        return blueprint(read_json(checkpoint / "config.json"))
-    if spec.hub is not None:
-        return find(spec.hub).blueprint
-    if spec.name in fleet():
-        return find(spec.name).blueprint
-    raise ModelError(
-        f"model {spec.name}: it is not here yet and the catalog does not know it; "
-        "isthmus models RUN --prepare makes it ready"
+        # A spot node is the same machine, at a price of the hour.
+        placements=tuple(
+            _placement(node, models, hosts, run)
+            for node in node_types(CLUSTER_FILE)
+            if node.market == ON_DEMAND
+        ),
     )
 
 
@@ -169,19 +168,18 @@ def _probed(
     """Each model in a host of its own, as in a sweep, timed on one batch of anchors."""
     batch = AnchorBatch(0, 0, tuple(texts.anchors[: run.anchors.batch_texts]))
     speeds = {}
-    with (
-        reporter.stage("probing", len(run.models)) as stage,
-        session(run.cluster.address),
-        live_models(run) as live,
-    ):
-        for name, model in live.items():
-            model.host.call("forward", batch)  # the first pass sets things up
-            start = time.perf_counter()
-            tokens = model.host.call("forward", batch)
-            seconds = time.perf_counter() - start
-            flops = Reading("probe", tokens).flops(blueprints[name])
-            speeds[name] = Speed(flops / seconds, probed=True)
-            stage.advance()
+    with session(run.cluster.address) as cluster, crew(run, texts, cluster, reporter) as models:
+        for wave in models.waves:
+            live = models.live(wave)
+            with reporter.stage("probing", len(wave)) as stage:
+                for name in wave:
+                    live[name].host.call("forward", batch)  # the first pass sets things up
+                    start = time.perf_counter()
+                    tokens = live[name].host.call("forward", batch)
+                    seconds = time.perf_counter() - start
+                    flops = Reading("probe", tokens).flops(blueprints[name])
+                    speeds[name] = Speed(flops / seconds, probed=True)
+                    stage.advance()
     return speeds
 
 
@@ -195,59 +193,39 @@ def fit_seconds(run: RunFile, models: tuple[ModelPlan, ...]) -> float:
     return fits * cubes * FIT_SECONDS_A_CUBE / 2
 
 
-def _placement(node: NodeType, models: tuple[ModelPlan, ...], run: RunFile) -> Placement:
-    if node.gpus == 0:
-        return _on_cores(node, models, run)
-    spread: dict[str, Footprint] = {}
-    for model in models:
-        shape = {"dtype": model.spec.dtype, "tokens": BATCH_TOKENS, "rows": run.anchors.batch_texts}
-        gpus = fewest_gpus(model.blueprint, node.gpu_memory_gib * GIB, most=node.gpus, **shape)
-        whole = footprint(model.blueprint, gpus=gpus or node.gpus, **shape)
-        if gpus is None:
-            each = f"each of {node.gpus}" if node.gpus > 1 else "one"
-            need = f"{whole.total / GIB:.1f} GiB on {each} {node.gpu}"
-            return Placement(
-                node,
-                {},
-                0,
-                0.0,
-                f"{model.spec.name} needs {need}, which has {node.gpu_memory_gib:g}",
-            )
-        spread[model.spec.name] = whole
-    nodes = _packed([each.gpus for each in spread.values()], node.gpus)
-    seconds = START_SECONDS + max(
-        model.blueprint.parameters * BYTES[model.spec.dtype] / LOAD_BYTES_PER_SECOND
-        + model.flops / (spread[model.spec.name].gpus * node.tflops * 1e12 * GPU_SHARE)
-        for model in models
+def _placement(
+    node: NodeType, models: tuple[ModelPlan, ...], hosts: Mapping[str, Process], run: RunFile
+) -> Placement:
+    machine = Node(node.cpus, node.gpus, ACTORS_SHARE * node.memory_gib * GIB, node.gpu)
+    nodes = [machine] * node.most
+    known = [Model(each.spec, each.blueprint, hosts[host_name(each.spec.name)]) for each in models]
+    try:
+        placed = place(run, known, nodes)
+    except InsufficientResources as error:
+        return Placement(node, {}, {}, (), 0, 0.0, str(error))
+    (room,) = beside_folders([machine])
+    for holding in placed.holdings.values():
+        if lacking := holding.request.lacks(room):
+            why_not = f"{holding.request}; a node lacks {lacking}"
+            return Placement(node, {}, {}, (), 0, 0.0, why_not)
+    by_name = {model.spec.name: model for model in models}
+    spread = {
+        name: gpu_footprint(run, by_name[name].spec, by_name[name].blueprint, holding.ranks)
+        for name, holding in placed.holdings.items()
+        if holding.num_gpus and holding.held != "offloaded"
+    }
+    used = [
+        nodes_used([placed.holdings[name].request for name in wave], nodes) for wave in placed.waves
+    ]
+    seconds = START_SECONDS + sum(
+        max(_seconds(node, by_name[name], placed.holdings[name]) for name in wave)
+        for wave in placed.waves
     )
-    return Placement(node, spread, nodes, seconds, _too_many(nodes, node))
+    return Placement(node, placed.holdings, spread, placed.waves, max(used), seconds, None)
 
 
-def _on_cores(node: NodeType, models: tuple[ModelPlan, ...], run: RunFile) -> Placement:
-    room = node.memory_gib * GIB
-    largest = max(models, key=lambda model: model.blueprint.parameters)
-    needed = largest.blueprint.parameters * BYTES[largest.spec.dtype]
-    if needed > room:
-        weighs = f"{largest.spec.name} weighs {needed / GIB:.1f} GiB"
-        return Placement(node, {}, 0, 0.0, f"{weighs}, and a node has {node.memory_gib:g}")
-    nodes = ceil(len(models) * run.cluster.cpus_per_model / node.cpus)
-    seconds = START_SECONDS + max(model.seconds_here for model in models)
-    return Placement(node, {}, nodes, seconds, _too_many(nodes, node))
-
-
-def _packed(wanted: list[int], room: int) -> int:
-    """Nodes of `room` GPUs, each model whole on one: first fit, the largest first."""
-    free: list[int] = []
-    for gpus in sorted(wanted, reverse=True):
-        place = next((at for at, left in enumerate(free) if left >= gpus), None)
-        if place is None:
-            free.append(room - gpus)
-        else:
-            free[place] -= gpus
-    return len(free)
-
-
-def _too_many(nodes: int, node: NodeType) -> str | None:
-    if nodes <= node.most:
-        return None
-    return f"{nodes} nodes are needed at once, and the cluster may have {node.most}"
+def _seconds(node: NodeType, model: ModelPlan, holding: Holding) -> float:
+    if not holding.num_gpus:
+        return model.seconds_here
+    load = model.blueprint.parameters * BYTES[model.spec.dtype] / LOAD_BYTES_PER_SECOND
+    return load + model.flops / (holding.ranks * node.tflops * 1e12 * GPU_SHARE)

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from actors.pool import Holding
 from jobs.footprint import LOAD_BYTES_PER_SECOND
 from jobs.plan import CORE_FLOPS, GPU_SHARE, ModelPlan, Placement, RunPlan
 from jobs.table import gib
@@ -112,11 +113,18 @@ def _on_each_gpu(plan: RunPlan) -> Table:
 
 
 def _spread(placement: Placement) -> str:
-    if not placement.spread:
-        return "on cores, each model whole"
-    return "; ".join(
-        f"{name} on {each.gpus} {placement.node.gpu}" for name, each in placement.spread.items()
-    )
+    holdings = placement.holdings.values()
+    waves = f"; in {len(placement.waves)} waves" if len(placement.waves) > 1 else ""
+    if not any(each.num_gpus for each in holdings):
+        return f"on cores{waves}"
+    return "; ".join(_where(each, placement) for each in holdings) + waves
+
+
+def _where(holding: Holding, placement: Placement) -> str:
+    where = f"{holding.name} on {holding.ranks} {placement.node.gpu}"
+    # Its time is not known: no pass through host memory was measured.
+    slower = ", weights in host memory: many times slower than said"
+    return where + (slower if holding.held == "offloaded" else "")
 
 
 def _time(seconds: float) -> str:

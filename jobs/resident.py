@@ -20,6 +20,9 @@ HOST_HEAP = 350 * MIB  # of a host beside its model: modules, tokenizer, Ray
 FOLDER_HEAP = 330 * MIB
 DRIVER = 660 * MIB
 RAY = 700 * MIB  # its own processes together, without the object store
+# What a folder claims: libraries, every layer of the rows compared, the moments of open shards.
+FOLDER_BYTES = 2 * 2**30
+FOLDERS = ("moments", "layers")  # by their duties
 _HEAD_COPIES = 6  # of a block of logits: plain and injected, each with its softmax and difference
 _STREAM_COPIES, _MLP_COPIES = 4, 3
 
@@ -38,9 +41,9 @@ class Process:
 
 def processes(run: RunFile, texts: Texts, models: dict[str, Blueprint]) -> tuple[Process, ...]:
     """Every process of a sweep on this machine, at its peak."""
-    words = sum(shard.words for shard in compared_shards(run, shards_of(run, texts.anchors)))
+    words = words_compared(run, texts)
     dtypes = {spec.name: spec.dtype for spec in run.models}
-    hosts = [_host(name, model, dtypes[name], words) for name, model in models.items()]
+    hosts = [host(name, model, dtypes[name], words) for name, model in models.items()]
     return (
         *hosts,
         _moments(run, models),
@@ -49,11 +52,22 @@ def processes(run: RunFile, texts: Texts, models: dict[str, Blueprint]) -> tuple
     )
 
 
-def _host(name: str, model: Blueprint, dtype: str, words: int) -> Process:
+def words_compared(run: RunFile, texts: Texts) -> int:
+    """Words, which is about rows, of the shards that layers are compared on."""
+    return sum(shard.words for shard in compared_shards(run, shards_of(run, texts.anchors)))
+
+
+def host_name(model: str) -> str:
+    """What the process that holds a model is called."""
+    return f"host-{model}"
+
+
+def host(name: str, model: Blueprint, dtype: str, words: int) -> Process:
+    """The process that holds a whole model on a CPU, every layer of `words` rows being compared."""
     size = BYTES[dtype]
     row = model.width * _STREAM_COPIES + model.mlp_width * _MLP_COPIES
     return Process(
-        f"host-{name}",
+        host_name(name),
         {
             "libraries": LIBRARIES + HOST_HEAP,
             "weights": model.parameters * size,

@@ -1,42 +1,34 @@
-"""Carries a steering vector over every ordered pair, chooses on dev, and measures on test.
+"""Carries a steering vector over ordered pairs, chooses on dev, and measures on test.
 
 Shapes: d width, k directions, s strengths, p prompts, b neutral texts.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from actors.cargo.steering import carry, difference_of_means, injection, random_directions
+from actors.cargo.steering import carry, injection, random_directions
+from actors.catalog import ModelFacts
 from actors.folder import report_address
-from actors.pool import Live
 from actors.sites import Injection
 from alignment.maps import map_from_bytes
 from cluster.storage import address
 from evaluation.suite import Suite, slope
 from jobs.config import RunFile
+from jobs.extract import Vectors
 from jobs.fitting import Fitting
-from jobs.progress import Reporter
-from jobs.texts import Sides, Texts
-from jobs.units import Arrays, Unit, array_to_texts, complete, texts_to_array
-from jobs.work import Hop, Work, shuffled, site_of
+from jobs.texts import Texts
+from jobs.units import Arrays, Asking, Unit, array_to_texts, texts_to_array
+from jobs.work import Hop, Work, shuffled
 
 SIGNS = (1.0, -1.0)
 
 Kind = tuple[str, str]  # native, fitter or control; its name
 Effects = dict[Kind, np.ndarray]  # slopes [k, p]
-
-
-@dataclass(frozen=True, eq=False)
-class Vectors:
-    """What one model says of the concepts at one role: directions [d]."""
-
-    concept: np.ndarray
-    other: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,62 +79,28 @@ class Steerer:
         suite: Suite,
         texts: Texts,
         work: Work,
-        models: Mapping[str, Live],
+        models: Mapping[str, ModelFacts],
+        vectors: Mapping[tuple[str, str], Vectors],
+        asking: Asking,
         fitting: Fitting,
-        reporter: Reporter,
     ) -> None:
         self.run, self.suite, self.texts, self.work = run, suite, texts, work
-        self.models, self.fitting, self.reporter = models, fitting, reporter
+        self.models, self.vectors = models, vectors
+        self.asking, self.fitting = asking, fitting
         self.store = fitting.store
-        self.vectors: dict[tuple[str, str], Vectors] = {}
 
-    def judge(self) -> list[Judged]:
-        """Extract, choose on dev, measure on test; one result for each ordered pair."""
-        self.vectors = self._extract()
-        choices = self._choose()
+    def judge(self, targets: Collection[str]) -> list[Judged]:
+        """Choose on dev, measure on test; one result for each ordered pair with such a target.
+
+        Nothing is asked of a source: its vectors and its maps are there.
+        """
+        choices = self._choose([hop for hop in self.work.hops if hop.target in targets])
         effects = self._effects(choices)
         neutral = self._neutral(choices)
         samples = self._samples(choices)
         return [
             self._judged(*parts) for parts in zip(choices, effects, neutral, samples, strict=True)
         ]
-
-    # --- extraction
-
-    def _extract(self) -> dict[tuple[str, str], Vectors]:
-        units, places = [], []
-        for name, model in self.models.items():
-            for concept, sides in (("concept", self.texts.concept), ("other", self.texts.other)):
-                units.append(self._extraction(model, sides))
-                places.append((name, concept))
-        answers = self._complete("extracting vectors", units)
-        found = dict(zip(places, answers, strict=True))
-        return {
-            (name, role): Vectors(
-                *(
-                    found[name, kind][site_of(self.run, role, model.facts)]
-                    for kind in ("concept", "other")
-                )
-            )
-            for name, model in self.models.items()
-            for role in self.run.maps.roles
-        }
-
-    def _extraction(self, model: Live, sides: Sides) -> Unit:
-        sites = tuple(
-            sorted({site_of(self.run, role, model.facts) for role in self.run.maps.roles})
-        )
-        positive = len(sides.positive)
-
-        def difference(pools: Arrays) -> Arrays:
-            return {
-                site: difference_of_means(points[:positive], points[positive:])
-                for site, points in pools.items()
-            }
-
-        texts = (*sides.positive, *sides.negative)
-        question = [sites, sides.positive, sides.negative]
-        return Unit(model, "pooled", (texts, sites), question, difference)
 
     # --- directions
 
@@ -164,20 +122,21 @@ class Steerer:
 
     # --- dev
 
-    def _choose(self) -> list[Choice]:
+    def _choose(self, hops: Sequence[Hop]) -> list[Choice]:
         """For each pair the role that carries most, at the strength that neutral text bears.
 
         The fitter is the one with the best R² on held-out anchors: no cargo is looked at for that.
         """
         strengths, prompts = self.run.steering.strengths, self.texts.prompts_dev
-        fitters = [self._best_fitter(hop) for hop in self.work.hops]
-        candidates = list(zip(self.work.hops, fitters, strict=True))
+        candidates = [(hop, self._best_fitter(hop)) for hop in hops]
         weakest = (min(strengths),)
         units = [
             self._propensity(hop, [self._carried(hop, hop.maps[fitter])], weakest, prompts)
             for hop, fitter in candidates
         ]
-        slopes = [_slopes(odds, weakest).mean() for odds in self._complete("choosing role", units)]
+        slopes = [
+            _slopes(odds, weakest).mean() for odds in self.asking.complete("choosing role", units)
+        ]
         scored = zip(slopes, candidates, strict=True)
         pairs = groupby(scored, key=lambda each: (each[1][0].source, each[1][0].target))
         best = [max(of, key=lambda each: each[0])[1] for _, of in pairs]
@@ -185,7 +144,7 @@ class Steerer:
             self._cost(hop, [self._native(hop)], strengths, self.texts.neutral_dev)
             for hop, _ in best
         ]
-        answers = self._complete("choosing strength", costs)
+        answers = self.asking.complete("choosing strength", costs)
         return [
             Choice(hop, fitter, self._strength(cost))
             for (hop, fitter), cost in zip(best, answers, strict=True)
@@ -223,7 +182,7 @@ class Steerer:
             for choice, of in zip(choices, directions, strict=True)
             for each in of.values()
         ]
-        answers = iter(self._complete("measuring on test", units))
+        answers = iter(self.asking.complete("measuring on test", units))
         return [
             {name: _slopes(next(answers), (choice.strength,))[:, 0] for name in of}
             for choice, of in zip(choices, directions, strict=True)
@@ -242,7 +201,7 @@ class Steerer:
         }
 
     def _random(self, hop: Hop) -> list[np.ndarray]:
-        width = self.models[hop.target].facts.width
+        width = self.models[hop.target].width
         return list(random_directions(width, self.run.steering.random_directions, self.run.seed))
 
     def _neutral(self, choices: Sequence[Choice]) -> list[dict[str, tuple[float, float]]]:
@@ -257,7 +216,7 @@ class Steerer:
             for choice in choices
         ]
         bare = [self._cost(choice.hop, [], (), texts) for choice in choices]
-        answers = self._complete("cost on neutral text", [*units, *bare])
+        answers = self.asking.complete("cost on neutral text", [*units, *bare])
         rows = zip(answers[: len(choices)], answers[len(choices) :], strict=True)
         return [_neutral_rows(cost, base) for cost, base in rows]
 
@@ -271,7 +230,7 @@ class Steerer:
                 self._writing(hop, self._injection(hop, self._native(hop), choice.strength)),
                 self._writing(hop, self._injection(hop, carried, choice.strength)),
             ]
-        answers = iter(self._complete("writing samples", units))
+        answers = iter(self.asking.complete("writing samples", units))
         names = ("base", "native", "carried")
         return [{name: array_to_texts(next(answers)["texts"]) for name in names} for _ in choices]
 
@@ -296,10 +255,6 @@ class Steerer:
         )
 
     # --- units
-
-    def _complete(self, name: str, units: Sequence[Unit]) -> list[Arrays]:
-        in_flight = max(self.run.cluster.in_flight, 2 * len(self.models))
-        return complete(name, units, self.store, in_flight, self.reporter)
 
     def _injections(
         self, hop: Hop, directions: Sequence[np.ndarray], strengths: Sequence[float]

@@ -1,32 +1,33 @@
 """`isthmus sweep`: a run file in, a tracked matrix and a page out."""
 
 import tempfile
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.numpy import save_file
 
-from actors.catalog import ModelFacts
-from actors.pool import Live, pool
-from actors.weights import default_cache
 from alignment.maps import map_from_bytes
+from cluster.gang import Gang
 from cluster.session import session
-from cluster.storage import Store
+from cluster.storage import Store, open_store
 from evaluation.matrix import Matrix
 from evaluation.report import write_page
 from evaluation.suites import SUITES
 from evaluation.tracking import TrackedRun, track
 from jobs.assemble import assemble
-from jobs.config import ConfigError, RunFile
+from jobs.config import RunFile
+from jobs.extract import Vectors, extract
 from jobs.fitting import Fitting
-from jobs.harvest import folders, harvest
+from jobs.harvest import Harvest, folders, require_shared
 from jobs.progress import Reporter
 from jobs.steer import Judged, Steerer
-from jobs.texts import gather
-from jobs.work import make_work
+from jobs.texts import Texts, gather
+from jobs.units import Asking
+from jobs.waves import crew
+from jobs.work import Work, make_work
 
 MATRIX_FILE = "matrix.json"
 PAGE_FILE = "index.html"
@@ -49,41 +50,44 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
     torch.set_num_threads(1)
     suite = SUITES[run.steering.suite]
     texts = gather(run, suite)
-    store = Store(run.home.expanduser().absolute() / "store")
+    store = open_store(run.store_location)
     with ExitStack() as open_things:
         with reporter.stage("starting Ray"):
-            open_things.enter_context(session(run.cluster.address))
-        with reporter.stage("loading models"):
-            models = open_things.enter_context(live_models(run))
-            folder, comparer = open_things.enter_context(folders(run, store))
-        facts = {name: live.facts for name, live in models.items()}
-        _require_different(facts)
-        work = make_work(run, texts.anchors, facts)
-        harvest(run, work, models, store, folder, comparer, reporter)
-        fitting = Fitting(store, (folder, comparer), run.cluster.restarts, reporter)
+            cluster = open_things.enter_context(session(run.cluster.address))
+        models = open_things.enter_context(crew(run, texts, cluster, reporter))
+        with reporter.stage("starting folders"):
+            workers = open_things.enter_context(folders(run, store))
+            if run.store is not None or len(cluster.nodes) > 1:
+                require_shared(store, workers)
+        asking = Asking(models, store, run.cluster.in_flight, run.cluster.restarts, reporter)
+        fitting = Fitting(store, workers, run.cluster.restarts, reporter)
+        work, vectors = _read(run, texts, asking, workers)
         fitting.complete("fitting maps", [hop.order for hop in work.hops])
-        judged = Steerer(run, suite, texts, work, models, fitting, reporter).judge()
-    matrix = assemble(run, work, texts, facts, judged, store, reporter.seconds)
+        steerer = Steerer(run, suite, texts, work, models.facts, vectors, asking, fitting)
+        # The wave that was read last is still there.
+        judged = [each for wave in reversed(models.waves) for each in steerer.judge(wave)]
+    order = {(hop.source, hop.target): place for place, hop in enumerate(work.hops)}
+    judged.sort(key=lambda each: order[each.key[:2]])
+    matrix = assemble(run, work, texts, models.facts, judged, store, reporter.seconds)
     return _publish(run, matrix, judged, store, reporter)
 
 
-def _require_different(models: Mapping[str, ModelFacts]) -> None:
-    names: dict[str, str] = {}
-    for name, facts in models.items():
-        if other := names.get(facts.fingerprint):
-            raise ConfigError(f"models: {other} and {name} are the same model; leave one out")
-        names[facts.fingerprint] = name
-
-
-def live_models(run: RunFile) -> AbstractContextManager[dict[str, Live]]:
-    """Live models. A GGUF is converted by its host the first time, which takes a minute or two."""
-    return pool(
-        run.models,
-        default_cache(),
-        num_cpus=run.cluster.cpus_per_model,
-        threads=run.cluster.threads_per_model,
-        restarts=run.cluster.restarts,
-    )
+def _read(
+    run: RunFile, texts: Texts, asking: Asking, workers: tuple[Gang, Gang]
+) -> tuple[Work, dict[tuple[str, str], Vectors]]:
+    """Everything that is read of the models, wave by wave: anchors, and the texts of vectors."""
+    models = asking.crew
+    harvest = Harvest(run, models, asking.store, *workers, asking.reporter)
+    work = make_work(run, texts.anchors, models.facts)
+    vectors: dict[tuple[str, str], Vectors] = {}
+    for wave in models.waves:
+        if not models.facts.keys() >= set(wave):
+            models.meet(wave)
+            work = make_work(run, texts.anchors, models.facts)
+        harvest.read(work, wave)
+        vectors |= extract(run, texts, [models.facts[name] for name in wave], asking)
+    harvest.forget(work)
+    return work, vectors
 
 
 def _publish(

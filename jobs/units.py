@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from safetensors import numpy as safetensors_numpy
 
-from actors.pool import Live
+from actors.catalog import ModelFacts
 from cluster.gang import Ref
 from cluster.storage import Store, address
 from cluster.stream import stream
+from jobs.attempts import persist
 from jobs.progress import Reporter
+from jobs.waves import Crew
 from jobs.work import FORMAT
 
 Arrays = dict[str, np.ndarray]
@@ -27,7 +29,7 @@ class Unit:
     `question` is JSON that settles the answer together with the model and the method.
     """
 
-    model: Live
+    model: ModelFacts
     method: str
     args: tuple[Any, ...]
     question: Any
@@ -36,32 +38,66 @@ class Unit:
     @property
     def to(self) -> str:
         """The address of the answer."""
-        return address("unit", FORMAT, self.model.facts.fingerprint, self.method, self.question)
+        return address("unit", FORMAT, self.model.fingerprint, self.method, self.question)
 
 
-def complete(
-    name: str, units: Sequence[Unit], store: Store, in_flight: int, reporter: Reporter
-) -> list[Arrays]:
-    """Ask what has not been asked yet, and return every answer in the order of the units."""
-    waiting = {unit.to: unit for unit in units if not store.has(unit.to)}
-    total = len({unit.to for unit in units})
-    with reporter.stage(name, total, total - len(waiting)) as stage:
+@dataclass(frozen=True, eq=False)
+class Asking:
+    """Who is asked, where answers are, and who is told."""
 
-        def submit(unit: Unit) -> Ref:
-            return unit.model.host.submit(unit.method, *unit.args)
+    crew: Crew
+    store: Store
+    in_flight: int
+    restarts: int
+    reporter: Reporter
 
-        with closing(stream(_taking_turns(waiting.values()), submit, in_flight)) as answers:
-            for unit, answer in answers:
-                store.put(unit.to, safetensors_numpy.save(unit.keep(answer)))
-                stage.advance()
-    return [safetensors_numpy.load(store.get(unit.to)) for unit in units]
+    def complete(self, name: str, units: Sequence[Unit]) -> list[Arrays]:
+        """Ask what has not been asked yet, and return every answer in the order of the units.
+
+        Only models that something is still asked of are loaded; they are of one wave. Raises
+        ActorLost when a host died `restarts` times and once more.
+        """
+        by_address = {unit.to: unit for unit in units}
+
+        def waiting() -> list[Unit]:
+            there = self.store.present(by_address)
+            return [unit for to, unit in by_address.items() if to not in there]
+
+        first = waiting()
+        self.crew.live(_models(first))
+        total = len(by_address)
+        with self.reporter.stage(name, total, total - len(first)) as stage:
+
+            def attempt() -> None:
+                units = waiting()
+                hosts = self.crew.live(_models(units))
+                in_flight = max(self.in_flight, 2 * len(hosts))
+
+                def submit(unit: Unit) -> Ref:
+                    return hosts[unit.model.name].host.submit(unit.method, *unit.args)
+
+                with closing(stream(_taking_turns(units), submit, in_flight)) as answers:
+                    for unit, answer in answers:
+                        self.store.put(unit.to, safetensors_numpy.save(unit.keep(answer)))
+                        stage.advance()
+
+            if first:
+                persist(attempt, self.restarts, [self.crew], self._lost)
+        return [safetensors_numpy.load(self.store.get(unit.to)) for unit in units]
+
+    def _lost(self) -> None:
+        self.reporter.note("a model was lost; what it has not answered is asked again")
+
+
+def _models(units: Iterable[Unit]) -> list[str]:
+    return list(dict.fromkeys(unit.model.name for unit in units))
 
 
 def _taking_turns(units: Iterable[Unit]) -> list[Unit]:
     """One unit of each model in turn, so that every model is busy."""
     by_model: dict[str, list[Unit]] = {}
     for unit in units:
-        by_model.setdefault(unit.model.facts.name, []).append(unit)
+        by_model.setdefault(unit.model.name, []).append(unit)
     rounds = chain.from_iterable(zip_longest(*by_model.values()))
     return [unit for unit in rounds if unit is not None]
 

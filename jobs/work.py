@@ -10,6 +10,7 @@ from itertools import accumulate, combinations, permutations
 from actors import folder
 from actors.anchors import AnchorBatch, batches, fingerprint
 from actors.catalog import ModelFacts
+from actors.exchange import Kept
 from actors.folder import Comparison, FitOrder, SitePair
 from alignment.fitters import FITTERS
 from alignment.layers import role_layer
@@ -97,6 +98,17 @@ def site_of(run: RunFile, role: str, facts: ModelFacts) -> str:
 def layer_sites(facts: ModelFacts) -> tuple[str, ...]:
     """The residual stream after every layer."""
     return tuple(f"residual.{layer}" for layer in range(facts.layers))
+
+
+def mapped_sites(run: RunFile, facts: ModelFacts) -> tuple[str, ...]:
+    """Every site of a model that maps start from or lead to."""
+    return tuple(sorted({site_of(run, role, facts) for role in run.maps.roles}))
+
+
+def kept(model: ModelFacts, sites: tuple[str, ...], batch: AnchorBatch) -> Kept:
+    """What a model holds at a batch, as it is set down for models of a later wave."""
+    to = address("kept", FORMAT, model.fingerprint, sites, batch.hash)
+    return Kept(model.fingerprint, sites, to)
 
 
 def shards_of(run: RunFile, texts: list[str]) -> tuple[Shard, ...]:

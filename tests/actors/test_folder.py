@@ -4,6 +4,7 @@ Shapes: n rows that both models have, ds and dt their widths.
 """
 
 import json
+import socket
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from safetensors import torch as safetensors_torch
 from sklearn.linear_model import Ridge
 
+from actors.exchange import Exchange
 from actors.folder import (
     Comparison,
     FitOrder,
@@ -32,7 +34,7 @@ from alignment.fitters import FITTERS
 from alignment.maps import Affine, map_from_bytes
 from alignment.moments import Moments
 from alignment.similarity import Similarity, compare
-from cluster.storage import Store, address
+from cluster.storage import DirectoryStore, address
 
 WIDE, NARROW = 7, 5
 PAIR = SitePair("wide", "residual.1", "narrow", "residual.0")
@@ -42,8 +44,8 @@ Array = Any  # the stubs of scikit-learn do not know NumPy's arrays
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+def store(tmp_path: Path) -> DirectoryStore:
+    return DirectoryStore(tmp_path / "store")
 
 
 def batch(number: int, seed: int = 0, rows: int = 60) -> Both:
@@ -78,7 +80,7 @@ def fold_all(folder: Folder, batches: list[Both], to: str = SHARD, start: int = 
         folder.fold(Keep(index, index == len(batches) - 1, ((PAIR, to),)), *both)
 
 
-def of(store: Store, to: str = SHARD) -> tuple[Moments, torch.Tensor]:
+def of(store: DirectoryStore, to: str = SHARD) -> tuple[Moments, torch.Tensor]:
     tensors = safetensors_torch.load(store.get(to))
     return Moments.from_tensors(tensors), tensors["shuffled_xy"]
 
@@ -88,7 +90,7 @@ def of(store: Store, to: str = SHARD) -> tuple[Moments, torch.Tensor]:
 def test_moments_of_batches_are_those_of_all_their_rows(
     tmp_path_factory: pytest.TempPathFactory, count: int, seed: int, swapped: bool
 ) -> None:
-    store = Store(tmp_path_factory.mktemp("store"))
+    store = DirectoryStore(tmp_path_factory.mktemp("store"))
     batches = [batch(number, seed) for number in range(count)]
     # It is by their names that models are told apart, not by their order.
     given_as = [(y, x) for x, y in batches] if swapped else batches
@@ -116,7 +118,7 @@ def test_rows_of_two_batches_are_never_put_side_by_side() -> None:
         shared_rows(batch(0)[0], batch(1)[1])
 
 
-def test_a_shard_is_written_when_it_is_whole_and_not_before(store: Store) -> None:
+def test_a_shard_is_written_when_it_is_whole_and_not_before(store: DirectoryStore) -> None:
     folder, batches = Folder(store), [batch(number) for number in range(3)]
     fold_all(folder, batches)
     other = address("another shard")
@@ -127,7 +129,7 @@ def test_a_shard_is_written_when_it_is_whole_and_not_before(store: Store) -> Non
     assert store.get(other) == store.get(SHARD)
 
 
-def test_every_pair_of_a_batch_has_its_own_sums(store: Store) -> None:
+def test_every_pair_of_a_batch_has_its_own_sums(store: DirectoryStore) -> None:
     wide, narrow = batch(0)
     third = replace(narrow, model="third", points={"mlp.2": narrow.points["residual.0"] * 2})
     pairs = (
@@ -143,7 +145,7 @@ def test_every_pair_of_a_batch_has_its_own_sums(store: Store) -> None:
     torch.testing.assert_close(within.xy, 2 * within.yy)
 
 
-def test_a_batch_out_of_order_is_a_lost_shard(store: Store) -> None:
+def test_a_batch_out_of_order_is_a_lost_shard(store: DirectoryStore) -> None:
     folder, batches = Folder(store), [batch(number) for number in range(4)]
     with pytest.raises(ShardLost, match=r"^batch 1 of a shard came after 0 others$"):
         fold_all(folder, batches, start=1)
@@ -157,7 +159,9 @@ def test_a_batch_out_of_order_is_a_lost_shard(store: Store) -> None:
 
 
 @pytest.mark.parametrize("lost_after", [1, 2, 3])
-def test_folding_again_after_a_loss_gives_the_same_bits(store: Store, lost_after: int) -> None:
+def test_folding_again_after_a_loss_gives_the_same_bits(
+    store: DirectoryStore, lost_after: int
+) -> None:
     batches = [batch(number) for number in range(4)]
     fold_all(Folder(store), batches)
     again = address("again")
@@ -178,7 +182,7 @@ def test_folding_again_after_a_loss_gives_the_same_bits(store: Store, lost_after
 
 
 @pytest.fixture
-def shards(store: Store) -> tuple[str, ...]:
+def shards(store: DirectoryStore) -> tuple[str, ...]:
     places = tuple(address("shard", number) for number in range(6))
     folder = Folder(store)
     for number, place in enumerate(places):
@@ -200,7 +204,7 @@ def all_rows(numbers: Iterable[int], reverse: bool) -> tuple[Array, Array]:
     return (y, x) if reverse else (x, y)
 
 
-def fitted(store: Store, made: FitOrder) -> tuple[Affine, dict[str, Any]]:
+def fitted(store: DirectoryStore, made: FitOrder) -> tuple[Affine, dict[str, Any]]:
     """The map of an order, carried out, and its report."""
     Folder(store).fit(made)
     ((_, to),) = made.maps
@@ -216,7 +220,7 @@ def ridge(x: Array, y: Array, told: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_maps_of_both_directions_agree_with_scikit_learn(
-    store: Store, shards: tuple[str, ...], reverse: bool
+    store: DirectoryStore, shards: tuple[str, ...], reverse: bool
 ) -> None:
     found, told = fitted(store, order(shards, reverse))
     x, y = all_rows(range(2 * len(shards)), reverse)
@@ -233,7 +237,7 @@ def test_maps_of_both_directions_agree_with_scikit_learn(
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_held_out_r2_is_that_of_shards_that_were_left_out(
-    store: Store, shards: tuple[str, ...], reverse: bool
+    store: DirectoryStore, shards: tuple[str, ...], reverse: bool
 ) -> None:
     made = order(shards, reverse)
     _, told = fitted(store, made)
@@ -250,7 +254,7 @@ def test_held_out_r2_is_that_of_shards_that_were_left_out(
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_rows_paired_at_random_predict_nothing(
-    store: Store, shards: tuple[str, ...], reverse: bool
+    store: DirectoryStore, shards: tuple[str, ...], reverse: bool
 ) -> None:
     true, true_report = fitted(store, order(shards, reverse))
     seen = []
@@ -268,7 +272,7 @@ def test_rows_paired_at_random_predict_nothing(
 
 
 def test_every_fitter_of_an_order_has_its_map_and_report(
-    store: Store, shards: tuple[str, ...]
+    store: DirectoryStore, shards: tuple[str, ...]
 ) -> None:
     maps = tuple((name, address(name)) for name in FITTERS)
     Folder(store).fit(FitOrder(shards, 3, False, None, maps))
@@ -281,7 +285,7 @@ def test_every_fitter_of_an_order_has_its_map_and_report(
     assert scores["ridge"] > scores["procrustes"] > scores["pad_truncate"]
 
 
-def test_fitting_again_changes_nothing(store: Store, shards: tuple[str, ...]) -> None:
+def test_fitting_again_changes_nothing(store: DirectoryStore, shards: tuple[str, ...]) -> None:
     made = order(shards, False)
     fitted(store, made)
     place = store.path(made.maps[0][1])
@@ -316,11 +320,11 @@ def comparison(rows: int) -> Comparison:
 
 def keep_all(folder: Folder, batches: list[Both]) -> None:
     for index, both in enumerate(batches):
-        folder.keep(index, *both)
+        folder.keep(index, Exchange(), *both)
 
 
 @pytest.mark.parametrize("rows", [100, 10_000])
-def test_comparing_what_was_kept_is_comparing_the_rows(store: Store, rows: int) -> None:
+def test_comparing_what_was_kept_is_comparing_the_rows(store: DirectoryStore, rows: int) -> None:
     folder, batches = Folder(store), [layered(number) for number in range(3)]
     # What is there at the first batch belongs to an attempt that failed.
     keep_all(folder, [layered(number) for number in (7, 8)])
@@ -344,7 +348,7 @@ def test_comparing_what_was_kept_is_comparing_the_rows(store: Store, rows: int) 
     assert found.to_bytes() == expected.to_bytes()
 
 
-def test_what_is_kept_is_a_copy(store: Store) -> None:
+def test_what_is_kept_is_a_copy(store: DirectoryStore) -> None:
     folder, batches = Folder(store), [layered(number) for number in range(3)]
     keep_all(folder, batches)
     folder.compare(comparison(100))
@@ -359,10 +363,16 @@ def test_what_is_kept_is_a_copy(store: Store) -> None:
     assert store.get(comparison(100).to) == before
 
 
-def test_a_kept_batch_out_of_order_is_lost(store: Store) -> None:
+def test_a_kept_batch_out_of_order_is_lost(store: DirectoryStore) -> None:
     folder = Folder(store)
-    folder.keep(0, *layered(0))
+    folder.keep(0, Exchange(), *layered(0))
     with pytest.raises(ShardLost, match=r"^batch 2 came after 1 others$"):
-        folder.keep(2, *layered(2))
+        folder.keep(2, Exchange(), *layered(2))
     with pytest.raises(ShardLost, match=r"^batch 1 came after 0 others$"):
-        Folder(store).keep(1, *layered(1))
+        Folder(store).keep(1, Exchange(), *layered(1))
+
+
+def test_a_folder_tells_whether_it_sees_a_store(store: DirectoryStore) -> None:
+    store.put(SHARD, b"seen")
+    assert Folder(store).blind_on(SHARD) is None
+    assert Folder(store).blind_on(address("not there")) == socket.gethostname()

@@ -1,7 +1,7 @@
 """A sweep small enough for a test: two tiny random models, and corpora by a small grammar."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from evaluation.suites import SUITES
+from jobs.config import read_run_file
+from tests.sweeps import Driver, Result
 
 FAMILIES = {"tiny-llama": "llama", "tiny-gemma": "gemma3_text", "tiny-qwen": "qwen2"}
 
@@ -111,3 +113,31 @@ def tiny_run(corpora: Path, tiny_models: dict[str, Path]) -> Callable[..., Path]
         return file
 
     return write
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Driver]]:
+    """Start sweeps; what is left of them ends with the test."""
+    drivers: list[Driver] = []
+
+    def begin(run: Path, **environment: str) -> Driver:
+        drivers.append(Driver(run, **environment))
+        return drivers[-1]
+
+    yield begin
+    for driver in drivers:
+        driver.end()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[..., Path]) -> Result:
+    """What a sweep leaves that nothing happens to."""
+    run = tiny_run(tmp_path_factory.mktemp("undisturbed"))
+    return Result.of(run, Driver(run).finish())
+
+
+@pytest.fixture
+def same_run(tmp_path: Path, tiny_run: Callable[..., Path], undisturbed: Result) -> Path:
+    """The undisturbed sweep in another home, tracked beside it: to be tracked it must be equal."""
+    uri = read_run_file(undisturbed.run).tracking_uri
+    return tiny_run(tmp_path / "home", tracking={"uri": uri})

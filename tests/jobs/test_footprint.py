@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from actors.blueprint import BYTES, Blueprint, blueprint
 from actors.fleet import fleet
-from jobs.footprint import fewest_gpus, footprint, weights_per_gpu
+from jobs.footprint import footprint, weights_per_gpu
 
 GB = 1e9
 OPEN = {name: each.blueprint for name, each in fleet().items() if each.weights == "open"}
@@ -93,23 +93,3 @@ def test_a_kv_head_is_never_split() -> None:
     assert footprint(single, dtype="bfloat16", gpus=8, tokens=1000).cache == single.kv_bytes(
         1000, "bfloat16"
     )
-
-
-@given(blueprints(), dtypes, st.integers(1, 50_000), st.floats(1, 2000))
-def test_the_fewest_devices_are_the_smallest_power_of_two_that_fits(
-    model: Blueprint, dtype: str, tokens: int, gigabytes: float
-) -> None:
-    def fits(gpus: int) -> bool:
-        found = footprint(model, dtype=dtype, gpus=gpus, tokens=tokens, rows=2)
-        return found.total <= gigabytes * GB
-
-    found = fewest_gpus(model, gigabytes * GB, dtype=dtype, tokens=tokens, rows=2, most=8)
-    enough = [gpus for gpus in (1, 2, 4, 8) if fits(gpus)]
-    assert found == (enough[0] if enough else None)
-
-
-def test_no_more_devices_are_taken_than_there_are() -> None:
-    shape = {"dtype": "bfloat16", "tokens": 256, "rows": 8}
-    assert fewest_gpus(OPEN["llama-3-70b"], 80 * GB, most=8, **shape) == 2
-    assert fewest_gpus(OPEN["llama-3-70b"], 80 * GB, most=1, **shape) is None
-    assert fewest_gpus(OPEN["falcon-180b"], 24 * GB, most=8, **shape) is None

@@ -18,12 +18,14 @@ from transformers import AutoModelForCausalLM
 
 from actors.catalog import ModelError
 from actors.fleet import find
+from cluster.node_types import ACTORS_SHARE
 from cluster.placement import GIB
 from evaluation.suites import SUITES
 from jobs.__main__ import USER_ERROR, main
 from jobs.config import read_run_file
 from jobs.footprint import footprint
-from jobs.plan import START_SECONDS, ModelPlan, Placement, RunPlan, known_blueprint, plan
+from jobs.placing import known_blueprint
+from jobs.plan import START_SECONDS, ModelPlan, Placement, RunPlan, plan
 from jobs.plan_table import plan_tables
 from jobs.progress import Reporter
 from jobs.texts import Texts, gather
@@ -168,45 +170,69 @@ def test_small_models_share_a_node_and_the_price_is_its_hours(
 def test_what_does_not_fit_says_why(tmp_path: Path, tiny_run: Writer) -> None:
     whole = planned(of_models(tiny_run(tmp_path), large("falcon-180b", "llama-3-8b")))
     assert not any(model.here for model in whole.models)
+    alone = whole.processes[0].total / GIB
+    assert alone > 332.6  # 178.6 B parameters of two bytes
+    lacking = alone - ACTORS_SHARE * 128 + 4  # that the folders claim
     assert on(whole, "cpu").why_not == (
-        "falcon-180b weighs 332.6 GiB, and a node has 128"  # 178.6 B parameters of two bytes
+        f"host-falcon-180b asks for 0.5 CPU, 0 GPU, {alone:.1f} GiB; a node lacks {lacking:.1f} GiB"
     )
     refused = on(whole, "a10g-4x")
     assert refused.why_not is not None
     assert refused.why_not.startswith("falcon-180b needs ")
-    assert refused.why_not.endswith(" on each of 4 A10G, which has 22")
+    assert " + 1 GiB on one A10G, which has 22, and falcon is not cut further" in refused.why_not
+    assert "to pass its weights through from host memory" in refused.why_not
     assert (refused.nodes, refused.usd) == (0, 0)
 
-    spread = on(whole, "h100-8x").spread
-    assert on(whole, "h100-8x").why_not is None
-    assert (spread["falcon-180b"].gpus, spread["llama-3-8b"].gpus) == (8, 1)
-    for name, each in spread.items():
-        shape = {"tokens": 256, "rows": 2, "dtype": "bfloat16"}
-        assert each == footprint(find(name).blueprint, gpus=each.gpus, **shape)
-        assert each.total <= on(whole, "h100-8x").node.gpu_memory_gib * GIB
-    assert on(whole, "h100-8x").nodes == 2
+    offloaded = on(whole, "a100-8x")
+    assert offloaded.why_not is None
+    held = {name: (each.held, each.ranks) for name, each in offloaded.holdings.items()}
+    assert held == {"falcon-180b": ("offloaded", 8), "llama-3-8b": ("whole", 1)}
+    assert set(offloaded.spread) == {"llama-3-8b"}  # the other is not divided on GPUs
 
     shown = Console(width=200)
     with shown.capture() as captured:
         shown.print(plan_tables(whole))
-    assert "no: falcon-180b weighs 332.6 GiB" in captured.get()
+    assert "no: host-falcon-180b asks for" in captured.get()
+    assert "weights in host memory" in captured.get()
     assert "not here yet" in captured.get()
+
+
+def test_what_one_gpu_does_not_hold_is_spread_over_several(
+    tmp_path: Path, tiny_run: Writer
+) -> None:
+    placed = on(
+        planned(of_models(tiny_run(tmp_path), large("mistral-large", "llama-3-8b"))), "h100-8x"
+    )
+    assert placed.why_not is None
+    spread = placed.spread
+    assert (spread["mistral-large"].gpus, spread["llama-3-8b"].gpus) == (4, 1)
+    for name, each in spread.items():
+        shape = {"tokens": 256, "rows": 2, "dtype": "bfloat16"}
+        assert each == footprint(find(name).blueprint, gpus=each.gpus, **shape)
+        assert each.total <= placed.node.gpu_memory_gib * GIB
+    assert placed.nodes == 1
 
 
 def test_models_are_put_together_only_where_there_is_room_for_both(
     tmp_path: Path, tiny_run: Writer
 ) -> None:
-    three = large("llama-2-13b", "qwen1.5-14b", "phi-3-medium")
+    three = large("llama-2-13b", "qwen1.5-14b", "yi-34b")
     whole = planned(of_models(tiny_run(tmp_path), three))
     four = on(whole, "a10g-4x")
-    assert [each.gpus for each in four.spread.values()] == [2, 2, 2]
+    assert [each.gpus for each in four.spread.values()] == [2, 2, 4]
     assert (four.nodes, on(whole, "a100-8x").nodes) == (2, 1)
 
 
-def test_more_nodes_than_the_cluster_may_have_are_refused(tmp_path: Path, tiny_run: Writer) -> None:
-    three = large("llama-3-70b", "llama-3.1-70b", "llama-2-70b", dtype="float32")
-    refused = on(planned(of_models(tiny_run(tmp_path), three)), "a100-8x")
-    assert refused.why_not == "3 nodes are needed at once, and the cluster may have 2"
+def test_what_does_not_fit_on_all_nodes_at_once_goes_in_waves(
+    tmp_path: Path, tiny_run: Writer
+) -> None:
+    names = ["llama-3-70b", "llama-3.1-70b", "llama-2-70b"]
+    three = large(*names, dtype="float32")
+    placed = on(planned(of_models(tiny_run(tmp_path), three)), "a100-8x")
+    assert placed.why_not is None
+    assert [each.gpus for each in placed.spread.values()] == [8, 8, 8]
+    assert [len(wave) for wave in placed.waves] == [1, 2]
+    assert (placed.nodes, placed.node.most) == (2, 2)
 
 
 def test_a_model_that_is_not_here_and_not_in_the_catalog_is_one_line(

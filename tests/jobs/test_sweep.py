@@ -5,200 +5,23 @@ Every sweep is a process of its own, and only processes that it started are kill
 
 import json
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil  # pyrefly: ignore[untyped-import]
 import pytest
 
-from actors.weights import facts
 from alignment.maps import Affine, Map
-from cluster.storage import Store
-from evaluation.suites import SUITES
+from cluster.storage import DirectoryStore
 from jobs.config import ROOT, read_run_file
-from jobs.texts import gather
-from jobs.work import make_work
+from tests.object_server import Gateway
+from tests.sweeps import PATIENCE, Driver, Result, assert_same, command, environment, moments
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
-PATIENCE = 240  # seconds; a quiet machine needs a tenth of it
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "jobs", *arguments]
-
-
-def environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return kept | {"OMP_NUM_THREADS": "1"}
-
-
-class Driver:
-    """A sweep that runs, watched from outside: what it says, and the processes it started."""
-
-    def __init__(self, run: Path) -> None:
-        self.log = run.with_name(f"log-{time.monotonic_ns()}.txt")
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                command("sweep", str(run)),
-                cwd=ROOT,
-                env=environment(),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                # What runs the tests may have been started in the background, deaf to SIGINT.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            )
-        self.seen: dict[int, psutil.Process] = {}
-
-    def said(self) -> str:
-        return self.log.read_text()
-
-    def wait_for(self, what: Callable[[], Any], pause: float = 0.005) -> Any:
-        """The first answer of `what` that is not empty, while the sweep runs."""
-        deadline = time.monotonic() + PATIENCE
-        while not (answer := what()):
-            assert self.process.poll() is None, self.said()
-            assert time.monotonic() < deadline, self.said()
-            time.sleep(pause)
-        return answer
-
-    def wait_to_hear(self, words: str) -> None:
-        self.wait_for(lambda: words in self.said())
-
-    def started(self) -> list[psutil.Process]:
-        """Every process of the sweep's Ray that is alive."""
-        with suppress(psutil.NoSuchProcess):
-            for process in psutil.Process(self.process.pid).children(recursive=True):
-                self.seen[process.pid] = process
-        return [process for process in self.seen.values() if process.is_running()]
-
-    def doing(self, title: str) -> psutil.Process | None:
-        """The process that is in a call of that name, as Ray writes it into its command line."""
-        for process in self.started():
-            with suppress(psutil.Error):
-                if any(part.startswith(f"ray::{title}") for part in process.cmdline()[:1]):
-                    return process
-        return None
-
-    def finish(self) -> str:
-        """Wait for the end of a sweep that goes well; what it said."""
-        try:
-            code = self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.end()
-            code = "no end"
-        assert code == 0, f"{code}: {self.said()}"
-        return self.said()
-
-    def kill(self) -> None:
-        """End the driver as a kernel short of memory does, and clear up what it no longer can."""
-        directories = {
-            Path(part.partition("=")[2])
-            for process in self.started()
-            for part in process.cmdline()
-            if part.startswith("--temp-dir=")
-        }
-        assert len(directories) == 1, directories
-        self.process.kill()
-        assert self.process.wait(PATIENCE) == -signal.SIGKILL
-        self.end()
-        for directory in directories:
-            shutil.rmtree(directory)
-
-    def end(self) -> None:
-        """End what is left of it."""
-        self.started()
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        left = self.started()
-        for process in left:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(left, timeout=30)
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[[Path], Driver]]:
-    """Start sweeps; what is left of them ends with the test."""
-    drivers: list[Driver] = []
-
-    def begin(run: Path) -> Driver:
-        drivers.append(Driver(run))
-        return drivers[-1]
-
-    yield begin
-    for driver in drivers:
-        driver.end()
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a sweep left behind."""
-
-    run: Path
-    said: str
-    blobs: dict[str, bytes]
-    matrix: dict[str, Any]
-
-    @classmethod
-    def of(cls, run: Path, said: str) -> "Result":
-        home = run.parent
-        blobs = {file.name: file.read_bytes() for file in (home / "store/blobs").rglob("*/*")}
-        matrix = json.loads((home / "runs/tiny/matrix.json").read_text())
-        return cls(run, said, blobs, matrix)
-
-    @property
-    def numbers(self) -> dict[str, Any]:
-        """The matrix without what is different each time: when it was made, and how fast."""
-        kept = {
-            name: part for name, part in self.matrix.items() if name not in ("created", "seconds")
-        }
-        cells = [
-            {name: part for name, part in cell.items() if name != "seconds"}
-            for cell in kept["cells"]
-        ]
-        return kept | {"cells": cells}
-
-
-def assert_same(result: Result, undisturbed: Result) -> None:
-    assert sorted(result.blobs) == sorted(undisturbed.blobs)
-    unlike = [name for name, blob in result.blobs.items() if blob != undisturbed.blobs[name]]
-    assert not unlike
-    assert result.numbers == undisturbed.numbers
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[..., Path]) -> Result:
-    run = tiny_run(tmp_path_factory.mktemp("undisturbed"))
-    return Result.of(run, Driver(run).finish())
-
-
-@pytest.fixture
-def same_run(tmp_path: Path, tiny_run: Callable[..., Path], undisturbed: Result) -> Path:
-    """The undisturbed sweep in another home, tracked beside it: to be tracked it must be equal."""
-    uri = read_run_file(undisturbed.run).tracking_uri
-    return tiny_run(tmp_path / "home", tracking={"uri": uri})
-
-
-def moments(run_file: Path) -> set[str]:
-    """The addresses at which a sweep leaves the moments of its shards."""
-    run = read_run_file(run_file)
-    models = {}
-    for spec in run.models:
-        assert spec.directory is not None
-        models[spec.name] = facts(spec.directory, spec.name, spec.dtype)
-    work = make_work(run, gather(run, SUITES[run.steering.suite]).anchors, models)
-    return set(work.moments.values())
 
 
 def tracked(run: Path) -> dict[str, list[tuple[Any, ...]]]:
@@ -262,7 +85,7 @@ def test_a_map_is_pulled_and_a_page_is_drawn_again(undisturbed: Result, tmp_path
     assert isinstance(pulled, Affine)
     assert (pulled.source_width, pulled.target_width) == (32, 48)
     cell = undisturbed.matrix["cells"][0]
-    assert pulled.to_bytes() == Store(home / "store").get(cell["map_address"])
+    assert pulled.to_bytes() == DirectoryStore(home / "store").get(cell["map_address"])
 
     page = tmp_path / "pages" / "again.html"
     matrix = home / "runs/tiny/matrix.json"
@@ -297,7 +120,7 @@ def test_a_second_run_asks_nothing_and_changes_nothing(
 def test_workers_killed_while_anchors_are_read_leave_no_trace(
     same_run: Path, undisturbed: Result, start: Callable[[Path], Driver]
 ) -> None:
-    store, expected = Store(same_run.parent / "store"), moments(same_run)
+    store, expected = DirectoryStore(same_run.parent / "store"), moments(same_run)
 
     def done() -> int:
         return sum(store.has(to) for to in expected)
@@ -319,7 +142,7 @@ def test_a_driver_killed_and_interrupted_goes_on_to_the_same_numbers(
     same_run: Path, undisturbed: Result, start: Callable[[Path], Driver]
 ) -> None:
     before = tracked(same_run)
-    store, expected = Store(same_run.parent / "store"), moments(same_run)
+    store, expected = DirectoryStore(same_run.parent / "store"), moments(same_run)
     killed = start(same_run)
     killed.wait_for(lambda: sum(store.has(to) for to in expected) >= len(expected) // 4)
     killed.kill()
@@ -342,3 +165,41 @@ def test_a_driver_killed_and_interrupted_goes_on_to_the_same_numbers(
 
     assert_same(Result.of(same_run, start(same_run).finish()), undisturbed)
     assert tracked(same_run) == before
+
+
+# --- elsewhere
+
+
+def test_a_sweep_into_s3_leaves_the_blobs_of_a_directory(
+    tmp_path: Path,
+    tiny_run: Callable[..., Path],
+    undisturbed: Result,
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+    start: Callable[[Path], Driver],
+) -> None:
+    for name, value in gateway.environment().items():
+        monkeypatch.setenv(name, value)
+    bucket, uri = gateway.bucket(), read_run_file(undisturbed.run).tracking_uri
+    run = tiny_run(tmp_path / "home", tracking={"uri": uri}, store=f"s3://{bucket}/tiny")
+    said = start(run).finish()
+    client, blobs = gateway.client(), {}
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+        for key in (each["Key"] for each in page["Contents"]):
+            content = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+            blobs[key.rpartition("/")[2]] = content
+    matrix = json.loads((run.parent / "runs/tiny/matrix.json").read_text())
+    assert_same(Result(run, said, blobs, matrix), undisturbed)
+    assert not (run.parent / "store").exists()
+
+
+def test_a_store_that_cannot_be_used_ends_a_sweep_with_one_line(
+    tmp_path: Path, tiny_run: Callable[..., Path], start: Callable[[Path], Driver]
+) -> None:
+    (tmp_path / "file").write_text("")
+    driver = start(tiny_run(tmp_path / "home", store=str(tmp_path / "file")))
+    assert driver.process.wait(PATIENCE) == 2
+    *_, last = driver.said().splitlines()
+    assert last.startswith(f"{tmp_path}/file/blobs/")
+    assert last.endswith(": Not a directory")
+    assert "Traceback" not in driver.said()

@@ -1,0 +1,47 @@
+"""What passes between models that are never loaded together: activations, by way of the store."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from safetensors import numpy as safetensors_numpy
+
+from actors.reading import Activations
+from cluster.storage import Store
+
+_ROWS = "rows"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What one model holds at a batch, set down in the store: sites of it, and where."""
+
+    model: str
+    sites: tuple[str, ...]
+    to: str
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """For models that are never loaded together: what is set down of a batch, and what taken up."""
+
+    leave: tuple[Kept, ...] = ()
+    take: tuple[Kept, ...] = ()
+
+
+def exchanged(
+    exchange: Exchange, activations: Sequence[Activations], store: Store
+) -> dict[str, Activations]:
+    """Every model at a batch, by fingerprint: those that are live, and those that are taken up.
+
+    What is set down is set down first. What is taken up is of the batch that the live models read.
+    """
+    models = {each.model: each for each in activations}
+    for kept in exchange.leave:
+        held = models[kept.model]
+        tensors = {_ROWS: held.rows, **{site: held.points[site] for site in kept.sites}}
+        store.put(kept.to, safetensors_numpy.save(tensors))
+    for kept in exchange.take:
+        points = safetensors_numpy.load(store.get(kept.to))
+        rows = points.pop(_ROWS)
+        models[kept.model] = Activations(kept.model, activations[0].batch, rows, points)
+    return models
