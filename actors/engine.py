@@ -18,6 +18,7 @@ from actors.module_tree import DTYPES, WHOLE, ModuleTree
 from cluster.world import World
 
 Held = Literal["whole", "sharded", "offloaded"]
+ALONE_PATIENCE = 600.0  # seconds; nobody is waited for
 
 # ALiBi has no end of its own: BLOOM's configuration may state the length it was trained with.
 _CONTEXT_NAMES = ("max_position_embeddings", "seq_length", "max_seq_len")
@@ -71,7 +72,7 @@ def load(
         # Not at the top: DeepSpeed takes seconds to import, and most models do without.
         from actors import sharded
 
-        assert world is not None, "a model over several ranks needs to know its own"
+        world = world or World.found("127.0.0.1", 1, ALONE_PATIENCE)  # a world of one
         loads = {"sharded": sharded.load_sharded, "offloaded": sharded.load_offloaded}
         model, how = loads[held](checkpoint, dtype, world)
     model.eval().requires_grad_(False)

@@ -52,7 +52,15 @@ class Holding:
         )
 
 
-def host(spec: ModelSpec, cache: Path, holding: Holding, *, threads: int, restarts: int) -> Gang:
+def host(
+    spec: ModelSpec,
+    cache: Path,
+    holding: Holding,
+    *,
+    threads: int,
+    restarts: int,
+    patience: float,
+) -> Gang:
     """Begin to load a model as `holding` says; what goes wrong comes out of `ready`.
 
     A host holds nothing but its weights, so one that dies is started again and its call repeated,
@@ -73,4 +81,5 @@ def host(spec: ModelSpec, cache: Path, holding: Holding, *, threads: int, restar
         threads=threads,
         restarts=restarts,
         retries=restarts,
+        patience=patience,
     )

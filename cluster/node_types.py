@@ -80,16 +80,17 @@ def would_do(request: Request, cluster_file: Path = CLUSTER_FILE) -> str:
         kinds = [kind for kind in node_types(cluster_file) if kind.market == ON_DEMAND]
     except NodeTypeError as error:
         return f"; {error}"
-    fitting = [kind for kind in kinds if request.fits(_node(kind))]
+    fitting = [kind for kind in kinds if request.fits(node_of(kind))]
     if fitting:
         kind = min(fitting, key=lambda kind: kind.usd_per_hour)
         return f"; a node of type {_described(kind)} would do"
-    nearest = request.nearest(_node(kind) for kind in kinds)
-    largest = next(kind for kind in kinds if _node(kind) == nearest)
+    nearest = request.nearest(node_of(kind) for kind in kinds)
+    largest = next(kind for kind in kinds if node_of(kind) == nearest)
     return f"; no node type of {cluster_file.name} would do: the largest is {_described(largest)}"
 
 
-def _node(kind: NodeType) -> Node:
+def node_of(kind: NodeType) -> Node:
+    """One machine of the kind, empty."""
     return Node(kind.cpus, kind.gpus, ACTORS_SHARE * kind.memory_gib * GIB, kind.gpu)
 
 

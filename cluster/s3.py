@@ -176,7 +176,7 @@ class S3Store(Store):
                     )
             yield token
 
-    def _drop(self, address: str) -> None:
+    def drop(self, address: str) -> None:
         self._delete(self._key(blob_key(address)))
 
     def _key(self, name: str) -> str:

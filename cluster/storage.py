@@ -64,8 +64,8 @@ class Store(ABC):
         """The bytes that were put. Raises CorruptBlob, or FileNotFoundError where nothing is."""
 
     @abstractmethod
-    def _drop(self, address: str) -> None:
-        """Take a blob away, as well as can be."""
+    def drop(self, address: str) -> None:
+        """Take a blob away, as well as can be: what is left is whole, or gone."""
 
     def present(self, addresses: Iterable[str]) -> set[str]:
         """Which of the addresses are there: `has` for many at once, in far fewer requests."""
@@ -85,7 +85,7 @@ class Store(ABC):
                 raise StorageError(f"{self}: what is written is not there to be read")
             yield token
         finally:
-            self._drop(token)
+            self.drop(token)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class DirectoryStore(Store):
             raise CorruptBlob(f"{path} is damaged: delete this file and run again")
         return data
 
-    def _drop(self, address: str) -> None:
+    def drop(self, address: str) -> None:
         with suppress(OSError):
             self.path(address).unlink()
 

@@ -154,15 +154,21 @@ class Cluster(_Section):
     the cluster has GPUs at all. `ranks` says it of single models, by name; without GPUs a rank has
     a process with `cpus_per_model`. How a model is held is no part of any address, as threads are
     not: its numbers agree to rounding (about 1e-6), and what is there already stays as it is.
+
+    `grows_by` is the file of a cluster that starts machines by itself, as ray_cluster.yaml: models
+    are then placed on those that may come, not only on those that are there. `patience` is the
+    longest, in seconds, that a sharded model may take over one call before it is started anew.
     """
 
     address: str | None = None
+    grows_by: Path | None = None
     cpus_per_model: Share = 1.0
     gpus_per_model: Annotated[int, Field(ge=0)] | None = None
     ranks: dict[str, Count] = Field(default_factory=dict)
     threads_per_model: Count = 1
     in_flight: Annotated[int, Field(ge=1, le=64)] = 3
     restarts: Annotated[int, Field(ge=0)] = 3
+    patience: Annotated[float, Field(ge=5, allow_inf_nan=False)] = 600
 
 
 class Tracking(_Section):

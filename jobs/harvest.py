@@ -97,7 +97,7 @@ class Harvest:
         models = {name: self.crew.facts[name] for wave in before for name in wave}
         if models:
             for to in self.store.present(set_down(self.run, work, models)):
-                self.store._drop(to)
+                self.store.drop(to)
 
     def _due(self, work: Work, wave: Wave) -> Due:
         return due(self.run, work, self.crew.facts, self.crew.waves, wave, self.store)

@@ -3,16 +3,19 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from actors.catalog import ClosedWeights, closed_line
 from actors.checkpoints import read_json
 from actors.fleet import find
-from actors.shard_plan import RankPlan, plan_ranks
-from actors.slices import Piece
 from cluster.placement import GIB
 from jobs.names import one_of
+
+if TYPE_CHECKING:
+    from actors.shard_plan import RankPlan
+    from actors.slices import Piece
 
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 _MIB = 2**20
@@ -22,7 +25,7 @@ class ShardsError(ValueError):
     """What cannot be planned; one line says why, and what can."""
 
 
-def plan_shards(model: str, ranks: int, dtype: str) -> list[RankPlan]:
+def plan_shards(model: str, ranks: int, dtype: str) -> list["RankPlan"]:
     """Of a model of the catalog, of the hub, or in a directory, whose own files are then planned.
 
     Raises:
@@ -35,12 +38,15 @@ def plan_shards(model: str, ranks: int, dtype: str) -> list[RankPlan]:
     entry = find(model)
     if entry.config is None:
         raise ClosedWeights(closed_line(entry))
+    # Not at the top: DeepSpeed takes seconds to import, and what is wrong is said at once.
+    from actors.shard_plan import plan_ranks
+
     here = entry.directory
     config = entry.config if here is None else read_json(here / "config.json")
     return plan_ranks(config, DTYPES[dtype], ranks, here)
 
 
-def ranks_table(title: str, plans: list[RankPlan]) -> Table:
+def ranks_table(title: str, plans: list["RankPlan"]) -> Table:
     """A line for each rank."""
     table = Table(title=title, title_justify="left", box=None)
     for column in ("rank", "holds", "reads", "files", "slices", "largest slice"):
@@ -60,7 +66,7 @@ def ranks_table(title: str, plans: list[RankPlan]) -> Table:
     return table
 
 
-def slice_lines(plan: RankPlan) -> Iterator[str]:
+def slice_lines(plan: "RankPlan") -> Iterator[str]:
     """Every slice that one rank reads, a line each, under its file."""
     for file, pieces in plan.by_file.items():
         yield f"{file}: {sum(piece.bytes for piece in pieces) / _MIB:,.1f} MiB"
@@ -68,7 +74,7 @@ def slice_lines(plan: RankPlan) -> Iterator[str]:
             yield f"  {piece.stored.key}{_slice(piece)}  {piece.bytes / _MIB:,.2f} MiB"
 
 
-def write_shards(plans: list[RankPlan], to: Path) -> None:
+def write_shards(plans: list["RankPlan"], to: Path) -> None:
     """Every slice of every rank, as JSON."""
     said = [
         {
@@ -92,7 +98,7 @@ def write_shards(plans: list[RankPlan], to: Path) -> None:
     to.write_text(json.dumps(said, indent=1), encoding="utf-8")
 
 
-def _slice(piece: Piece) -> str:
+def _slice(piece: "Piece") -> str:
     """As Python writes it: a dimension that is read whole is a colon."""
     cut = [
         ":" if (start, end) == (0, size) else f"{start}:{end}"

@@ -1,6 +1,7 @@
 """The models of a run, loaded when they are asked and let go when others need their place."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from actors.checkpoints import facts
 from actors.pool import Live, host
 from actors.weights import default_cache, prepared
 from cluster.gang import Gang
-from cluster.placement import ClusterFacts
+from cluster.node_types import node_of, node_types
+from cluster.placement import ClusterFacts, Node
 from jobs.config import ConfigError, RunFile
 from jobs.placing import Wave, models_of, place
 from jobs.progress import Reporter
@@ -74,8 +76,12 @@ class Crew:
         self._keep_only(())
 
     def _load(self, names: Sequence[str]) -> None:
-        for name in names:
-            self._hosts[name] = self._launch(name)
+        # Each waits for its place: on a cluster that grows, for the machines of all at once.
+        with ThreadPoolExecutor(len(names)) as threads:
+            launched = {name: threads.submit(self._launch, name) for name in names}
+        self._hosts |= {n: each.result() for n, each in launched.items() if not each.exception()}
+        for each in launched.values():
+            each.result()
         self.loads += len(names)
         for name in names:
             self._hosts[name].ready()
@@ -111,10 +117,12 @@ def crew(run: RunFile, texts: Texts, cluster: ClusterFacts, reporter: Reporter) 
 
     Raises:
         InsufficientResources: one of them cannot be held.
+        NodeTypeError: the file of `cluster.grows_by` is not one.
     """
     with reporter.stage("placing models"):
         here = {spec.name: _here(spec) for spec in run.models}
-        placed = place(run, models_of(run, texts, here), cluster.nodes)
+        nodes = (*cluster.nodes, *_may_come(run.cluster.grows_by))
+        placed = place(run, models_of(run, texts, here), nodes)
         known = {
             spec.name: facts(checkpoint, spec.name, spec.dtype)
             for spec in run.models
@@ -125,15 +133,27 @@ def crew(run: RunFile, texts: Texts, cluster: ClusterFacts, reporter: Reporter) 
     specs = {spec.name: spec for spec in run.models}
 
     def launch(name: str) -> Gang:
-        threads, restarts = run.cluster.threads_per_model, run.cluster.restarts
-        holding = placed.holdings[name]
-        return host(specs[name], default_cache(), holding, threads=threads, restarts=restarts)
+        return host(
+            specs[name],
+            default_cache(),
+            placed.holdings[name],
+            threads=run.cluster.threads_per_model,
+            restarts=run.cluster.restarts,
+            patience=run.cluster.patience,
+        )
 
     gathered = Crew(list(specs), placed.waves, launch, known, reporter)
     try:
         yield gathered
     finally:
         gathered.release()
+
+
+def _may_come(cluster_file: Path | None) -> list[Node]:
+    if cluster_file is None:
+        return []
+    kinds = node_types(cluster_file.expanduser())
+    return [node_of(kind) for kind in kinds for _ in range(kind.most)]
 
 
 def _here(spec: ModelSpec) -> Path | None:

@@ -69,10 +69,10 @@ def make_work(run: RunFile, texts: list[str], models: dict[str, ModelFacts]) -> 
     """The units of a run over these anchor texts and models."""
     shards = shards_of(run, texts)
     pairs = [_ordered(a, b) for a, b in combinations(models.values(), 2)]
+    site_pairs = [_site_pair(run, role, a, b) for a, b in pairs for role in run.maps.roles]
     moments = {
-        (pair, shard.number): address("moments", FORMAT, asdict(pair), shard.content)
-        for a, b in pairs
-        for pair in (_site_pair(run, role, a, b) for role in run.maps.roles)
+        (pair, shard.number): address("moments", FORMAT, settled, shard.content)
+        for pair, settled in ((pair, asdict(pair)) for pair in site_pairs)
         for shard in shards
     }
     compared = compared_shards(run, shards)

@@ -145,10 +145,9 @@ class Result:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """The matrix without what is different each time: when it was made, and how fast."""
-        kept = {
-            name: part for name, part in self.matrix.items() if name not in ("created", "seconds")
-        }
+        """The matrix without what is no number: when, how fast and by what code it was made."""
+        other = ("created", "seconds", "lineage")
+        kept = {name: part for name, part in self.matrix.items() if name not in other}
         cells = [
             {name: part for name, part in cell.items() if name != "seconds"}
             for cell in kept["cells"]
