@@ -121,7 +121,7 @@ def crew(run: RunFile, texts: Texts, cluster: ClusterFacts, reporter: Reporter) 
     """
     with reporter.stage("placing models"):
         here = {spec.name: _here(spec) for spec in run.models}
-        nodes = (*cluster.nodes, *_may_come(run.cluster.grows_by))
+        nodes = (*cluster.nodes, *may_come(run.cluster.grows_by))
         placed = place(run, models_of(run, texts, here), nodes)
         known = {
             spec.name: facts(checkpoint, spec.name, spec.dtype)
@@ -149,7 +149,11 @@ def crew(run: RunFile, texts: Texts, cluster: ClusterFacts, reporter: Reporter) 
         gathered.release()
 
 
-def _may_come(cluster_file: Path | None) -> list[Node]:
+def may_come(cluster_file: Path | None) -> list[Node]:
+    """Every machine that a cluster with this file may start; none without one.
+
+    Raises NodeTypeError where the file is not one.
+    """
     if cluster_file is None:
         return []
     kinds = node_types(cluster_file.expanduser())

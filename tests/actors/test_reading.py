@@ -1,13 +1,16 @@
 """What is read at the rows, checked text by text against the model's own hidden states."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from actors.anchors import AnchorBatch, rows
 from actors.encoding import TextError, encode
-from actors.engine import Engine
-from actors.reading import activations, forward, pooled
+from actors.engine import Engine, load
+from actors.reading import NotFinite, activations, forward, pooled
 from actors.sites import Site, SiteError, site_width
 from actors.sites import reading as whole
 
@@ -108,3 +111,18 @@ def test_what_cannot_be_read_is_refused(gpt_like: Engine, batch: AnchorBatch) ->
         activations(gpt_like, "f", AnchorBatch(0, 0, ("",)), SITES)
     with pytest.raises(SiteError, match="layers 0 to 2"):
         activations(gpt_like, "f", batch, ("residual.7",))
+
+
+def test_numbers_that_are_none_are_named_with_their_place(
+    checkpoint: Callable[[str], Path], batch: AnchorBatch
+) -> None:
+    engine = load(checkpoint("llama"))
+    poisoned = engine.blocks[1].get_submodule("mlp.down_proj").get_parameter("weight")
+    with torch.no_grad():
+        poisoned[3, 5] = torch.inf
+    assert activations(engine, "f", batch, ("residual.0",)).points["residual.0"].any()
+    said = r"\d+ of \d+ rows are not finite \(NaN or Inf, computed in float32\)\Z"
+    with pytest.raises(NotFinite, match=rf"^batch {batch.id}, site mlp\.1: {said}"):
+        activations(engine, "f", batch, ("mlp.1", "residual.0"))
+    with pytest.raises(NotFinite, match=rf"^the texts from '.*' on, site residual\.2: {said}"):
+        pooled(engine, batch.texts, ("residual.2",))

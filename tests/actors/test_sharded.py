@@ -15,7 +15,9 @@ from actors import behaviour, reading
 from actors.anchors import AnchorBatch
 from actors.architectures import ARCHITECTURES
 from actors.engine import Engine, load
+from actors.fleet import find, spec
 from actors.sites import INJECTED, Injection, Site, SiteError, injecting, site_width
+from actors.weights import default_cache, prepare
 from cluster.gang import Gang
 from cluster.session import session
 from cluster.world import World
@@ -62,6 +64,16 @@ def answers(engine: Engine, texts: tuple[str, ...]) -> Answers:
     }
 
 
+def essentials(engine: Engine, texts: tuple[str, ...], sites: list[str]) -> Answers:
+    """Some sites, the logits and the whole cache."""
+    found = reading.activations(engine, "", AnchorBatch(0, 0, texts), sites).points
+    for layer, (keys, values) in enumerate(reading.cache(engine, texts)):
+        found |= {f"cached keys {layer}": keys, f"cached values {layer}": values}
+    with torch.inference_mode():
+        ids = torch.arange(5, 25)[None]
+        return found | {"logits": engine.logits(engine.states(ids)).numpy()}
+
+
 class Ranks:
     """Loads one model after another over the ranks of one world."""
 
@@ -70,6 +82,10 @@ class Ranks:
 
     def answers(self, checkpoint: Path, held: Any, texts: tuple[str, ...]) -> Answers:
         return answers(load(checkpoint, held=held, world=self.world), texts)
+
+    def essentials(self, checkpoint: Path, texts: tuple[str, ...], sites: list[str]) -> Answers:
+        engine = load(checkpoint, held="sharded", world=self.world)
+        return essentials(engine, texts, sites)
 
     def backend(self) -> str:
         from deepspeed import comm
@@ -163,3 +179,16 @@ def test_a_router_is_read_as_it_chose(
     )
     with refused, injecting(engine, [added]):
         pass
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["smollm2-135m-instruct", "gemma-3-270m"])
+def test_a_real_model_cut_up_is_the_model_in_one_process(ranks: Gang, name: str) -> None:
+    """Nine query heads and three KV heads; four query heads and one KV head, which one rank has."""
+    texts = ("The ferry crosses the narrow strait twice a day.", "Nobody had told the gardener.")
+    where = prepare(spec(find(name)), default_cache())
+    whole = load(where)
+    sites = [f"{kind}.{len(whole.blocks) // 2}" for kind in INJECTED]
+    own = essentials(whole, texts, sites)
+    found = ranks.call("essentials", where, texts, sites)
+    assert_same(found, own)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from actors.catalog import ModelSpec
 from actors.fleet import find
+from cluster.node_types import CLUSTER_FILE
 from cluster.placement import GIB, InsufficientResources, Node, Request
 from jobs.config import Cluster, RunFile, read_run_file
 from jobs.placing import (
@@ -23,6 +24,7 @@ from jobs.placing import (
     place,
 )
 from jobs.resident import host
+from jobs.waves import may_come
 
 CORES = Node(8, 0, 64 * GIB)
 A10G = Node(4, 1, 16 * GIB, "A10G")
@@ -228,3 +230,19 @@ def test_room_is_left_for_the_folders() -> None:
     requests = {name: Request(name, 1, memory_bytes=3 * GIB) for name in "ab"}
     assert len(in_waves(requests, [Node(4, 0, FOLDER_MEMORY + 6 * GIB)])) == 1
     assert len(in_waves(requests, [Node(4, 0, FOLDER_MEMORY + 5 * GIB)])) == 2
+
+
+def test_machines_that_may_come_are_counted() -> None:
+    nodes = may_come(CLUSTER_FILE)
+    assert {node.accelerator for node in nodes} == {None, "A10G", "A100", "H100"}
+    assert max(node.gpus for node in nodes) == 8
+    assert may_come(None) == []
+
+
+def test_a_model_is_sharded_over_gpus_that_may_come(runs: Runs) -> None:
+    run = runs(("llama-3-8b", "llama-3-70b"))
+    models = [model("llama-3-8b"), model("llama-3-70b")]
+    placed = place(run, models, [Node(0, 0, 20 * GIB), *may_come(CLUSTER_FILE)])
+    held = {name: (each.held, each.ranks) for name, each in placed.holdings.items()}
+    assert held == {"llama-3-8b": ("whole", 1), "llama-3-70b": ("sharded", 8)}
+    assert len(placed.waves) == 1

@@ -73,17 +73,15 @@ def test_models_that_do_not_fit_together_take_turns_to_the_same_numbers(
         },
         "maps": {"roles": ["representation"], "fitters": ["ridge"]},
     }
-    together = tiny_run(tmp_path / "together", 3, **small, cluster={"cpus_per_model": 0.5})
-    apart = tiny_run(tmp_path / "apart", 3, **small, cluster={"cpus_per_model": 1.0})
+    together = tiny_run(tmp_path / "together", 2, **small, cluster={"cpus_per_model": 1.0})
+    apart = tiny_run(tmp_path / "apart", 2, **small, cluster={"cpus_per_model": 2.0})
     said = swept(together)
     assert "waves" not in said
     assert loaded(said) == ["models"]
 
     said = swept(apart)
-    assert "3 models on 2 CPU: 2 waves, 4 loads" in said
-    assert sorted(loaded(said)) == sorted(["tiny-llama", "tiny-llama", "tiny-gemma", "tiny-qwen"])
+    assert "2 models on 2 CPU: 2 waves, 3 loads" in said
+    first, second, third = loaded(said)
+    assert first == third != second
     assert numbers(apart.parent) == numbers(together.parent)
     assert blobs(apart.parent) == blobs(together.parent)
-
-    # All is there: nothing is loaded.
-    assert loaded(swept(apart)) == []
