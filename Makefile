@@ -36,6 +36,8 @@ bench: $(INSTALLED) $(ASSETS)
 	$(BIN)/python -m benchmarks.plan_memory
 	$(BIN)/python -m benchmarks.conformance
 	$(BIN)/python -m benchmarks.derived_models
+	$(BIN)/python -m benchmarks.sharded_hosts
+	$(BIN)/python -m benchmarks.driver_scaling
 
 setup: $(INSTALLED) $(ASSETS)
 

@@ -100,6 +100,8 @@ def join(world: World) -> None:
         "MASTER_ADDR": world.place[0],
         "MASTER_PORT": str(world.place[1]),
     }
+    if world.place[0] == "127.0.0.1":  # a Ray of one machine listens to nobody else
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     # Its shared-memory collectives spin for ever when a peer dies; gloo says so.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     patience = timedelta(seconds=world.patience)

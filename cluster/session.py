@@ -63,7 +63,11 @@ def session(
         opened = _joined(address, common)
     # Ray prints a page on stdout for every process that dies, even one that is started again.
     printer = worker.print_to_stdstream if log_to_driver else _log
-    with _replaced(worker, "print_to_stdstream", printer), opened:
+    with (
+        _replaced(worker, "print_to_stdstream", printer),
+        _replaced(worker, "_unhandled_error_handler", _log_unheard),
+        opened,
+    ):
         yield facts()
 
 
@@ -154,6 +158,11 @@ def _replaced(owner: object, name: str, value: object) -> Generator[None]:
 def _log(data: dict[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001 - Ray's signature
     for line in data["lines"]:
         _LOGGER.info("ray: %s", line)
+
+
+def _log_unheard(error: Exception) -> None:
+    # A call in flight beside one that was lost: the one that was waited for says it in one line.
+    _LOGGER.info("unheard: %s", error)
 
 
 def _project_root() -> Path:

@@ -1,5 +1,6 @@
 """How the ranks of a gang find each other: a place to meet, owned by the first of them."""
 
+import socket
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -25,12 +26,16 @@ class World:
     @classmethod
     def found(cls, host: str, ranks: int, patience: float) -> "World":
         """As rank 0: open the meeting place, at a port that nobody else has."""
-        return cls(0, ranks, _store(host, 0, ranks, patience, leads=True), patience)
+        # Left to itself, the store would listen on every interface of the machine.
+        listening = socket.create_server((host, 0), backlog=ranks)
+        port = listening.getsockname()[1]
+        store = _store(host, port, ranks, patience, listening.detach())
+        return cls(0, ranks, store, patience)
 
     @classmethod
     def join(cls, place: Place, rank: int, ranks: int, patience: float) -> "World":
         """As any other rank: go to the place that rank 0 has opened."""
-        return cls(rank, ranks, _store(*place, ranks, patience, leads=False), patience)
+        return cls(rank, ranks, _store(*place, ranks, patience), patience)
 
     @property
     def place(self) -> Place:
@@ -38,7 +43,9 @@ class World:
         return self.store.host, self.store.port
 
 
-def _store(host: str, port: int, ranks: int, patience: float, *, leads: bool) -> "TCPStore":
+def _store(
+    host: str, port: int, ranks: int, patience: float, listening: int | None = None
+) -> "TCPStore":
     # Not at the top: it takes seconds to import, and most gangs have one rank.
     from torch.distributed import TCPStore
 
@@ -46,7 +53,8 @@ def _store(host: str, port: int, ranks: int, patience: float, *, leads: bool) ->
         host,
         port,
         ranks,
-        is_master=leads,
+        is_master=listening is not None,
         wait_for_workers=False,
         timeout=timedelta(seconds=patience),
+        master_listen_fd=listening,
     )

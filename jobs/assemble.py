@@ -79,7 +79,9 @@ def assemble(
 
 def _address(run: RunFile, work: Work, models: Mapping[str, ModelFacts]) -> str:
     """What settles every number of a sweep: not where it runs, nor where it is kept."""
-    settings = run.model_dump(mode="json", exclude={"home", "cluster", "tracking", "models"})
+    settings = run.model_dump(
+        mode="json", exclude={"home", "store", "cluster", "tracking", "models"}
+    )
     fingerprints = {name: facts.fingerprint for name, facts in models.items()}
     return address("sweep", FORMAT, settings, fingerprints, work.anchors)
 
