@@ -67,7 +67,7 @@ def next_word_log_odds(
                 engine.logits(states[:, column], tokens).double().mean(dim=1)
                 for tokens in choices[number]
             ]
-            odds[:, number] = (sides[0] - sides[1]).numpy()
+            odds[:, number] = (sides[0] - sides[1]).cpu().numpy()
     return odds
 
 
@@ -87,7 +87,7 @@ def neutral(
         for column, number in enumerate(numbers):
             length = encoded.lengths[column]
             costs = _text_costs(engine, states[:, column, :length], encoded.ids[column, :length])
-            nll[:, number], kl[:, number] = costs.numpy()[:, row]
+            nll[:, number], kl[:, number] = costs.cpu().numpy()[:, row]
     return Neutral(nll, kl)
 
 
@@ -163,7 +163,8 @@ def _final_states(
     at = (torch.arange(b), ends) if ends is not None else (slice(None), slice(None))
     plain = [number for number, injection in enumerate(injections) if not is_live(injection)]
     live = [(number, each) for number, each in enumerate(injections) if each and is_live(each)]
-    out = torch.empty(len(injections), *ids.shape[: 1 if ends is not None else 2], engine.width)
+    kept = ids.shape[: 1 if ends is not None else 2]
+    out = torch.empty(len(injections), *kept, engine.width, device=ids.device)
     if plain:
         out[plain] = engine.states(ids)[at]
     room = max(1, TOKENS_A_PASS // (b * t))
@@ -180,7 +181,7 @@ def _text_costs(engine: Engine, states: Tensor, ids: Tensor) -> Tensor:
     targets = ids[1:, None]
     if len(targets) == 0:
         raise TextError("a text of one token has no next token to predict")
-    sums = torch.zeros(2, len(states), dtype=torch.float64)
+    sums = torch.zeros(2, len(states), dtype=torch.float64, device=states.device)
     for start in range(0, len(targets), ROWS_A_HEAD):
         span = slice(start, min(start + ROWS_A_HEAD, len(targets)))
         plain = engine.logits(states[0, span]).log_softmax(1)  # [p, v]
