@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ASSETS := $(VENV)/.assets
+# Which tests: `make test CHOSEN=` runs the long ones too, as CI does.
+CHOSEN ?= -m "not long"
 export HF_HUB_OFFLINE := 1
 
 .PHONY: demo test check bench setup clean help
@@ -22,7 +24,7 @@ demo: $(INSTALLED) $(ASSETS)
 	$(BIN)/python -m jobs sweep configs/demo.yaml
 
 test: check $(ASSETS) chromium ceph
-	$(BIN)/pytest
+	$(BIN)/pytest $(CHOSEN)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

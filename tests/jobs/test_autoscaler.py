@@ -25,7 +25,7 @@ from ray.core.generated.autoscaler_pb2 import (
 
 from jobs.config import ROOT, read_run_file
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(600)]
 PATIENCE = 240  # seconds; a quiet machine needs a tenth of it
 IDLE_SECONDS = 6
 HEAD = "f" * 56  # the number that the fake provider expects of the head node

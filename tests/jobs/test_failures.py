@@ -28,7 +28,7 @@ from tests.sweeps import (
     moments,
 )
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(600)]
 POISONED = "model.layers.1.mlp.down_proj.weight"
 PAGE = 4096
 

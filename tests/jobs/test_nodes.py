@@ -12,7 +12,7 @@ from jobs.config import read_run_file
 from tests.nodes import JOINING, Nodes, kill
 from tests.sweeps import Driver, Result, assert_same, moments
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -170,6 +170,7 @@ def test_a_driver_killed_and_interrupted_goes_on_to_the_same_numbers(
 # --- elsewhere
 
 
+@pytest.mark.long
 def test_a_sweep_into_s3_leaves_the_blobs_of_a_directory(
     tmp_path: Path,
     tiny_run: Callable[..., Path],
