@@ -342,8 +342,8 @@ def test_names_that_a_run_file_may_use_are_what_there_is() -> None:
     assert set(FITTER_NAMES) == set(FITTERS)
     assert set(SUITE_NAMES) == set(SUITES)
     assert set(ROLE_NAMES) == set(ROLES)
-    # What a map of the residual stream does not fit is read, but not steered.
-    assert set(KIND_NAMES) == set(KINDS) - {"keys", "values"}
+    # What a map of the residual stream does not fit, or nothing can be added to, is only read.
+    assert set(KIND_NAMES) == set(KINDS) - {"keys", "values", "router"}
     assert all(suite.name == name for name, suite in SUITES.items())
 
 
