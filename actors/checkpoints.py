@@ -10,7 +10,7 @@ import json
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -78,6 +78,12 @@ def stored_tensors(checkpoint: Path) -> list[Stored]:
         for file in _weight_files(checkpoint)
         for key, tensor in _tensors(file).items()
     ]
+
+
+def lacks(weights: Iterable[str]) -> str:
+    """The end of an error line: weights that are not there, the first by name."""
+    first, *more = sorted(weights)
+    return f"lacks the weights {first}" + (f" and {len(more)} more" if more else "")
 
 
 def check(checkpoint: Path) -> str:

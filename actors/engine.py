@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 from actors.architectures import ARCHITECTURES
 from actors.blueprint import UNSTATED_CONTEXT
 from actors.catalog import Dtype
+from actors.checkpoints import lacks
 from actors.discovery import discover, require_decoder
 from actors.module_tree import DTYPES, WHOLE, ModuleTree
 from cluster.world import World
@@ -100,7 +101,5 @@ def _whole(checkpoint: Path, dtype: Dtype) -> PreTrainedModel:
         output_loading_info=True,
     )
     if found["missing_keys"]:  # which would be drawn at random
-        first, *more = sorted(found["missing_keys"])
-        others = f" and {len(more)} more" if more else ""
-        raise EngineError(f"{checkpoint} lacks the weights {first}{others}")
+        raise EngineError(f"{checkpoint} {lacks(found['missing_keys'])}")
     return model.to("cuda") if torch.cuda.is_available() else model

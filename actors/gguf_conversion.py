@@ -18,6 +18,7 @@ from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURE
 
 from actors.architectures import ARCHITECTURES
 from actors.catalog import ModelError
+from actors.checkpoints import lacks
 from actors.gguf_header import GgufHeader
 
 # llama.cpp's names, where they are not the `model_type` of a config.json.
@@ -68,10 +69,7 @@ def _convert_weights(file: Path, directory: Path, label: str) -> None:
         file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True
     )
     if found["missing_keys"]:
-        first, *more = sorted(found["missing_keys"])
-        raise ModelError(
-            f"{label} lacks the weights {first}" + (f" and {len(more)} more" if more else "")
-        )
+        raise ModelError(f"{label} {lacks(found['missing_keys'])}")
     for name, weight in quantised.state_dict().items():
         if not torch.isfinite(weight).all():
             raise ModelError(f"{label} is damaged: {name} has values that are not finite")

@@ -1,6 +1,7 @@
 """A model as an actor: loaded once, then asked. A plain class, that runs with or without Ray."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +47,8 @@ class ModelHost:
 
     def activations(self, batch: AnchorBatch, sites: tuple[str, ...]) -> Activations:
         """See `actors.reading.activations`."""
-        try:
+        with self._named():
             return reading.activations(self._engine, self._facts.fingerprint, batch, sites)
-        except NotFinite as error:
-            raise NotFinite(f"model {self._facts.name}, {error}") from error
 
     def cache(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """See `actors.reading.cache`."""
@@ -61,10 +60,8 @@ class ModelHost:
 
     def pooled(self, texts: Sequence[str], sites: tuple[str, ...]) -> dict[str, np.ndarray]:
         """See `actors.reading.pooled`."""
-        try:
+        with self._named():
             return reading.pooled(self._engine, texts, sites)
-        except NotFinite as error:
-            raise NotFinite(f"model {self._facts.name}, {error}") from error
 
     def next_word_log_odds(
         self,
@@ -85,3 +82,11 @@ class ModelHost:
     ) -> list[str]:
         """See `actors.behaviour.generate`."""
         return behaviour.generate(self._engine, prompts, injection, max_new_tokens)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say of which model numbers are none."""
+        try:
+            yield
+        except NotFinite as error:
+            raise NotFinite(f"model {self._facts.name}, {error}") from error

@@ -21,7 +21,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from actors.checkpoints import Stored, stored_tensors
 from actors.module_tree import DTYPES
 from actors.sharded import cut, shares
-from actors.slices import Piece, Share, pieces
+from actors.slices import Piece, Share, lay_out, pieces
 
 FILE_SIZE = "5GB"  # of the files of a checkpoint that is only planned
 
@@ -77,10 +77,11 @@ def plan_ranks(
     assert dist.get_world_size() == ranks
     model = cut(whole, kind, ranks, 0)
     stored = stored_tensors(checkpoint) if checkpoint else _as_written(whole, kind)
+    layout = lay_out(stored, model)
     plans = []
     for rank in range(ranks):
         held = shares(model, ranks, rank)
-        plans.append(RankPlan(rank, held, pieces(held, stored, model), kind.itemsize))
+        plans.append(RankPlan(rank, held, pieces(held, layout), kind.itemsize))
     return plans
 
 

@@ -24,7 +24,7 @@ from transformers.integrations import HfDeepSpeedConfig
 from actors.architectures import ARCHITECTURES
 from actors.checkpoints import stored_tensors
 from actors.module_tree import DTYPES, Whole, scores
-from actors.slices import Range, Share, fill, pieces
+from actors.slices import Range, Share, fill, lay_out, pieces
 from cluster.world import World
 
 # Before it is imported: it looks for an accelerator at once.
@@ -125,7 +125,8 @@ def load_sharded(
     config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
     join(world)
     model = cut(config, DTYPES[dtype], world.ranks, world.rank)
-    wanted = pieces(shares(model, world.ranks, world.rank), stored_tensors(checkpoint), model)
+    layout = lay_out(stored_tensors(checkpoint), model)
+    wanted = pieces(shares(model, world.ranks, world.rank), layout)
     parameters = dict(model.named_parameters())
     fill(parameters, wanted, checkpoint)
     _compute_buffers(model, parameters)

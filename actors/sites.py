@@ -109,8 +109,8 @@ def reading(
         for site in wanted:
             handle = _module(tree, site).register_forward_hook(record(site))
             hooks.callback(handle.remove)
-            # A router is not told which token is of which text.
-            hooks.callback(tree.blocks[site.layer].register_forward_pre_hook(measure).remove)
+            if site.kind == "router":  # which is not told which token is of which text
+                hooks.callback(tree.blocks[site.layer].register_forward_pre_hook(measure).remove)
         try:
             yield found
         except _Enough:

@@ -25,10 +25,11 @@ from transformers.core_model_loading import (
     rename_source_key,
 )
 
-from actors.checkpoints import Stored
+from actors.checkpoints import Stored, lacks
 
 Range = tuple[int, int]
 Box = tuple[Range, ...]  # one range for each dimension
+Layout = dict[str, list[tuple[Stored, Box]]]  # of each parameter, the tensors that make it
 
 CHUNK_BYTES = 64 * 2**20  # of a stored tensor that are read at once
 
@@ -66,27 +67,17 @@ class Piece:
         return prod(end - start for start, end in self.source) * self.stored.itemsize
 
 
-def pieces(
-    shares: Mapping[str, Share], stored: Iterable[Stored], model: PreTrainedModel
-) -> list[Piece]:
-    """Everything that a rank with these shares reads; `model` has the names, on any device.
-
-    A head that is tied to the embedding is read from there, where the checkpoint does not have it.
+def pieces(shares: Mapping[str, Share], layout: Layout) -> list[Piece]:
+    """Everything that a rank with these shares reads of a checkpoint that is laid out so.
 
     Raises:
-        SliceError: a parameter is not in the checkpoint, has another shape there, or is made of
-            what is stored in a way that cannot be read in slices.
+        SliceError: a parameter is not in the checkpoint, or has another shape there.
     """
-    layout = _layout(stored, model)
-    tied = model.get_expanded_tied_weights_keys(all_submodels=True)
-    missing = [name for name in shares if layout.get(name, layout.get(tied.get(name, ""))) is None]
-    if missing:
-        first, *more = sorted(missing)
-        others = f" and {len(more)} more" if more else ""
-        raise SliceError(f"the checkpoint lacks the weights {first}{others}")
+    if missing := shares.keys() - layout.keys():
+        raise SliceError(f"the checkpoint {lacks(missing)}")
     found: list[Piece] = []
     for name, share in shares.items():
-        parts = layout[name] if name in layout else layout[tied[name]]
+        parts = layout[name]
         covered = tuple(max(box[dim][1] for _, box in parts) for dim in range(len(share.shape)))
         if covered != share.shape:
             raise SliceError(f"{name} is {covered} in the checkpoint, and {share.shape} here")
@@ -111,16 +102,20 @@ def fill(parameters: Mapping[str, Tensor], wanted: Iterable[Piece], checkpoint: 
                     held[at : at + end - start].copy_(lazy[_slices(source)])
 
 
-def _layout(
-    stored: Iterable[Stored], model: PreTrainedModel
-) -> dict[str, list[tuple[Stored, Box]]]:
-    """Where the stored tensors lie in each parameter that they make."""
+def lay_out(stored: Iterable[Stored], model: PreTrainedModel) -> Layout:
+    """Where the stored tensors lie in each parameter; `model` has the names, on any device.
+
+    A head that is tied to the embedding is read from there, where the checkpoint does not have it.
+
+    Raises:
+        SliceError: a parameter is made of what is stored in a way that cannot be read in slices.
+    """
     conversions = get_model_conversion_mapping(model)
     renamings = [each for each in conversions if isinstance(each, WeightRenaming)]
     converters = [each for each in conversions if isinstance(each, WeightConverter)]
     by_pattern = {pattern: each for each in converters for pattern in each.source_patterns}
     names, prefix = model.state_dict(), model.base_model_prefix
-    layout: dict[str, list[tuple[Stored, Box]]] = {}
+    layout: Layout = {}
     merged: dict[str, dict[str, list[Stored]]] = {}
     for tensor in stored:
         name, pattern = rename_source_key(tensor.key, renamings, converters, prefix, names)
@@ -130,7 +125,8 @@ def _layout(
             merged.setdefault(name, {}).setdefault(pattern, []).append(tensor)
     for name, by in merged.items():
         layout[name] = _merged(name, by, by_pattern[next(iter(by))])
-    return layout
+    tied = model.get_expanded_tied_weights_keys(all_submodels=True)
+    return {name: layout[like] for name, like in tied.items() if like in layout} | layout
 
 
 def _merged(

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from actors import reading
+from actors.encoding import encode
 from actors.engine import Engine, load
 from actors.weights import default_cache, prepare
 from benchmarks.record import record
@@ -159,7 +159,7 @@ def _rank(rank: int, places: Queue, answers: Queue, checkpoint: Path, dtype: Any
 def _measured(engine: Engine, took: Took) -> Measured:
     held = {p.data_ptr(): p.numel() * p.element_size() for p in engine.model.parameters()}
     with torch.inference_mode():
-        ids = reading.encode(engine, TEXTS).ids
+        ids = encode(engine, TEXTS).ids
         states = engine.states(ids)
         answers = {"states": states, "logits": engine.logits(states[:2])}
         for layer, (keys, values) in enumerate(engine.cache(ids[:2])):

@@ -4,6 +4,7 @@ Facts and prices of instance types are in node_types.yaml beside this file, with
 """
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def node_types(cluster_file: Path) -> tuple[NodeType, ...]:
     kinds = _mapping(cluster_file).get("available_node_types")
     if not isinstance(kinds, dict):
         raise NodeTypeError(f"{cluster_file}: it has no available_node_types")
-    known = _mapping(FACTS)
+    known = _facts()
     found = []
     for name, kind in kinds.items():
         if not kind.get("max_workers"):
@@ -101,7 +102,7 @@ def _described(kind: NodeType) -> str:
 
 def gpu_memory_gib(accelerator: str) -> float | None:
     """Memory of one GPU of this kind, by Ray's name for it; None where nothing is known of it."""
-    sizes = {kind.get("gpu"): kind.get("gpu_memory_gib") for kind in _mapping(FACTS).values()}
+    sizes = {kind.get("gpu"): kind.get("gpu_memory_gib") for kind in _facts().values()}
     return sizes.get(accelerator)
 
 
@@ -120,6 +121,11 @@ def _node_type(name: str, instance: str, market: str, most: int, facts: dict[str
         usd_per_hour=facts["usd_per_hour"],
         as_of=facts["as_of"],
     )
+
+
+@cache
+def _facts() -> dict[str, Any]:
+    return _mapping(FACTS)
 
 
 def _mapping(path: Path) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """What is tried again when a process dies at it."""
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from actors.folder import ShardLost
 from cluster.gang import ActorLost
+
+Todo = TypeVar("Todo")
 
 
 class Worker(Protocol):
@@ -15,19 +17,21 @@ class Worker(Protocol):
 
 
 def persist(
-    attempt: Callable[[], None],
+    todo: Todo,
+    attempt: Callable[[Todo], None],
+    undone: Callable[[], Todo],
     restarts: int,
     workers: Iterable[Worker],
     lost: Callable[[], None],
 ) -> None:
-    """Make an attempt, and `restarts` more where a process is lost; `lost` is told each time.
+    """Attempt `todo`, and where a process is lost what is `undone` then, `restarts` times.
 
-    An attempt does what is not done yet. Raises ActorLost, or ShardLost, of the last one.
+    `lost` is told each time. Raises ActorLost, or ShardLost, of the last attempt.
     """
     workers = tuple(workers)
     for left in range(restarts, -1, -1):
         try:
-            return attempt()
+            return attempt(todo)
         except (ActorLost, ShardLost):
             if not left:
                 raise
@@ -35,4 +39,5 @@ def persist(
             # Until a process is there again, each of its calls would be one more loss.
             for worker in workers:
                 worker.ready()
+            todo = undone()
     return None

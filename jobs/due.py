@@ -7,6 +7,7 @@ the store.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from actors.anchors import AnchorBatch
 from actors.catalog import ModelFacts
@@ -54,7 +55,7 @@ class Due:
     comparisons: list[Comparison]
     layers: Wanted
 
-    @property
+    @cached_property
     def shards(self) -> list[Shard]:
         """Those with something to read."""
         return [shard for shard in self.work.shards if self.sites(shard)]
@@ -62,7 +63,7 @@ class Due:
     @property
     def asked(self) -> list[str]:
         """The models of the wave that are read at all."""
-        names = {name for shard in self.work.shards for name in self.sites(shard)}
+        names = {name for shard in self.shards for name in self.sites(shard)}
         return [name for name in self.wave if name in names]
 
     def sites(self, shard: Shard) -> dict[str, tuple[str, ...]]:

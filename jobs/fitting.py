@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from actors.folder import FitOrder
 from cluster.gang import Gang, Ref
@@ -26,13 +27,15 @@ class Fitting:
 
         Raises ActorLost when one died `restarts` times and once more.
         """
-        with self.reporter.stage(name, len(orders), len(orders) - len(self._open(orders))) as stage:
+        todo = self._open(orders)
+        with self.reporter.stage(name, len(orders), len(orders) - len(todo)) as stage:
 
-            def attempt() -> None:
-                for _ in stream(enumerate(self._open(orders)), self._submit, self._in_flight):
+            def attempt(todo: Sequence[FitOrder]) -> None:
+                for _ in stream(enumerate(todo), self._submit, self._in_flight):
                     stage.advance()
 
-            persist(attempt, self.restarts, self.folders, self._lost)
+            undone = partial(self._open, orders)
+            persist(todo, attempt, undone, self.restarts, self.folders, self._lost)
 
     def _lost(self) -> None:
         self.reporter.note("a worker was lost; its maps are fitted again")

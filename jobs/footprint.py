@@ -1,8 +1,7 @@
 """What a model weighs, spread over GPUs: bytes of weights, of its cache, and of a batch in flight.
 
 Tensor parallelism as DeepSpeed's does it: the blocks are divided, the input embedding is on every
-rank, the head is divided (a tied one is copied first). Of a sparse model the experts are divided
-and the rest is whole on every rank.
+rank, the head is divided (a tied one is copied first).
 """
 
 from dataclasses import dataclass
@@ -67,9 +66,6 @@ def weights_per_gpu(model: Blueprint, gpus: int) -> int:
     """Parameters that one of `gpus` devices holds."""
     if gpus == 1:
         return model.parameters
-    if model.experts is not None:
-        experts = model.layers * model.experts.count * 3 * model.width * model.experts.width
-        return model.parameters - experts + ceil(experts / gpus)
     embedding = model.vocabulary * model.width
     # The head is among the divided parameters where it is its own matrix, and is added where not.
     divided = model.parameters - embedding + (embedding if model.tied else 0)

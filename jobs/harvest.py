@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from actors.anchors import AnchorBatch
 from actors.folder import Folder
@@ -82,14 +83,14 @@ class Harvest:
         done = everything - _batches(left.shards)
         with self.reporter.stage("reading anchors", everything, done) as stage:
 
-            def attempt() -> None:
-                left = self._due(work, wave)
+            def attempt(left: Due) -> None:
                 stage.advance(everything - _batches(left.shards) - stage.done)
                 self._read(left, stage)
 
             if left.asked:
                 workers = (self.folder, self.comparer, self.crew)
-                persist(attempt, self.run.cluster.restarts, workers, self._lost)
+                undone = partial(self._due, work, wave)
+                persist(left, attempt, undone, self.run.cluster.restarts, workers, self._lost)
 
     def forget(self, work: Work) -> None:
         """Take away what was set down, once every wave has been read."""

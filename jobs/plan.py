@@ -11,8 +11,8 @@ from actors.blueprint import BYTES, Blueprint
 from actors.catalog import ModelSpec
 from actors.pool import Holding
 from actors.weights import default_cache, prepared
-from cluster.node_types import ACTORS_SHARE, CLUSTER_FILE, ON_DEMAND, NodeType, node_types
-from cluster.placement import GIB, InsufficientResources, Node
+from cluster.node_types import CLUSTER_FILE, ON_DEMAND, NodeType, node_of, node_types
+from cluster.placement import InsufficientResources
 from cluster.session import session
 from evaluation.suites import SUITES
 from jobs.config import RunFile
@@ -196,7 +196,7 @@ def fit_seconds(run: RunFile, models: tuple[ModelPlan, ...]) -> float:
 def _placement(
     node: NodeType, models: tuple[ModelPlan, ...], hosts: Mapping[str, Process], run: RunFile
 ) -> Placement:
-    machine = Node(node.cpus, node.gpus, ACTORS_SHARE * node.memory_gib * GIB, node.gpu)
+    machine = node_of(node)
     nodes = [machine] * node.most
     known = [Model(each.spec, each.blueprint, hosts[host_name(each.spec.name)]) for each in models]
     try:

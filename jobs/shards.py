@@ -11,13 +11,14 @@ from actors.catalog import ClosedWeights, closed_line
 from actors.checkpoints import read_json
 from actors.fleet import find
 from cluster.placement import GIB
+from jobs.check import DTYPES
 from jobs.names import one_of
 
 if TYPE_CHECKING:
     from actors.shard_plan import RankPlan
     from actors.slices import Piece
 
-DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
+COMPUTED_IN = ("bf16", "fp32")
 _MIB = 2**20
 
 
@@ -34,7 +35,7 @@ def plan_shards(model: str, ranks: int, dtype: str) -> list["RankPlan"]:
     """
     if ranks < 2:
         raise ShardsError(f"--ranks {ranks}: a model is cut over 2 ranks or more")
-    one_of("dtype", dtype, tuple(DTYPES), ShardsError)
+    one_of("dtype", dtype, COMPUTED_IN, ShardsError)
     entry = find(model)
     if entry.config is None:
         raise ClosedWeights(closed_line(entry))

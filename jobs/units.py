@@ -59,17 +59,16 @@ class Asking:
         """
         by_address = {unit.to: unit for unit in units}
 
-        def waiting() -> list[Unit]:
+        def undone() -> list[Unit]:
             there = self.store.present(by_address)
             return [unit for to, unit in by_address.items() if to not in there]
 
-        first = waiting()
-        self.crew.live(_models(first))
+        waiting = undone()
+        self.crew.live(_models(waiting))
         total = len(by_address)
-        with self.reporter.stage(name, total, total - len(first)) as stage:
+        with self.reporter.stage(name, total, total - len(waiting)) as stage:
 
-            def attempt() -> None:
-                units = waiting()
+            def attempt(units: list[Unit]) -> None:
                 hosts = self.crew.live(_models(units))
                 in_flight = max(self.in_flight, 2 * len(hosts))
 
@@ -81,8 +80,8 @@ class Asking:
                         self.store.put(unit.to, safetensors_numpy.save(unit.keep(answer)))
                         stage.advance()
 
-            if first:
-                persist(attempt, self.restarts, [self.crew], self._lost)
+            if waiting:
+                persist(waiting, attempt, undone, self.restarts, [self.crew], self._lost)
         return [safetensors_numpy.load(self.store.get(unit.to)) for unit in units]
 
     def _lost(self) -> None:

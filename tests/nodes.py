@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import psutil  # pyrefly: ignore[untyped-import]
 
+from tests.head import JOINING, LOOPBACK
 from tests.sweeps import environment
 
 # Makes a node for each line of JSON that it reads, and answers with the number of its raylet.
@@ -26,10 +27,6 @@ for line in sys.stdin:
     print(json.dumps([cluster.address, raylet.pid]), flush=True)
 cluster.shutdown()
 """
-# What joins it must know too: that no token is asked for.
-JOINING = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-# A Ray that cannot be a cluster of several machines keeps to the loopback interface.
-_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 # A node that is lost is noticed in two seconds, not in half a minute.
 _HEALTH = {
     "health_check_initial_delay_ms": 1000,
@@ -51,7 +48,7 @@ class Nodes:
         self._said = (self._directory / "keeper.txt").open("w+")
         self._keeper = subprocess.Popen(
             [sys.executable, "-c", _KEEPER],
-            env=environment(**JOINING, **_LOOPBACK, **own),
+            env=environment(**JOINING, **LOOPBACK, **own),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,

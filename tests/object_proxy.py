@@ -111,3 +111,7 @@ class Proxy:
             asked.send_header("Content-Length", str(len(body)))
         asked.end_headers()
         asked.wfile.write(body)
+
+
+# Puts one between this process and a gateway: `proxy(rule)`, `proxy(rule, gateway)`.
+Between = Callable[..., Proxy]

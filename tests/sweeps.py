@@ -33,6 +33,20 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1"} | more
 
 
+def run_script(script: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own, to its good end; `more` is added to its environment."""
+    ran = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=ROOT,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran
+
+
 class Driver:
     """A sweep that runs, watched from outside: what it says, and the processes it started."""
 
@@ -145,8 +159,8 @@ class Result:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """The matrix without what is no number: when, how fast and by what code it was made."""
-        other = ("created", "seconds", "lineage")
+        """The matrix without when and how fast it was made."""
+        other = ("created", "seconds")
         kept = {name: part for name, part in self.matrix.items() if name not in other}
         cells = [
             {name: part for name, part in cell.items() if name != "seconds"}

@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 
 from cluster.placement import ClusterFacts
+from cluster.s3 import S3Store
 from cluster.session import session
-from cluster.storage import Store, open_store
-from tests.object_proxy import Proxy
-from tests.object_server import Gateway
+from cluster.storage import open_store
+from tests.object_proxy import Between, Proxy
+from tests.object_server import Gateway, Reach
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +19,7 @@ def local_ray() -> Generator[ClusterFacts]:
 
 
 @pytest.fixture
-def reach(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+def reach(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reach]:
     """Make this process find a gateway; keywords change its environment, None takes away."""
     from cluster import s3
 
@@ -41,14 +42,14 @@ def bucket(gateway: Gateway) -> str:
 
 
 @pytest.fixture
-def in_bucket(gateway: Gateway, bucket: str, reach: Callable[..., None], tmp_path: Path) -> str:
+def in_bucket(gateway: Gateway, bucket: str, reach: Reach, tmp_path: Path) -> str:
     """An empty place in a bucket that this process can reach."""
     reach(gateway)
     return f"s3://{bucket}/{tmp_path.name}"
 
 
 @pytest.fixture
-def proxy(gateway: Gateway, reach: Callable[..., None]) -> Iterator[Callable[..., Proxy]]:
+def proxy(gateway: Gateway, reach: Reach) -> Iterator[Between]:
     """Put something between this process and a gateway: `proxy(rule)`, `proxy(rule, gateway)`."""
     started: list[Proxy] = []
 
@@ -62,9 +63,9 @@ def proxy(gateway: Gateway, reach: Callable[..., None]) -> Iterator[Callable[...
         each.close()
 
 
-@pytest.fixture(params=["directory", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """An empty store of each kind in turn."""
-    if request.param == "directory":
-        return open_store(tmp_path / "store")
-    return open_store(request.getfixturevalue("in_bucket"))
+@pytest.fixture
+def store(in_bucket: str) -> S3Store:
+    """An empty store in a bucket."""
+    opened = open_store(in_bucket)
+    assert isinstance(opened, S3Store)
+    return opened

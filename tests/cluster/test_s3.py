@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,23 +15,13 @@ import pytest
 from cluster import s3
 from cluster.s3 import FEW, LARGE_BYTES, PART_BYTES, S3Store
 from cluster.storage import CorruptBlob, StorageError, address, open_store
-from tests.object_proxy import Proxy
-from tests.object_server import Ceph, Gateway
+from tests.object_proxy import Between
+from tests.object_server import Ceph, Gateway, Reach
 
 ROOT = Path(__file__).parents[2]
 WHERE = address("large")
 LARGE = random.Random(0).randbytes(40_000_000)
 PARTS = -(-len(LARGE) // PART_BYTES)
-
-Reach = Callable[..., None]
-Between = Callable[..., Proxy]
-
-
-@pytest.fixture
-def store(in_bucket: str) -> S3Store:
-    opened = open_store(in_bucket)
-    assert isinstance(opened, S3Store)
-    return opened
 
 
 @pytest.fixture

@@ -2,27 +2,16 @@
 
 import re
 import time
-from collections.abc import Callable
 
 import pytest
 
 from cluster.s3 import LARGE_BYTES, S3Store
-from cluster.storage import StorageError, address, open_store
-from tests.object_proxy import Proxy
-from tests.object_server import Ceph, Gateway, free_port
+from cluster.storage import StorageError, address
+from tests.object_proxy import Between
+from tests.object_server import Ceph, Gateway, Reach, free_port
 
 WHERE = address("x")
 LARGE = b"x" * LARGE_BYTES
-
-Reach = Callable[..., None]
-Between = Callable[..., Proxy]
-
-
-@pytest.fixture
-def store(in_bucket: str) -> S3Store:
-    opened = open_store(in_bucket)
-    assert isinstance(opened, S3Store)
-    return opened
 
 
 def line_of(store: S3Store) -> str:

@@ -1,21 +1,13 @@
 """Ray's own autoscaler (v2) at work: the nodes it starts are processes of this machine."""
 
 import json
-import os
-import shutil
-import signal
-import socket
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
-import psutil  # pyrefly: ignore[untyped-import]
 import pytest
 from ray._raylet import GcsClient  # pyrefly: ignore[missing-module-attribute]
 from ray.core.generated.autoscaler_pb2 import (
@@ -24,21 +16,13 @@ from ray.core.generated.autoscaler_pb2 import (
 )
 
 from jobs.config import ROOT, read_run_file
+from tests.head import JOINING, LOOPBACK, head_node, place
+from tests.sweeps import PATIENCE, command, environment, run_script
 
 pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(600)]
-PATIENCE = 240  # seconds; a quiet machine needs a tenth of it
+OURS = JOINING | LOOPBACK
 IDLE_SECONDS = 6
 HEAD = "f" * 56  # the number that the fake provider expects of the head node
-PORTS = (
-    "--port",
-    "--dashboard-agent-listen-port",
-    "--dashboard-agent-grpc-port",
-    "--runtime-env-agent-port",
-    "--metrics-export-port",
-    "--node-manager-port",
-    "--object-manager-port",
-    "--ray-client-server-port",
-)
 # A cloud that has no spot machine to give.
 PROVIDER = """
 from ray.autoscaler._private.fake_multi_node.node_provider import FakeMultiNodeProvider
@@ -62,13 +46,6 @@ with session(sys.argv[1]):
     except InsufficientResources as error:
         print(error)
 """
-
-
-def environment(**added: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    # A Ray that cannot be a cluster of several machines keeps to the loopback interface.
-    ours = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-    return kept | ours | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"} | added
 
 
 def configuration(address: str) -> dict[str, object]:
@@ -116,62 +93,21 @@ def configuration(address: str) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def growing() -> Iterator[str]:
     """The address of a head node without GPUs whose autoscaler may start nodes with them."""
-    # Not below tmp_path: the path of a Unix socket has at most 107 bytes.
-    directory = Path(tempfile.mkdtemp(prefix="isthmus-grow-", dir="/tmp"))
-    with ExitStack() as held:
-        servers = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
-        ports = {name: server.getsockname()[1] for name, server in zip(PORTS, servers, strict=True)}
-    address = f"127.0.0.1:{ports['--port']}"
-    (directory / "provider_without_spot.py").write_text(PROVIDER)
-    (directory / "cluster.json").write_text(json.dumps(configuration(address)))
-    command = [
-        str(Path(sys.executable).with_name("ray")),
-        "start",
-        "--head",
-        "--block",
-        "--disable-usage-stats",
-        "--node-ip-address=127.0.0.1",
-        "--include-dashboard=false",
-        "--num-cpus=2",
-        "--num-gpus=0",
-        "--object-store-memory=100000000",
-        f"--temp-dir={directory}",
-        f"--autoscaling-config={directory}/cluster.json",
-        *(f"{name}={port}" for name, port in ports.items()),
-    ]
-    its = environment(
-        PYTHONPATH=str(directory),
-        AUTOSCALER_UPDATE_INTERVAL_S="1",
-        RAY_FAKE_CLUSTER="1",
-        RAY_enable_autoscaler_v2="1",
-        RAY_CLOUD_INSTANCE_ID=HEAD,
-        RAY_OVERRIDE_NODE_ID_FOR_TESTING=HEAD,
-    )
-    written = directory / "head.txt"
-    with written.open("w") as said:
-        head = subprocess.Popen(command, env=its, stdout=said, stderr=said)
-    try:
-        deadline = time.monotonic() + PATIENCE
-        while "Ray runtime started" not in written.read_text():
-            assert head.poll() is None, written.read_text()
-            assert time.monotonic() < deadline, written.read_text()
-            time.sleep(0.2)
-        yield address
-    finally:
-        # Nodes that the autoscaler started do not end with it: all are known by the directory.
-        mark = f"{directory}/"
-        started = [
-            process
-            for process in psutil.process_iter(["cmdline"])
-            if any(mark in word for word in process.info["cmdline"] or ())
-        ]
-        head.send_signal(signal.SIGTERM)
-        head.wait(60)
-        for process in started:
-            if process.is_running():
-                process.kill()
-        psutil.wait_procs(started, timeout=30)
-        shutil.rmtree(directory, ignore_errors=True)
+    with place() as at:
+        (at.directory / "provider_without_spot.py").write_text(PROVIDER)
+        grows = at.directory / "cluster.json"
+        grows.write_text(json.dumps(configuration(at.address)))
+        options = ("--include-dashboard=false", "--num-cpus=2", "--num-gpus=0")
+        its = {
+            "PYTHONPATH": str(at.directory),
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "RAY_FAKE_CLUSTER": "1",
+            "RAY_enable_autoscaler_v2": "1",
+            "RAY_CLOUD_INSTANCE_ID": HEAD,
+            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD,
+        }
+        with head_node(at, *options, f"--autoscaling-config={grows}", **its):
+            yield at.address
 
 
 def nodes(address: str) -> Counter[str]:
@@ -184,15 +120,7 @@ def nodes(address: str) -> Counter[str]:
 
 def ask(address: str, cpus: int, gpus: int, ranks: int, patience: int) -> tuple[str, float]:
     start = time.monotonic()
-    ran = subprocess.run(
-        [sys.executable, "-c", ASK, address, *map(str, (cpus, gpus, ranks, patience))],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert ran.returncode == 0, ran.stderr
+    ran = run_script(ASK, address, *map(str, (cpus, gpus, ranks, patience)), **OURS)
     return ran.stdout.strip(), time.monotonic() - start
 
 
@@ -224,9 +152,9 @@ def test_a_sweep_grows_the_cluster_and_idleness_shrinks_it(
     )
     assert nodes(growing)["gpu"] == 0
     sweep = subprocess.Popen(
-        [sys.executable, "-m", "jobs", "sweep", str(run)],
+        command("sweep", str(run)),
         cwd=ROOT,
-        env=environment(),
+        env=environment(**OURS),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -6,7 +6,6 @@ Hosts, folders and drivers that are killed are in test_sweep.py, nodes in test_n
 import math
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from cluster.storage import DirectoryStore
 from jobs.config import ROOT
+from tests.mounts import in_file_system_of
 from tests.sweeps import (
     PATIENCE,
     Driver,
@@ -26,6 +26,7 @@ from tests.sweeps import (
     command,
     environment,
     moments,
+    run_script,
 )
 
 pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(600)]
@@ -144,15 +145,7 @@ def test_more_data_than_the_object_store_holds_is_spilled_and_comes_back(
             cluster={"cpus_per_model": 0.5, "in_flight": 64},
         )
         change(run, models=[{"name": name, "directory": str(at)} for name, at in wide.items()])
-        ran = subprocess.run(
-            [sys.executable, "-c", HARVEST, str(run), str(mib), str(seconds)],
-            cwd=ROOT,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
-        assert ran.returncode == 0, ran.stderr
+        ran = run_script(HARVEST, str(run), str(mib), str(seconds))
         return blobs(home / "store"), int(ran.stdout)
 
     roomy, not_spilled = harvested(tmp_path / "roomy", mib=512, seconds=0)
@@ -199,13 +192,8 @@ def test_a_full_disk_ends_a_sweep_which_goes_on_when_there_is_room(
     store = same_run.parent / "store"
     store.mkdir()
     whole = sum(PAGE * math.ceil(len(blob) / PAGE) for blob in undisturbed.blobs.values())
-    unshare = ["unshare", "--user", "--map-root-user", "--mount"]
-    mount = f"mount -t tmpfs -o size={whole // 2} isthmus {store}"
-    if subprocess.run([*unshare, "sh", "-c", mount], capture_output=True).returncode:
-        pytest.skip("nothing can be mounted here, not even in a namespace of its own")
     # What is mounted is seen in there alone, and gone at the end: so it is copied out.
     steps = f"""
-        {mount} || exit 9
         "$@" > {tmp_path}/first.txt 2>&1
         echo $?
         cp -r {store} {tmp_path}/full
@@ -215,7 +203,7 @@ def test_a_full_disk_ends_a_sweep_which_goes_on_when_there_is_room(
         cp -r {store}/. {tmp_path}/whole
     """
     ran = subprocess.run(
-        [*unshare, "sh", "-c", steps, "sh", *command("sweep", str(same_run))],
+        in_file_system_of(whole // 2, store, steps, *command("sweep", str(same_run))),
         cwd=ROOT,
         env=environment(),
         capture_output=True,

@@ -27,7 +27,7 @@ def blueprints() -> st.SearchStrategy[Blueprint]:
         ("llama-3-70b", 4, 37),
         ("llama-3-70b", 8, 20),
         ("mixtral-8x7b", 1, 93),
-        ("mixtral-8x7b", 4, 26),
+        ("mixtral-8x7b", 4, 23.5),
     ],
 )
 def test_weights_in_bf16_are_what_is_known_of_large_models(

@@ -9,7 +9,8 @@ import pytest
 
 from cluster.storage import DirectoryStore
 from jobs.config import read_run_file
-from tests.nodes import JOINING, Nodes, kill
+from tests.head import JOINING
+from tests.nodes import Nodes, kill
 from tests.sweeps import Driver, Result, assert_same, moments
 
 pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(600)]

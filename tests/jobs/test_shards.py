@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from actors.checkpoints import stored_tensors
+from actors.fleet import fleet
 from jobs.config import ROOT
+from jobs.footprint import weights_per_gpu
 
 
 def shards(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -82,6 +84,14 @@ def test_a_model_that_is_far_too_large_is_planned_in_seconds(tmp_path: Path) -> 
     assert {plan["holds_bytes"] for plan in plans} == {2 * (parameters - shared + shared // 8)}
     assert len({piece["file"] for piece in plans[0]["slices"]}) == 30  # as it is published
     assert "18.14 GiB" in ran.stdout
+
+
+def test_what_a_device_holds_is_foretold_by_the_configuration_alone(tmp_path: Path) -> None:
+    plans = planned(tmp_path / "slices.json", "mixtral-8x7b", "--ranks", "4")
+    foretold = 2 * weights_per_gpu(fleet()["mixtral-8x7b"].blueprint, 4)
+    for plan in plans:
+        # Gains and routers, which each rank has, are the difference.
+        assert plan["holds_bytes"] == pytest.approx(foretold, rel=1e-3)
 
 
 def test_every_slice_of_a_rank_is_listed(checkpoint: Callable[[str], Path]) -> None:

@@ -1,16 +1,11 @@
 """A whole sweep whose models do not fit together: the same bits, and as few loads as can be."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from jobs.config import ROOT
+from tests.sweeps import Result, assert_same, run_script
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 SWEEP = """
@@ -26,32 +21,9 @@ sweep.sweep(read_run_file(Path(sys.argv[1])), Reporter())
 """
 
 
-def swept(run: Path) -> str:
-    """What a sweep says, on a Ray of two cores whatever the machine."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    ran = subprocess.run(
-        [sys.executable, "-c", SWEEP, str(run)],
-        cwd=ROOT,
-        env=kept | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    )
-    assert ran.returncode == 0, ran.stdout
-    return ran.stdout
-
-
-def blobs(home: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in home.glob("store/blobs/*/*")}
-
-
-def numbers(home: Path) -> dict[str, Any]:
-    matrix = json.loads((home / "runs/tiny/matrix.json").read_text())
-    cells = [{key: of for key, of in cell.items() if key != "seconds"} for cell in matrix["cells"]]
-    return {key: of for key, of in matrix.items() if key not in ("created", "seconds", "cells")} | {
-        "cells": cells
-    }
+def swept(run: Path) -> Result:
+    """What a sweep leaves, on a Ray of two cores whatever the machine."""
+    return Result.of(run, run_script(SWEEP, str(run)).stderr)
 
 
 def loaded(said: str) -> list[str]:
@@ -75,13 +47,12 @@ def test_models_that_do_not_fit_together_take_turns_to_the_same_numbers(
     }
     together = tiny_run(tmp_path / "together", 2, **small, cluster={"cpus_per_model": 1.0})
     apart = tiny_run(tmp_path / "apart", 2, **small, cluster={"cpus_per_model": 2.0})
-    said = swept(together)
-    assert "waves" not in said
-    assert loaded(said) == ["models"]
+    undivided = swept(together)
+    assert "waves" not in undivided.said
+    assert loaded(undivided.said) == ["models"]
 
-    said = swept(apart)
-    assert "2 models on 2 CPU: 2 waves, 3 loads" in said
-    first, second, third = loaded(said)
+    divided = swept(apart)
+    assert "2 models on 2 CPU: 2 waves, 3 loads" in divided.said
+    first, second, third = loaded(divided.said)
     assert first == third != second
-    assert numbers(apart.parent) == numbers(together.parent)
-    assert blobs(apart.parent) == blobs(together.parent)
+    assert_same(divided, undivided)
