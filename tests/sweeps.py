@@ -21,6 +21,7 @@ from jobs.config import ROOT, read_run_file
 from jobs.texts import gather
 from jobs.work import make_work
 
+_OF_ONE_RUN = ("created", "seconds")
 PATIENCE = 240  # seconds; a quiet machine needs a tenth of it
 
 
@@ -159,14 +160,14 @@ class Result:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """The matrix without when and how fast it was made."""
-        other = ("created", "seconds")
-        kept = {name: part for name, part in self.matrix.items() if name not in other}
+        """The matrix without when and how fast it was made, and what is not committed yet."""
+        kept = {name: part for name, part in self.matrix.items() if name not in _OF_ONE_RUN}
+        lineage = {name: what for name, what in kept["lineage"].items() if name != "commit"}
         cells = [
-            {name: part for name, part in cell.items() if name != "seconds"}
+            {name: part for name, part in cell.items() if name not in _OF_ONE_RUN}
             for cell in kept["cells"]
         ]
-        return kept | {"cells": cells}
+        return kept | {"cells": cells, "lineage": lineage}
 
 
 def assert_same(result: Result, undisturbed: Result) -> None:
