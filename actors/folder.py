@@ -9,6 +9,7 @@ since shards are summed in order too, what is fitted is the same to the last bit
 
 import json
 import socket
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -142,8 +143,12 @@ class Folder:
             raise ShardLost(f"batch {index} came after {len(self._kept)} others")
         self._kept.append({name: _copied(each) for name, each in models.items()})
 
-    def compare(self, comparison: Comparison) -> None:
-        """Compare every layer pair over the rows kept, and write the result."""
+    def compare(self, comparisons: Sequence[Comparison]) -> None:
+        """Compare every layer pair of models over the rows kept, and write each result."""
+        for comparison in comparisons:
+            self._compare(comparison)
+
+    def _compare(self, comparison: Comparison) -> None:
         pairs = [(models[comparison.source], models[comparison.target]) for models in self._kept]
         shared = [shared_rows(source, target) for source, target in pairs]
 

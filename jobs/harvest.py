@@ -123,9 +123,7 @@ class Harvest:
                 of = [refs[name] for name in names]
                 comparing.append(self.comparer.submit("keep", number, exchange, *of))
                 if batch == compared[-1]:
-                    comparing.extend(
-                        self.comparer.submit("compare", each) for each in left.comparisons
-                    )
+                    comparing.append(self.comparer.submit("compare", left.comparisons))
             names, keep = left.keep(shard, batch)
             if not names:
                 return comparing[-1]

@@ -46,7 +46,7 @@ def together(tmp_path: Path) -> DirectoryStore:
     for number in BATCHES:
         folder.fold(Keep(number, number == BATCHES[-1], ((PAIR, SHARD),)), *both(number))
         folder.keep(number, Exchange(), *both(number))
-    folder.compare(COMPARISON)
+    folder.compare([COMPARISON])
     return store
 
 
@@ -92,5 +92,5 @@ def test_similarities_are_those_of_both_models_at_once(
         first.keep(number, Exchange(leave=(kept(number),)), both(number)[0])
     for number in BATCHES:
         second.keep(number, Exchange(take=(kept(number),)), both(number)[1])
-    second.compare(COMPARISON)
+    second.compare([COMPARISON])
     assert store.get(COMPARISON.to) == together.get(COMPARISON.to)

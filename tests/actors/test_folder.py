@@ -330,7 +330,7 @@ def test_comparing_what_was_kept_is_comparing_the_rows(store: DirectoryStore, ro
     keep_all(folder, [layered(number) for number in (7, 8)])
     keep_all(folder, batches)
     wanted = comparison(rows)
-    folder.compare(wanted)
+    folder.compare([wanted])
 
     def gather(side: int, site: str) -> torch.Tensor:
         kept = [both[side].points[site][shared_rows(*both)[side]] for both in batches]
@@ -351,7 +351,7 @@ def test_comparing_what_was_kept_is_comparing_the_rows(store: DirectoryStore, ro
 def test_what_is_kept_is_a_copy(store: DirectoryStore) -> None:
     folder, batches = Folder(store), [layered(number) for number in range(3)]
     keep_all(folder, batches)
-    folder.compare(comparison(100))
+    folder.compare([comparison(100)])
     before = store.get(comparison(100).to)
     store.path(comparison(100).to).unlink()
     for both in batches:  # as when the object store gives their memory to something else
@@ -359,7 +359,7 @@ def test_what_is_kept_is_a_copy(store: DirectoryStore) -> None:
             each.rows[:] = 0
             for points in each.points.values():
                 points[:] = 0
-    folder.compare(comparison(100))
+    folder.compare([comparison(100)])
     assert store.get(comparison(100).to) == before
 
 
