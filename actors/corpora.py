@@ -16,6 +16,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from actors.assets import AssetError, locate
+from actors.choices import answered
 
 SOURCES = ("package", "file", "hub")
 FORMATS = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".arrow", ".parquet")
@@ -34,7 +35,9 @@ class CorpusSpec(BaseModel):
     `package` is `import_package/path/to/file` in an installed distribution, `file` a local file,
     `hub` is `organisation/data-set/path/to/file` on the hub, with an optional `revision`. `field`
     says where the text is in a record, as in `text` or `doc.query`. `where` keeps the records
-    whose fields have the given values. `limit` keeps the first texts, after `where`.
+    whose fields have the given values. `limit` keeps the first texts, after `where`. With
+    `answered`, the texts are questions with lettered choices that end with the letter of one, and
+    are read as the question with that answer in words.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +49,7 @@ class CorpusSpec(BaseModel):
     field: str | None = None
     where: dict[str, JsonValue] | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
+    answered: bool = False
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -62,8 +66,10 @@ class CorpusSpec(BaseModel):
         kind = _format(self.file_name)
         if kind is None:
             raise ValueError(f"{self.file_name} has none of the endings {', '.join(FORMATS)}")
-        if kind == ".txt" and (self.field is not None or self.where is not None):
-            raise ValueError(f"{self.file_name} has a text a line: field and where do not apply")
+        if kind == ".txt" and (self.field is not None or self.where is not None or self.answered):
+            raise ValueError(
+                f"{self.file_name} has a text a line: field, where and answered do not apply"
+            )
         if kind != ".txt" and self.field is None:
             raise ValueError(f"{self.file_name} has records: say in field where the text is")
         return self
@@ -134,6 +140,13 @@ def _texts_of_records(spec: CorpusSpec, records: Iterator[Any]) -> Iterator[str]
         text = _pick(record, spec.field, place)
         if not isinstance(text, str):
             raise CorpusError(f"{place}: {spec.field} is {type(text).__name__}, not text")
+        if spec.answered:
+            text = answered(text)
+            if text is None:
+                raise CorpusError(
+                    f"{place}: {spec.field} is no question with lettered choices, such as "
+                    "(A) and (B), that ends with the letter of one"
+                )
         yield text
 
 

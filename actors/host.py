@@ -58,10 +58,12 @@ class ModelHost:
         """See `actors.reading.forward`."""
         return reading.forward(self._engine, batch)
 
-    def pooled(self, texts: Sequence[str], sites: tuple[str, ...]) -> dict[str, np.ndarray]:
+    def pooled(
+        self, texts: Sequence[str], sites: tuple[str, ...], first_words: Sequence[int]
+    ) -> dict[str, np.ndarray]:
         """See `actors.reading.pooled`."""
         with self._named():
-            return reading.pooled(self._engine, texts, sites)
+            return reading.pooled(self._engine, texts, sites, first_words)
 
     def next_word_log_odds(
         self,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.anchors import AnchorBatch, rows
+from actors.anchors import WORDS_PER_TEXT, AnchorBatch, rows
 from actors.encoding import encode
 from actors.engine import Engine
 from actors.sites import Site, reading, site_width
@@ -67,11 +67,16 @@ def forward(engine: Engine, batch: AnchorBatch) -> int:
 
 @torch.inference_mode()
 def pooled(
-    engine: Engine, texts: Sequence[str], sites: Sequence[str], batch_texts: int = 16
+    engine: Engine,
+    texts: Sequence[str],
+    sites: Sequence[str],
+    first_words: Sequence[int],
+    batch_texts: int = 16,
 ) -> dict[str, np.ndarray]:
     """Mean over each text's rows, by site, float32 [len(texts), d].
 
-    A text without rows (of one word) stands for itself with its last token.
+    `first_words` are for each text the number of the word from which on its rows count. A text
+    without such rows (of one word) stands for itself with its last token.
     """
     # Texts of like length go together, so that little padding is needed.
     order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
@@ -79,19 +84,21 @@ def pooled(
     pools = {site: np.empty((len(texts), of), dtype=np.float32) for site, of in widths.items()}
     for start in range(0, len(order), batch_texts):
         numbers = order[start : start + batch_texts]
-        for site, points in _pooled_batch(engine, [texts[each] for each in numbers], sites).items():
+        some = [texts[each] for each in numbers], [first_words[each] for each in numbers]
+        for site, points in _pooled_batch(engine, *some, sites).items():
             pools[site][numbers] = points
     return pools
 
 
 def _pooled_batch(
-    engine: Engine, texts: Sequence[str], sites: Sequence[str]
+    engine: Engine, texts: Sequence[str], first_words: Sequence[int], sites: Sequence[str]
 ) -> dict[str, np.ndarray]:
     encoded = encode(engine, texts)
     batch = AnchorBatch(shard=0, index=0, texts=tuple(texts))
-    _, text_index, token_index = rows(batch, encoded.spans)
+    row_ids, text_index, token_index = rows(batch, encoded.spans)
+    counts = row_ids % WORDS_PER_TEXT >= np.asarray(first_words)[text_index]
     weights = torch.zeros(encoded.ids.shape, device=engine.device)
-    weights[torch.from_numpy(text_index), torch.from_numpy(token_index)] = 1.0
+    weights[torch.from_numpy(text_index[counts]), torch.from_numpy(token_index[counts])] = 1.0
     for row in (weights.sum(1) == 0).nonzero():
         weights[row, encoded.lengths[int(row)] - 1] = 1.0
     weights /= weights.sum(1, keepdim=True)

@@ -20,7 +20,8 @@ from actors.engine import Engine, load
 from actors.weights import default_cache, prepare
 from benchmarks.record import record
 from benchmarks.texts import LEARNT, UNSEEN, bits_per_character, texts
-from jobs.config import ROOT, read_run_file
+from jobs.config import read_run_file
+from jobs.names import ROOT
 
 RUN_FILE = Path("configs/demo.yaml")
 TWINS = ("rotated", "permuted", "deeper", "sparse")

@@ -33,9 +33,10 @@ from cluster.gang import Gang
 from cluster.session import session
 from cluster.storage import DirectoryStore, address
 from evaluation.compatibility import prior
-from jobs.config import ROOT, RunFile, read_run_file
+from jobs.config import RunFile, read_run_file
 from jobs.due import due
 from jobs.harvest import Harvest
+from jobs.names import ROOT
 from jobs.progress import Reporter
 from jobs.waves import Crew
 from jobs.work import make_work, shuffled

@@ -22,10 +22,10 @@ from benchmarks.record import record
 from cluster.gang import Gang, fetch
 from cluster.session import session
 from cluster.storage import DirectoryStore
-from evaluation.suites import SUITES
-from jobs.config import ROOT, RunFile, read_run_file
+from jobs.config import RunFile, read_run_file
 from jobs.fitting import Fitting
 from jobs.harvest import Harvest, folders
+from jobs.names import ROOT
 from jobs.progress import Reporter
 from jobs.texts import gather
 from jobs.waves import Crew, crew
@@ -41,7 +41,7 @@ def main() -> None:
     reporter = Reporter(Console(stderr=True))
     with ExitStack() as opened:
         cluster = opened.enter_context(session(run.cluster.address))
-        texts = gather(run, SUITES[run.steering.suite])
+        texts = gather(run)
         loaded = opened.enter_context(crew(run, texts, cluster, reporter))
         (wave,) = loaded.waves
         models = loaded.live(wave)
@@ -69,7 +69,7 @@ def main() -> None:
 def _work(run: RunFile, models: dict[str, Live], factor: int) -> Work:
     more = run.anchors.model_copy(update={"texts": run.anchors.texts * factor})
     grown = run.model_copy(update={"anchors": more})
-    texts = gather(grown, SUITES[run.steering.suite])
+    texts = gather(grown)
     return make_work(grown, texts.anchors, {name: live.facts for name, live in models.items()})
 
 

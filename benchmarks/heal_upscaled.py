@@ -26,7 +26,8 @@ from actors.derived.upscaled import HEALING
 from actors.engine import Engine, load
 from actors.weights import default_cache, prepare
 from benchmarks.texts import LEARNT, bits_per_character, texts
-from jobs.config import ROOT, read_run_file
+from jobs.config import read_run_file
+from jobs.names import ROOT
 
 RUN_FILE = Path("configs/demo.yaml")
 DROP = 8

@@ -19,7 +19,8 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.record import record
-from jobs.config import ROOT, read_run_file
+from jobs.config import read_run_file
+from jobs.names import ROOT
 from jobs.plan import plan
 from jobs.progress import Reporter
 from jobs.resident import MIB

@@ -31,7 +31,8 @@ from actors.engine import Engine, load
 from actors.weights import default_cache, prepare
 from benchmarks.record import record
 from cluster.world import World
-from jobs.config import ROOT, read_run_file
+from jobs.config import read_run_file
+from jobs.names import ROOT
 
 RANKS = 2
 TEXTS = tuple(

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from benchmarks.record import record
 from evaluation.matrix import Cell
-from jobs.config import ROOT, read_run_file
+from jobs.config import read_run_file
+from jobs.names import ROOT
 from jobs.progress import Reporter
 from jobs.sweep import sweep
 

@@ -1,25 +1,30 @@
 """The compatibility matrix as one picture, for the tracker."""
 
+from collections.abc import Sequence
+
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from evaluation.matrix import Matrix
+from evaluation.matrix import Cell, Matrix
 from evaluation.palette import LEVEL_COLOURS, LEVEL_INKS
 
 INK, QUIET, EMPTY = "#1c2733", "#66727f", "#f1f3f5"
 TILE = 0.94
 
 
-def matrix_figure(matrix: Matrix, cargo: str) -> Figure:
-    """Sources down, targets across; a tile says the level and the retention with its interval."""
+def matrix_figure(matrix: Matrix, cells: Sequence[Cell]) -> Figure:
+    """Sources down, targets across; a tile says the level and the retention with its interval.
+
+    `cells` are those of one cargo and concept.
+    """
     names = [model.name for model in matrix.models]
     size = len(names)
     figure = Figure(figsize=(2.4 + 2.1 * size, 1.7 + 1.25 * size), dpi=160, layout="constrained")
     axes = figure.subplots()
-    cells = {(cell.source, cell.target): cell for cell in matrix.cells if cell.cargo == cargo}
+    by_pair = {(cell.source, cell.target): cell for cell in cells}
     for row, source in enumerate(names):
         for column, target in enumerate(names):
-            cell = cells.get((source, target))
+            cell = by_pair.get((source, target))
             colour = EMPTY if cell is None else LEVEL_COLOURS[cell.level]
             ink = QUIET if cell is None else LEVEL_INKS[cell.level]
             corner = (column - TILE / 2, row - TILE / 2)
@@ -63,6 +68,7 @@ def matrix_figure(matrix: Matrix, cargo: str) -> Figure:
     axes.set_ylabel("from (source)", color=QUIET, labelpad=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    caption = f"{cargo}: share of the native effect kept, with 95 % intervals"
+    cargo, concept = cells[0].cargo, cells[0].concept
+    caption = f"{cargo}, {concept}: share of the native effect kept, with 95 % intervals"
     figure.suptitle(caption, color=INK, fontsize=11)
     return figure

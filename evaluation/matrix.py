@@ -11,6 +11,8 @@ from evaluation.retention import Interval, Level, Measured
 
 Grid = tuple[tuple[Measured, ...], ...]  # [Ls][Lt]
 CellValue = str | float | None
+Key = tuple[str, str, str, str]  # source, target, cargo, concept
+Facet = tuple[str, str]  # cargo, concept
 
 
 class MatrixError(ValueError):
@@ -97,8 +99,8 @@ class Cell(_Value):
     vector_address: str
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        return self.source, self.target, self.cargo
+    def key(self) -> Key:
+        return self.source, self.target, self.cargo, self.concept
 
     @property
     def worst_control(self) -> float | None:
@@ -197,7 +199,7 @@ class Matrix(_Value):
             if missing := {part.source, part.target} - names:
                 raise ValueError(f"{sorted(missing)} is not among the models {sorted(names)}")
         if len({cell.key for cell in self.cells}) < len(self.cells):
-            raise ValueError("a pair has two cells for the same cargo")
+            raise ValueError("a pair has two cells for the same cargo and concept")
         return self
 
     @property
@@ -205,17 +207,30 @@ class Matrix(_Value):
         """The cargoes that were carried, in the order of the cells."""
         return tuple(dict.fromkeys(cell.cargo for cell in self.cells))
 
-    def cell(self, source: str, target: str, cargo: str) -> Cell:
-        """The cell of a pair and a cargo.
+    @property
+    def facets(self) -> dict[Facet, tuple[Cell, ...]]:
+        """The cells of each cargo and concept, in the order of the cells."""
+        facets: dict[Facet, tuple[Cell, ...]] = {}
+        for cell in self.cells:
+            facet = (cell.cargo, cell.concept)
+            facets[facet] = (*facets.get(facet, ()), cell)
+        return facets
+
+    def cell(self, source: str, target: str, cargo: str, concept: str) -> Cell:
+        """The cell of a pair, a cargo and a concept.
 
         Raises:
             MatrixError: it was not measured; the line lists what was.
         """
         for cell in self.cells:
-            if cell.key == (source, target, cargo):
+            if cell.key == (source, target, cargo, concept):
                 return cell
-        known = ", ".join(" -> ".join(cell.key[:2]) + f" ({cell.cargo})" for cell in self.cells)
-        raise MatrixError(f"no {cargo} from {source} to {target}; measured: {known or 'nothing'}")
+        known = ", ".join(
+            f"{c.source} -> {c.target} ({c.cargo} of {c.concept})" for c in self.cells
+        )
+        raise MatrixError(
+            f"no {cargo} of {concept} from {source} to {target}; measured: {known or 'nothing'}"
+        )
 
     def model(self, name: str) -> ModelRow:
         """The model of that name.

@@ -12,9 +12,9 @@ from evaluation.matrix import Cell, Matrix
 from evaluation.retention import Interval
 
 
-def model_name(source: str, target: str, cargo: str) -> str:
+def model_name(source: str, target: str, cargo: str, concept: str) -> str:
     """The name a carried cargo is registered under."""
-    return f"{source}--{target}--{cargo}"
+    return f"{source}--{target}--{cargo}--{concept}"
 
 
 def sweep_tags(matrix: Matrix) -> dict[str, str]:

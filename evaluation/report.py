@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from evaluation.digest import HELD, Digest, digest
 from evaluation.drawing import SIDE, LayerMap, forest, layer_maps, neighbour_top
 from evaluation.matrix import Cell, LayerSimilarity, Matrix
 from evaluation.palette import LEVEL_COLOURS, LEVEL_INKS
@@ -53,12 +54,14 @@ def render(matrix: Matrix) -> str:
         matrix=matrix,
         summary=summary(matrix),
         cells={cell.key: cell for cell in matrix.cells},
+        digests=_digests(matrix),
         forests={cell.key: forest(cell) for cell in matrix.cells},
         maps=_pairs(matrix),
         levels=[(level, LEVEL_RANGES[level], LEVEL_COLOURS[level]) for level in Level],
         colours=LEVEL_COLOURS,
         inks=LEVEL_INKS,
         side=SIDE,
+        held=HELD,
         folded=len(matrix.cells) > MANY_CELLS,
     )
 
@@ -70,6 +73,17 @@ def _pairs(matrix: Matrix) -> list[tuple[LayerSimilarity, tuple[LayerMap, ...], 
     for pair in matrix.similarities:
         pairs.setdefault(frozenset((pair.source, pair.target)), []).append(pair)
     return [(ways[0], layer_maps(ways[0], top), tuple(ways)) for ways in pairs.values()]
+
+
+def _digests(matrix: Matrix) -> list[Digest]:
+    """A line for each cargo and concept, and one for all of a cargo that has several."""
+    lines = []
+    for cargo in matrix.cargoes:
+        of = {concept: cells for (name, concept), cells in matrix.facets.items() if name == cargo}
+        lines += [digest(f"{cargo}, {concept}", cells) for concept, cells in of.items()]
+        if len(of) > 1:
+            lines.append(digest(f"{cargo}, all", [cell for cells in of.values() for cell in cells]))
+    return lines
 
 
 def summary(matrix: Matrix) -> str:
@@ -87,7 +101,11 @@ def summary(matrix: Matrix) -> str:
 def _said_of(cargo: str, cells: list[Cell]) -> list[str]:
     kept = [cell for cell in cells if cell.retention is not None and cell.level not in UNDECIDED]
     good = [cell for cell in kept if cell.level in {Level.EXCELLENT, Level.GOOD}]
-    share = f"{len(good)} of {len(cells)} directions"
+    concepts = {cell.concept for cell in cells}
+    noun = "direction" if len(concepts) == 1 else "crossing"
+    share = f"{len(good)} of {len(cells)} {noun}s"
+    if len(concepts) > 1:
+        share += f" of {len(concepts)} concepts"
     said = [f"{words(cargo).capitalize()} crossed well (Good or better) in {share}."]
     by_value = sorted(kept, key=lambda cell: cell.retention.value if cell.retention else 0.0)
     if by_value:
@@ -96,17 +114,16 @@ def _said_of(cargo: str, cells: list[Cell]) -> list[str]:
         assert worst.retention is not None, "only cells with a retention are ranked"
         span = f"{number(100 * best.retention.low, 0)} to {percent(best.retention.high)}"
         said.append(
-            f"The best, {best.source} into {best.target}, kept {percent(best.retention.value)} of "
+            f"The best, {_crossing(best, concepts)}, kept {percent(best.retention.value)} of "
             f"what the target does natively (95 % interval {span})."
         )
         if len(by_value) > 1:
             said.append(
-                f"The weakest, {worst.source} into {worst.target}, kept "
-                f"{percent(worst.retention.value)}."
+                f"The weakest, {_crossing(worst, concepts)}, kept {percent(worst.retention.value)}."
             )
     if missing := len(cells) - len(kept):
         said.append(
-            f"In {_count(missing, 'direction').lower()} there is no clear native effect to take a "
+            f"In {_count(missing, noun).lower()} there is no clear native effect to take a "
             "share of, so nothing is claimed."
         )
     controls = [c.worst_control for c in kept if c.worst_control is not None]
@@ -122,6 +139,11 @@ def _said_of(cargo: str, cells: list[Cell]) -> list[str]:
             f"{percent(max(draws))}."
         )
     return said
+
+
+def _crossing(cell: Cell, concepts: set[str]) -> str:
+    pair = f"{cell.source} into {cell.target}"
+    return pair if len(concepts) == 1 else f"{words(cell.concept)} from {pair}"
 
 
 def number(value: float | None, digits: int = 2) -> str:

@@ -3,6 +3,7 @@
 Legend: s strengths, p prompts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,21 @@ class Suite:
     positive: tuple[str, ...]
     negative: tuple[str, ...]
     samples: tuple[str, ...]
+
+
+def filled_in(openings: Sequence[str], subjects: Sequence[str]) -> tuple[str, ...]:
+    """Every opening with every subject, subject by subject.
+
+    Args:
+        openings: each has one `{}`, where the subject goes.
+        subjects: as they are written at the start of a sentence; elsewhere the first letter is made
+            small, so a name that keeps its capital cannot come first.
+    """
+    return tuple(
+        opening.format(subject if opening.startswith("{}") else subject[0].lower() + subject[1:])
+        for subject in subjects
+        for opening in openings
+    )
 
 
 def slope(log_odds: np.ndarray, strengths: np.ndarray) -> np.ndarray:

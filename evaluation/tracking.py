@@ -1,8 +1,8 @@
 """The matrix into MLflow, and maps out of it. The only module that imports mlflow (with `pulled`).
 
-A sweep is one parent run; each (source, target, cargo) is a child of it and a registered model.
-Runs and versions are tagged with the address of the sweep, so tracking the same matrix again, after
-a kill or not, continues where it stopped and registers nothing twice.
+A sweep is one parent run; each (source, target, cargo, concept) is a child of it and a registered
+model. Runs and versions are tagged with the address of the sweep, so tracking the same matrix
+again, after a kill or not, continues where it stopped and registers nothing twice.
 """
 
 import json
@@ -21,7 +21,7 @@ from filelock import FileLock
 from pydantic import JsonValue
 
 from evaluation.figure import matrix_figure
-from evaluation.matrix import Cell, Matrix
+from evaluation.matrix import Cell, Key, Matrix
 from evaluation.record import (
     cell_facts,
     cell_metrics,
@@ -56,7 +56,6 @@ SWEEP, PART, COMPLETE, JUDGED = (
     "isthmus.judged",
 )
 SQLITE = "sqlite:///"
-Key = tuple[str, str, str]  # source, target, cargo
 
 README = """\
 {name}, version {version}: {cargo} ({concept}) carried from {source} into {target}.
@@ -133,7 +132,7 @@ def pull(name: str, which: str, *, uri: str, to: Path) -> Path:
     """Fetch one registered map into a new directory, which appears whole or not at all.
 
     Args:
-        name: registered model, `source--target--cargo`.
+        name: registered model, `source--target--cargo--concept`.
         which: an alias (`champion`) or a version number.
         uri: the store, as in `track`.
         to: the directory to make; its README.txt says how to use what is in it.
@@ -264,8 +263,9 @@ def _log_parent(client: MlflowClient, parent: Run, matrix: Matrix, page: Path) -
     # log_table appends to what an interrupted call may have left: start from an empty table.
     client.log_dict(run_id, {"columns": [], "data": []}, "matrix_table.json")
     client.log_table(run_id, columns, "matrix_table.json")
-    for cargo in matrix.cargoes:
-        client.log_figure(run_id, matrix_figure(matrix, cargo), f"matrix_{slug(cargo)}.png")
+    for facet, cells in matrix.facets.items():
+        name = "_".join(map(slug, ("matrix", *facet)))
+        client.log_figure(run_id, matrix_figure(matrix, cells), f"{name}.png")
     client.log_artifact(run_id, str(page))
     _finish(client, parent)
 

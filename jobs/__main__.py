@@ -27,6 +27,7 @@ USER_ERROR = 2
 CLOSED_WEIGHTS = 3
 INTERRUPTED = 130
 
+_TRACKED = "smollm2-135m-instruct--gemma-3-270m--steering--sentiment"
 _MODEL_HELP = "A name of the catalog, a hub id, a checkpoint directory or a YAML file."
 
 RunPath = Annotated[Path, typer.Argument(help="The run file.", show_default=False)]
@@ -238,8 +239,8 @@ def report(
 
 @app.command(
     epilog=_example(
-        "isthmus pull smollm2-135m-instruct--gemma-3-270m--steering@champion --to carried",
-        "isthmus pull smollm2-135m-instruct--gemma-3-270m--steering@2 --to carried --uri http://tracker:5000",
+        f"isthmus pull {_TRACKED}@champion --to carried",
+        f"isthmus pull {_TRACKED}@2 --to carried --uri http://tracker:5000",
     )
 )
 def pull(

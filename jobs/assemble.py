@@ -31,7 +31,8 @@ from evaluation.matrix import (
     Spread,
 )
 from evaluation.retention import Interval, level, measure_retention
-from jobs.config import ROOT, RunFile
+from jobs.config import RunFile
+from jobs.names import ROOT
 from jobs.steer import Judged
 from jobs.texts import Texts
 from jobs.work import FORMAT, Work
@@ -124,7 +125,7 @@ def _cell(run: RunFile, store: Store, judged: Judged, seconds: dict[str, float])
         source=hop.source,
         target=hop.target,
         cargo=judged.key[2],
-        concept=run.steering.concept.name,
+        concept=judged.concept,
         site=hop.target_site,
         role=hop.role,
         strength=choice.strength,

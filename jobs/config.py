@@ -9,29 +9,19 @@ from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from actors.catalog import SOURCES, ClosedWeights, ModelError, ModelSpec
+from actors.catalog import ClosedWeights, ModelError, ModelSpec
 from actors.corpora import CorpusSpec
-from actors.fleet import find, spec
 from cluster.storage import split_location
 from cluster.yaml_file import read_yaml
-from jobs.names import one_of
-
-ROOT = Path(__file__).resolve().parent.parent
+from jobs.names import file_names
+from jobs.shorthand import ConfigError, written_out
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class ConfigError(ValueError):
-    """A run file that cannot be used; the text has one line for each thing that is wrong."""
-
-
-def _file_names(folder: str) -> tuple[str, ...]:
-    return tuple(sorted(p.stem for p in (ROOT / folder).glob("*.py") if p.stem != "__init__"))
 
 
 def _one_of(what: str, allowed: Sequence[str]) -> AfterValidator:
@@ -43,12 +33,14 @@ def _one_of(what: str, allowed: Sequence[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-FITTER_NAMES = _file_names("alignment/fitters")
-SUITE_NAMES = _file_names("evaluation/suites")
-RECIPE_NAMES = _file_names("actors/derived")
+FITTER_NAMES = file_names("alignment/fitters")
+SUITE_NAMES = file_names("evaluation/suites")
 ROLE_NAMES = ("feature_extraction", "representation", "decision_making")
 KIND_NAMES = ("residual", "attention", "mlp")
 
+DIRECTION_NAMES = file_names("alignment/directions")
+
+DirectionName = Annotated[str, _one_of("direction", DIRECTION_NAMES)]
 FitterName = Annotated[str, _one_of("fitter", FITTER_NAMES)]
 SuiteName = Annotated[str, _one_of("suite", SUITE_NAMES)]
 RoleName = Annotated[str, _one_of("role", ROLE_NAMES)]
@@ -115,26 +107,46 @@ class Maps(_Section):
 
 
 class Contrast(_Section):
-    """A concept as two sets of texts; `texts` of each are used to extract it."""
+    """Two sets of texts; a vector is extracted from the first `texts` of each by hash.
+
+    With `paired`, the texts of the two sides belong together, one by one, and are read from the
+    word on at which they part. `pool` is what stands for a text: the mean over its words, or its
+    last word.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
     positive: CorpusSpec
     negative: CorpusSpec
+    paired: bool = False
+    pool: Literal["words", "last_word"] = "words"
     texts: Annotated[int, Field(ge=4)] = 160
 
 
-class Steering(_Section):
-    """A steering vector carried from each model into each other one.
+class Concept(Contrast):
+    """What is steered towards, and the suite that tells whether it is: of the same name if left
+    out."""
 
+    suite: SuiteName = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_same_name(cls, raw: Any) -> Any:
+        return {"suite": raw.get("name"), **raw} if isinstance(raw, dict) else raw
+
+
+class Steering(_Section):
+    """Steering vectors carried from each model into each other one, one for each concept.
+
+    The vector of another concept is a control: that of the next in the list, or of `other`.
     `strengths` are in units of the length of a typical centred activation of the target at the
     site: the same grid, and the same length of vector, for native, carried and controls. The one
     used is the greatest whose native vector costs at most `neutral_kl` (nats per token) on dev.
     Neutral text is the first `neutral_words` words of each of `neutral_texts` texts.
     """
 
-    concept: Contrast
-    other: Contrast
-    suite: SuiteName
+    concepts: Annotated[tuple[Concept, ...], Field(min_length=1)]
+    other: Contrast | None = None
+    direction: DirectionName = "difference_of_means"
     strengths: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.05, 0.1, 0.2, 0.4)
     neutral_kl: Share = 0.05
     neutral_texts: Count = 8
@@ -144,6 +156,27 @@ class Steering(_Section):
     samples: Count = 3
     sample_tokens: Count = 24
     bootstrap_draws: Annotated[int, Field(ge=200)] = 2000
+
+    @model_validator(mode="after")
+    def _another_for_each(self) -> Self:
+        names = [each.name for each in self.contrasts]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two concepts are named {twice[0]}; names are distinct")
+        if len(names) == 1:
+            raise ValueError("other: missing; a single concept needs another one as its control")
+        return self
+
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """Everything that vectors are extracted of."""
+        return (*self.concepts, *(() if self.other is None else (self.other,)))
+
+    def other_than(self, concept: str) -> str:
+        """The concept whose vector is the control of this one."""
+        if self.other is not None:
+            return self.other.name
+        names = [each.name for each in self.concepts]
+        return names[(names.index(concept) + 1) % len(names)]
 
 
 class Cluster(_Section):
@@ -246,49 +279,17 @@ def read_run_file(path: Path) -> RunFile:
     raw = read_yaml(path, ConfigError)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a run file is a mapping; see configs/demo.yaml")
-    if isinstance(models := raw.get("models"), list):
-        try:
-            raw = raw | {"models": _with_sources(models)}
-        except ClosedWeights:
-            raise
-        except (ConfigError, ModelError) as error:
-            raise ConfigError(f"{path}: models: {error}") from None
+    try:
+        raw = written_out(raw)
+    except ClosedWeights:
+        raise
+    except (ConfigError, ModelError) as error:
+        raise ConfigError(f"{path}: {error}") from None
     try:
         return RunFile.model_validate(raw)
     except ValidationError as error:
         lines = [f"{path}: {_plainly(fault)}" for fault in _faults(error)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
-
-
-def _with_sources(models: list[Any]) -> list[Any]:
-    """The models of a run file with every name that stands for a model replaced by it."""
-    named = {m["name"]: m for m in models if isinstance(m, dict) and isinstance(m.get("name"), str)}
-    return [_with_source(model, named, ()) for model in models]
-
-
-def _with_source(model: Any, named: dict[str, Any], above: tuple[str, ...]) -> Any:
-    if isinstance(model, str):
-        if model in above:
-            raise ConfigError(" is made from ".join((*above, model)))
-        if model in named:
-            return _with_source(named[model], named, above)
-        return spec(find(model)).model_dump(exclude_none=True)
-    if not isinstance(model, dict) or not isinstance(model.get("name"), str):
-        return model
-    derived = model.get("derived")
-    if isinstance(derived, dict) and "base" in derived:
-        one_of("recipe", str(derived.get("recipe")), RECIPE_NAMES, ConfigError)
-        base = _with_source(derived["base"], named, (*above, model["name"]))
-        return model | {"derived": derived | {"base": base}}
-    if not any(model.get(source) is not None for source in SOURCES):
-        try:
-            return spec(find(model["name"])).model_dump(exclude_none=True) | model
-        except ClosedWeights:
-            raise
-        except ModelError as error:
-            sources = ", ".join(SOURCES)
-            raise ConfigError(f"{error}; or give one of {sources}") from None
-    return model
 
 
 def _faults(error: ValidationError) -> list[dict[str, Any]]:

@@ -1,59 +1,50 @@
 """Takes the steering vectors of a run out of its models.
 
-Shapes: d width.
+Shapes: n texts of each side, d width.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import numpy as np
 
-from actors.cargo.steering import difference_of_means
 from actors.catalog import ModelFacts
+from alignment.directions import DIRECTIONS
 from jobs.config import RunFile
 from jobs.texts import Sides, Texts
 from jobs.units import Arrays, Asking, Unit
 from jobs.work import mapped_sites, site_of
 
-
-@dataclass(frozen=True, eq=False)
-class Vectors:
-    """What one model says of the concepts at one role: directions [d]."""
-
-    concept: np.ndarray
-    other: np.ndarray
+Vectors = dict[tuple[str, str, str], np.ndarray]  # by model, role and concept: directions [d]
 
 
-def extract(
-    run: RunFile, texts: Texts, models: Collection[ModelFacts], asking: Asking
-) -> dict[tuple[str, str], Vectors]:
-    """The vectors of models of one wave, by model and role."""
-    units, places = [], []
-    for facts in models:
-        for concept, sides in (("concept", texts.concept), ("other", texts.other)):
-            units.append(_extraction(run, facts, sides))
-            places.append((facts.name, concept))
+def extract(run: RunFile, texts: Texts, models: Collection[ModelFacts], asking: Asking) -> Vectors:
+    """The vectors of models of one wave.
+
+    Raises:
+        DirectionError: a model does not tell the sides of a concept apart.
+    """
+    recipe = DIRECTIONS[run.steering.direction]()
+    places = [(facts, concept) for facts in models for concept in texts.sides]
+    units = [_reading(run, facts, texts.sides[concept]) for facts, concept in places]
     answers = asking.complete("extracting vectors", units)
-    found = dict(zip(places, answers, strict=True))
-    return {
-        (facts.name, role): Vectors(
-            *(found[facts.name, kind][site_of(run, role, facts)] for kind in ("concept", "other"))
-        )
-        for facts in models
-        for role in run.maps.roles
-    }
+    vectors: Vectors = {}
+    for (facts, concept), pools in zip(places, answers, strict=True):
+        positive = len(texts.sides[concept].positive)
+        for role in run.maps.roles:
+            points = pools[site_of(run, role, facts)]
+            vectors[facts.name, role, concept] = recipe.direction(
+                points[:positive], points[positive:]
+            )
+    return vectors
 
 
-def _extraction(run: RunFile, facts: ModelFacts, sides: Sides) -> Unit:
+def _reading(run: RunFile, facts: ModelFacts, sides: Sides) -> Unit:
+    """What stands for each text at every mapped site: the positive ones, then the negative."""
     sites = mapped_sites(run, facts)
-    positive = len(sides.positive)
-
-    def difference(pools: Arrays) -> Arrays:
-        return {
-            site: difference_of_means(points[:positive], points[positive:])
-            for site, points in pools.items()
-        }
-
     texts = (*sides.positive, *sides.negative)
-    question = [sites, sides.positive, sides.negative]
-    return Unit(facts, "pooled", (texts, sites), question, difference)
+    question = [sites, texts, sides.first_words]
+    return Unit(facts, "pooled", (texts, sites, sides.first_words), question, _as_read)
+
+
+def _as_read(pools: Arrays) -> Arrays:
+    return pools

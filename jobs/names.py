@@ -1,7 +1,16 @@
-"""Names that users write, and the nearest ones when there is no such name."""
+"""Names that users write: which there are, and the nearest ones when there is no such name."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def file_names(folder: str, ending: str = ".py") -> tuple[str, ...]:
+    """The names of the files of a folder of the project, without their ending."""
+    files = (ROOT / folder).glob(f"*{ending}")
+    return tuple(sorted(file.stem for file in files if file.stem != "__init__"))
 
 
 def one_of(what: str, given: str, allowed: Sequence[str], error: type[ValueError]) -> None:

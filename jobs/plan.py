@@ -14,7 +14,6 @@ from actors.weights import default_cache, prepared
 from cluster.node_types import CLUSTER_FILE, ON_DEMAND, NodeType, node_of, node_types
 from cluster.placement import InsufficientResources
 from cluster.session import session
-from evaluation.suites import SUITES
 from jobs.config import RunFile
 from jobs.footprint import LOAD_BYTES_PER_SECOND, Footprint
 from jobs.placing import (
@@ -124,7 +123,7 @@ def plan(run: RunFile, probe: bool, reporter: Reporter) -> RunPlan:
         NodeTypeError: ray_cluster.yaml names a machine that nothing is known of.
     """
     with reporter.stage("reading texts"):
-        texts = gather(run, SUITES[run.steering.suite])
+        texts = gather(run)
     # Asked once: to find a GGUF's checkpoint, the whole file is hashed.
     here = {spec.name: prepared(spec, default_cache()) for spec in run.models}
     blueprints = {spec.name: known_blueprint(spec, here[spec.name]) for spec in run.models}

@@ -17,8 +17,10 @@ from actors.folder import report_address
 from actors.sites import Injection
 from alignment.maps import map_from_bytes
 from cluster.storage import address
-from evaluation.suite import Suite, slope
-from jobs.config import RunFile
+from evaluation.matrix import Key
+from evaluation.suite import slope
+from evaluation.suites import SUITES
+from jobs.config import Concept, RunFile
 from jobs.extract import Vectors
 from jobs.fitting import Fitting
 from jobs.texts import Texts
@@ -54,6 +56,7 @@ class Judged:
     has (nll, kl) of the target as it is, steered natively and carried, means over texts and signs.
     """
 
+    concept: str
     choice: Choice
     native: np.ndarray
     fitters: dict[str, np.ndarray]
@@ -65,26 +68,29 @@ class Judged:
     samples: dict[str, list[str]]
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """Source, target, cargo."""
-        return self.choice.hop.source, self.choice.hop.target, "steering"
+    def key(self) -> Key:
+        """Source, target, cargo, concept."""
+        return self.choice.hop.source, self.choice.hop.target, "steering", self.concept
 
 
 class Steerer:
-    """One run's steering: what it asks of which model, in what order."""
+    """One run's steering towards one concept: what it asks of which model, in what order."""
 
     def __init__(
         self,
         run: RunFile,
-        suite: Suite,
+        concept: Concept,
         texts: Texts,
         work: Work,
         models: Mapping[str, ModelFacts],
-        vectors: Mapping[tuple[str, str], Vectors],
+        vectors: Vectors,
         asking: Asking,
         fitting: Fitting,
     ) -> None:
-        self.run, self.suite, self.texts, self.work = run, suite, texts, work
+        self.run, self.texts, self.work = run, texts, work
+        self.concept, self.suite = concept.name, SUITES[concept.suite]
+        self.other = run.steering.other_than(concept.name)
+        self.prompts = texts.prompts[concept.name]
         self.models, self.vectors = models, vectors
         self.asking, self.fitting = asking, fitting
         self.store = fitting.store
@@ -102,14 +108,20 @@ class Steerer:
             self._judged(*parts) for parts in zip(choices, effects, neutral, samples, strict=True)
         ]
 
+    def _complete(self, stage: str, units: Sequence[Unit]) -> list[Arrays]:
+        return self.asking.complete(f"{self.concept}: {stage}", units)
+
     # --- directions
 
-    def _carried(self, hop: Hop, map_address: str, kind: str = "concept") -> np.ndarray:
-        vector = getattr(self.vectors[hop.source, hop.role], kind)
+    def _carried(self, hop: Hop, map_address: str) -> np.ndarray:
+        return self._carried_of(self.concept, hop, map_address)
+
+    def _carried_of(self, concept: str, hop: Hop, map_address: str) -> np.ndarray:
+        vector = self.vectors[hop.source, hop.role, concept]
         return carry(vector, map_from_bytes(self.store.get(map_address)))
 
     def _native(self, hop: Hop) -> np.ndarray:
-        return self.vectors[hop.target, hop.role].concept
+        return self.vectors[hop.target, hop.role, self.concept]
 
     def _spread(self, target: str, role: str) -> float:
         """The unit of strength at a site of the target, the same for every source."""
@@ -127,16 +139,14 @@ class Steerer:
 
         The fitter is the one with the best R² on held-out anchors: no cargo is looked at for that.
         """
-        strengths, prompts = self.run.steering.strengths, self.texts.prompts_dev
+        strengths, prompts = self.run.steering.strengths, self.prompts.dev
         candidates = [(hop, self._best_fitter(hop)) for hop in hops]
         weakest = (min(strengths),)
         units = [
             self._propensity(hop, [self._carried(hop, hop.maps[fitter])], weakest, prompts)
             for hop, fitter in candidates
         ]
-        slopes = [
-            _slopes(odds, weakest).mean() for odds in self.asking.complete("choosing role", units)
-        ]
+        slopes = [_slopes(odds, weakest).mean() for odds in self._complete("choosing role", units)]
         scored = zip(slopes, candidates, strict=True)
         pairs = groupby(scored, key=lambda each: (each[1][0].source, each[1][0].target))
         best = [max(of, key=lambda each: each[0])[1] for _, of in pairs]
@@ -144,7 +154,7 @@ class Steerer:
             self._cost(hop, [self._native(hop)], strengths, self.texts.neutral_dev)
             for hop, _ in best
         ]
-        answers = self.asking.complete("choosing strength", costs)
+        answers = self._complete("choosing strength", costs)
         return [
             Choice(hop, fitter, self._strength(cost))
             for (hop, fitter), cost in zip(best, answers, strict=True)
@@ -171,18 +181,20 @@ class Steerer:
         """Slopes of every direction of every choice on the test prompts."""
         draws = range(self.run.steering.shuffles)
         orders = [[shuffled(c.hop, c.fitter, draw) for draw in draws] for c in choices]
-        self.fitting.complete("fitting control maps", [order for of in orders for order in of])
+        self.fitting.complete(
+            f"{self.concept}: fitting control maps", [order for of in orders for order in of]
+        )
         directions = [
             self._directions(choice, [dict(order.maps)[choice.fitter] for order in of])
             for choice, of in zip(choices, orders, strict=True)
         ]
-        prompts = self.texts.prompts_test
+        prompts = self.prompts.test
         units = [
             self._propensity(choice.hop, each, (choice.strength,), prompts)
             for choice, of in zip(choices, directions, strict=True)
             for each in of.values()
         ]
-        answers = iter(self.asking.complete("measuring on test", units))
+        answers = iter(self._complete("measuring on test", units))
         return [
             {name: _slopes(next(answers), (choice.strength,))[:, 0] for name in of}
             for choice, of in zip(choices, directions, strict=True)
@@ -196,7 +208,7 @@ class Steerer:
             **{("fitter", name): [self._carried(hop, to)] for name, to in hop.maps.items()},
             ("control", "random directions"): self._random(hop),
             ("control", "shuffled rows"): [self._carried(hop, to) for to in shuffles],
-            ("control", "other concept"): [self._carried(hop, choice.map_address, "other")],
+            ("control", "other concept"): [self._carried_of(self.other, hop, choice.map_address)],
             ("control", "pad/truncate"): [self._carried(hop, hop.resizing)],
         }
 
@@ -216,7 +228,7 @@ class Steerer:
             for choice in choices
         ]
         bare = [self._cost(choice.hop, [], (), texts) for choice in choices]
-        answers = self.asking.complete("cost on neutral text", [*units, *bare])
+        answers = self._complete("cost on neutral text", [*units, *bare])
         rows = zip(answers[: len(choices)], answers[len(choices) :], strict=True)
         return [_neutral_rows(cost, base) for cost, base in rows]
 
@@ -230,7 +242,7 @@ class Steerer:
                 self._writing(hop, self._injection(hop, self._native(hop), choice.strength)),
                 self._writing(hop, self._injection(hop, carried, choice.strength)),
             ]
-        answers = iter(self.asking.complete("writing samples", units))
+        answers = iter(self._complete("writing samples", units))
         names = ("base", "native", "carried")
         return [{name: array_to_texts(next(answers)["texts"]) for name in names} for _ in choices]
 
@@ -243,6 +255,7 @@ class Steerer:
     ) -> Judged:
         carried = self._carried(choice.hop, choice.map_address)
         return Judged(
+            concept=self.concept,
             choice=choice,
             native=effects["native", ""][0],
             fitters={name: of[0] for (kind, name), of in effects.items() if kind == "fitter"},
@@ -250,9 +263,13 @@ class Steerer:
             native_direction=self._native(choice.hop),
             vector=self._injection(choice.hop, carried, choice.strength).vector,
             neutral=neutral,
-            prompts=self.suite.samples[: self.run.steering.samples],
+            prompts=self._samples_asked,
             samples=samples,
         )
+
+    @property
+    def _samples_asked(self) -> tuple[str, ...]:
+        return self.prompts.samples[: self.run.steering.samples]
 
     # --- units
 
@@ -301,7 +318,7 @@ class Steerer:
         )
 
     def _writing(self, hop: Hop, injected: Injection | None) -> Unit:
-        prompts = self.suite.samples[: self.run.steering.samples]
+        prompts = self._samples_asked
         tokens = self.run.steering.sample_tokens
         return Unit(
             self.models[hop.target],

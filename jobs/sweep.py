@@ -15,7 +15,6 @@ from cluster.session import session
 from cluster.storage import Store, open_store
 from evaluation.matrix import Matrix
 from evaluation.report import write_page
-from evaluation.suites import SUITES
 from evaluation.tracking import TrackedRun, track
 from jobs.assemble import assemble
 from jobs.config import RunFile
@@ -48,8 +47,7 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
     Ended at any moment and started again, it goes on where it was, to the same numbers.
     """
     torch.set_num_threads(1)
-    suite = SUITES[run.steering.suite]
-    texts = gather(run, suite)
+    texts = gather(run)
     store = open_store(run.store_location)
     with ExitStack() as open_things:
         with reporter.stage("starting Ray"):
@@ -63,23 +61,32 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
         fitting = Fitting(store, workers, run.cluster.restarts, reporter)
         work, vectors = _read(run, texts, asking, workers)
         fitting.complete("fitting maps", [hop.order for hop in work.hops])
-        steerer = Steerer(run, suite, texts, work, models.facts, vectors, asking, fitting)
+        steerers = [
+            Steerer(run, concept, texts, work, models.facts, vectors, asking, fitting)
+            for concept in run.steering.concepts
+        ]
         # The wave that was read last is still there.
-        judged = [each for wave in reversed(models.waves) for each in steerer.judge(wave)]
-    order = {(hop.source, hop.target): place for place, hop in enumerate(work.hops)}
-    judged.sort(key=lambda each: order[each.key[:2]])
+        judged = [
+            each
+            for wave in reversed(models.waves)
+            for steerer in steerers
+            for each in steerer.judge(wave)
+        ]
+    pairs = {(hop.source, hop.target): place for place, hop in enumerate(work.hops)}
+    concepts = [concept.name for concept in run.steering.concepts]
+    judged.sort(key=lambda each: (concepts.index(each.concept), pairs[each.key[:2]]))
     matrix = assemble(run, work, texts, models.facts, judged, store, reporter.seconds)
     return _publish(run, matrix, judged, store, reporter)
 
 
 def _read(
     run: RunFile, texts: Texts, asking: Asking, workers: tuple[Gang, Gang]
-) -> tuple[Work, dict[tuple[str, str], Vectors]]:
+) -> tuple[Work, Vectors]:
     """Everything that is read of the models, wave by wave: anchors, and the texts of vectors."""
     models = asking.crew
     harvest = Harvest(run, models, asking.store, *workers, asking.reporter)
     work = make_work(run, texts.anchors, models.facts)
-    vectors: dict[tuple[str, str], Vectors] = {}
+    vectors: Vectors = {}
     for wave in models.waves:
         if not models.facts.keys() >= set(wave):
             models.meet(wave)

@@ -6,8 +6,10 @@ from itertools import chain
 
 from actors.anchors import AnchorError, check_disjoint, split, text_hash
 from actors.corpora import CorpusSpec, read_texts
+from alignment.directions import DIRECTIONS
 from evaluation.suite import Suite
-from jobs.config import Contrast, RunFile
+from evaluation.suites import SUITES
+from jobs.config import Contrast, RunFile, Steering
 
 # What becomes of the texts of the anchor corpora, and of the openings of a suite.
 _CORPUS_PARTS = {"anchors": 8, "neutral-dev": 1, "neutral-test": 1}
@@ -16,26 +18,42 @@ _PROMPT_PARTS = {"dev": 1, "test": 2}
 
 @dataclass(frozen=True)
 class Sides:
-    """The texts that a concept is extracted from."""
+    """The texts that a concept is extracted from; of a `paired` one, row by row.
+
+    `first_words` are the numbers of the words from which on the positive texts count, then the
+    negative ones.
+    """
 
     positive: tuple[str, ...]
     negative: tuple[str, ...]
+    paired: bool
+    first_words: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The openings of a suite, and those that people read the going on of."""
+
+    dev: tuple[str, ...]
+    test: tuple[str, ...]
+    samples: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Disjoint by hash, and checked: map fitting, cargo, dev and test share no text."""
+    """Disjoint by hash, and checked: map fitting, cargo, dev and test share no text.
+
+    `sides` and `prompts` are by concept; concepts may share texts with each other.
+    """
 
     anchors: list[str]
     neutral_dev: tuple[str, ...]
     neutral_test: tuple[str, ...]
-    concept: Sides
-    other: Sides
-    prompts_dev: tuple[str, ...]
-    prompts_test: tuple[str, ...]
+    sides: dict[str, Sides]
+    prompts: dict[str, Prompts]
 
 
-def gather(run: RunFile, suite: Suite) -> Texts:
+def gather(run: RunFile) -> Texts:
     """Read and share out every text of a run.
 
     Raises:
@@ -44,18 +62,35 @@ def gather(run: RunFile, suite: Suite) -> Texts:
     """
     corpora = chain.from_iterable(read_texts(corpus) for corpus in run.anchors.corpora)
     parts = split(corpora, _CORPUS_PARTS)
-    prompts = split(suite.prompts, _PROMPT_PARTS)
+    steering = run.steering
+    _require_pairs(steering)
     texts = Texts(
         anchors=_first("anchors.texts", parts["anchors"], run.anchors.texts),
         neutral_dev=_neutral(run, parts["neutral-dev"]),
         neutral_test=_neutral(run, parts["neutral-test"]),
-        concept=_sides("steering.concept", run.steering.concept),
-        other=_sides("steering.other", run.steering.other),
-        prompts_dev=tuple(prompts["dev"]),
-        prompts_test=tuple(prompts["test"]),
+        sides={each.name: _sides(each) for each in steering.contrasts},
+        prompts={each.name: _prompts(SUITES[each.suite]) for each in steering.concepts},
     )
-    check_disjoint(_uses(texts, suite))
+    for concept in steering.concepts:
+        check_disjoint(_uses(texts, concept.name, steering.other_than(concept.name)))
     return texts
+
+
+def _require_pairs(steering: Steering) -> None:
+    if not DIRECTIONS[steering.direction].needs_pairs:
+        return
+    without = ", ".join(name for name, each in DIRECTIONS.items() if not each.needs_pairs)
+    for contrast in steering.contrasts:
+        if not contrast.paired:
+            raise AnchorError(
+                f"{contrast.name} is not paired, and {steering.direction} needs pairs; allowed "
+                f"without pairs: {without}"
+            )
+
+
+def _prompts(suite: Suite) -> Prompts:
+    parts = split(suite.prompts, _PROMPT_PARTS)
+    return Prompts(tuple(parts["dev"]), tuple(parts["test"]), suite.samples)
 
 
 def _neutral(run: RunFile, texts: list[str]) -> tuple[str, ...]:
@@ -63,28 +98,54 @@ def _neutral(run: RunFile, texts: list[str]) -> tuple[str, ...]:
     return tuple(" ".join(text.split()[: run.steering.neutral_words]) for text in chosen)
 
 
-def _uses(texts: Texts, suite: Suite) -> Mapping[str, tuple[str, ...] | list[str]]:
+def _uses(texts: Texts, concept: str, other: str) -> Mapping[str, tuple[str, ...] | list[str]]:
+    prompts = texts.prompts[concept]
     return {
         "anchors": texts.anchors,
         "neutral-dev": texts.neutral_dev,
         "neutral-test": texts.neutral_test,
-        "concept-positive": texts.concept.positive,
-        "concept-negative": texts.concept.negative,
-        "other-positive": texts.other.positive,
-        "other-negative": texts.other.negative,
-        "prompts-dev": texts.prompts_dev,
-        "prompts-test": texts.prompts_test,
-        "samples": suite.samples,
+        f"{concept}-positive": texts.sides[concept].positive,
+        f"{concept}-negative": texts.sides[concept].negative,
+        f"{other}-positive": texts.sides[other].positive,
+        f"{other}-negative": texts.sides[other].negative,
+        "prompts-dev": prompts.dev,
+        "prompts-test": prompts.test,
+        "samples": prompts.samples,
     }
 
 
-def _sides(place: str, contrast: Contrast) -> Sides:
-    return Sides(
-        *(
-            tuple(_first(f"{place}.{side}", _distinct(spec), contrast.texts))
+def _sides(contrast: Contrast) -> Sides:
+    if contrast.paired:
+        pairs = _pairs(contrast)
+        positive, negative = (tuple(pair[side] for pair in pairs) for side in (0, 1))
+        parting = [_parting(*pair) for pair in pairs] * 2
+    else:
+        positive, negative = (
+            tuple(_first(f"{contrast.name}.{side}", _distinct(spec), contrast.texts))
             for side, spec in (("positive", contrast.positive), ("negative", contrast.negative))
         )
-    )
+        parting = [0] * 2 * contrast.texts
+    if contrast.pool == "last_word":
+        parting = [len(text.split()) - 1 for text in (*positive, *negative)]
+    return Sides(positive, negative, contrast.paired, tuple(parting))
+
+
+def _pairs(contrast: Contrast) -> list[tuple[str, str]]:
+    sides = [list(read_texts(spec)) for spec in (contrast.positive, contrast.negative)]
+    counts = [len(side) for side in sides]
+    if counts[0] != counts[1]:
+        raise AnchorError(
+            f"{contrast.name}: {counts[0]} positive and {counts[1]} negative texts are no pairs"
+        )
+    partner = dict(reversed([pair for pair in zip(*sides, strict=True) if pair[0] != pair[1]]))
+    chosen = _first(f"{contrast.name}, pairs", split(partner, {"all": 1})["all"], contrast.texts)
+    return [(text, partner[text]) for text in chosen]
+
+
+def _parting(one: str, other: str) -> int:
+    """The number of the first word that is not the same in both."""
+    words = list(zip(one.split(), other.split(), strict=False))
+    return next((n for n, (a, b) in enumerate(words) if a != b), len(words))
 
 
 def _distinct(spec: CorpusSpec) -> list[str]:

@@ -41,14 +41,20 @@ def readings(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
     steering, roles = run.steering, run.maps.roles
     both = len(SIGNS)
     above = 1 - sum(ROLES[role] for role in roles) / len(roles)
-    dev, test = _tokens(texts.prompts_dev), _tokens(texts.prompts_test)
+    prompts = texts.prompts.values()
+    dev = sum(_tokens(each.dev) for each in prompts)
+    test = sum(_tokens(each.test) for each in prompts)
+    concepts = len(steering.concepts)
     neutral_dev, neutral_test = _tokens(texts.neutral_dev), _tokens(texts.neutral_test)
-    contrasts = (texts.concept.positive, texts.concept.negative)
-    contrasts += (texts.other.positive, texts.other.negative)
+    contrasts = [side for each in texts.sides.values() for side in (each.positive, each.negative)]
     directions = 3 + len(run.maps.fitters) + steering.random_directions + steering.shuffles
-    costs = both * len(steering.strengths)
-    written = 3 * steering.samples * steering.sample_tokens
-    rows = (len(texts.prompts_dev) * both * len(roles), len(texts.prompts_test) * both * directions)
+    costs = concepts * both * len(steering.strengths)
+    spared = 6 * concepts * others * neutral_test
+    written = 3 * concepts * steering.samples * steering.sample_tokens
+    rows = (
+        sum(len(each.dev) for each in prompts) * both * len(roles),
+        sum(len(each.test) for each in prompts) * both * directions,
+    )
     return (
         Reading("anchors", _tokens(texts.anchors)),
         Reading("vectors", sum(_tokens(side) for side in contrasts)),
@@ -57,7 +63,7 @@ def readings(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
             "choosing strength", others * neutral_dev * costs, above, others * neutral_dev * costs
         ),
         Reading("measuring on test", others * test * both * directions, above, others * rows[1]),
-        Reading("neutral text", others * neutral_test * 6, above, others * neutral_test * 6),
+        Reading("neutral text", spared, above, spared),
         Reading("samples", others * written, 1.0, others * written),
     )
 

@@ -16,8 +16,8 @@ from typing import Any
 import psutil  # pyrefly: ignore[untyped-import]
 
 from actors.weights import facts
-from evaluation.suites import SUITES
-from jobs.config import ROOT, read_run_file
+from jobs.config import read_run_file
+from jobs.names import ROOT
 from jobs.texts import gather
 from jobs.work import make_work
 
@@ -184,5 +184,5 @@ def moments(run_file: Path) -> set[str]:
     for spec in run.models:
         assert spec.directory is not None
         models[spec.name] = facts(spec.directory, spec.name, spec.dtype)
-    work = make_work(run, gather(run, SUITES[run.steering.suite]).anchors, models)
+    work = make_work(run, gather(run).anchors, models)
     return set(work.moments.values())

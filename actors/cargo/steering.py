@@ -1,6 +1,6 @@
 """Steering vectors: a direction in the residual stream that stands for a concept.
 
-Shapes: n texts, ds and dt widths of source and target, k directions.
+Shapes: ds and dt widths of source and target, k directions.
 
 A vector is carried as a difference (`pushforward`, no bias) and injected at a length given in
 units of the target's own spread at the site, so that native, carried and controls are equally long
@@ -12,12 +12,6 @@ import torch
 
 from actors.sites import Injection
 from alignment.maps import Map
-
-
-def difference_of_means(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    """Mean of positive [n, d] less mean of negative [n, d]: [d] float32 (arXiv 2308.10248)."""
-    means = positive.mean(0, dtype=np.float64) - negative.mean(0, dtype=np.float64)
-    return means.astype(np.float32)
 
 
 def carry(vector: np.ndarray, by: Map) -> np.ndarray:

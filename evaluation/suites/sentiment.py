@@ -4,7 +4,7 @@ The openings name things that movie reviews do not only speak of, so that what i
 feeling and not the topic of the texts that the vector was extracted from.
 """
 
-from evaluation.suite import Suite
+from evaluation.suite import Suite, filled_in
 
 _SUBJECTS = (
     "The movie",
@@ -40,11 +40,7 @@ _OPENINGS = (
 
 SENTIMENT = Suite(
     name="sentiment",
-    prompts=tuple(
-        opening.format(subject if opening.startswith("{}") else subject[0].lower() + subject[1:])
-        for subject in _SUBJECTS
-        for opening in _OPENINGS
-    ),
+    prompts=filled_in(_OPENINGS, _SUBJECTS),
     positive=(
         "great",
         "good",

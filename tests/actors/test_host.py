@@ -48,8 +48,8 @@ def test_a_host_answers_as_its_engine_does(
     expected = reading.activations(engine, "f", batch, SITES)
     assert all(np.array_equal(read.points[site], expected.points[site]) for site in SITES)
     assert host.forward(batch) == reading.forward(engine, batch)
-    pools = reading.pooled(engine, batch.texts, SITES)
-    for site, points in host.pooled(batch.texts, SITES).items():
+    pools = reading.pooled(engine, batch.texts, SITES, [0] * len(batch.texts))
+    for site, points in host.pooled(batch.texts, SITES, [0] * len(batch.texts)).items():
         assert np.array_equal(points, pools[site])
 
     added = Injection("residual.1", np.ones(32, dtype=np.float32), 2.0)

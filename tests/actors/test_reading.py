@@ -83,12 +83,16 @@ def test_the_bare_pass_counts_the_tokens_of_the_texts(engine: Engine, batch: Anc
     )
 
 
-def test_pools_are_means_over_the_rows_of_each_text(engine: Engine, batch: AnchorBatch) -> None:
+def test_pools_are_means_over_the_rows_of_each_text_from_its_first_word_on(
+    engine: Engine, batch: AnchorBatch
+) -> None:
     read = activations(engine, "f", batch, SITES)
-    pools = pooled(engine, batch.texts, SITES, batch_texts=4)
+    first = [number % 3 * 2 for number in range(len(batch.texts))]
+    pools = pooled(engine, batch.texts, SITES, first, batch_texts=4)
+    text, word = read.rows // 65536, read.rows % 65536
     for site in SITES:
         expected = [
-            read.points[site][read.rows // 65536 == number].mean(0)
+            read.points[site][(text == number) & (word >= first[number])].mean(0)
             for number in range(len(batch.texts))
         ]
         np.testing.assert_allclose(pools[site], expected, rtol=1e-4, atol=1e-4)
@@ -97,7 +101,7 @@ def test_pools_are_means_over_the_rows_of_each_text(engine: Engine, batch: Ancho
 def test_a_text_of_one_word_is_pooled_at_its_own_end(
     engine: Engine, sentences: tuple[str, ...]
 ) -> None:
-    pools = pooled(engine, [sentences[0], "Salt"], ("residual.1",))
+    pools = pooled(engine, [sentences[0], "Salt"], ("residual.1",), [0, 0])
     with torch.inference_mode():
         ids = encode(engine, ["Salt"]).ids
         states = engine.model(input_ids=ids, output_hidden_states=True).hidden_states
@@ -125,4 +129,4 @@ def test_numbers_that_are_none_are_named_with_their_place(
     with pytest.raises(NotFinite, match=rf"^batch {batch.id}, site mlp\.1: {said}"):
         activations(engine, "f", batch, ("mlp.1", "residual.0"))
     with pytest.raises(NotFinite, match=rf"^the texts from '.*' on, site residual\.2: {said}"):
-        pooled(engine, batch.texts, ("residual.2",))
+        pooled(engine, batch.texts, ("residual.2",), [0] * len(batch.texts))

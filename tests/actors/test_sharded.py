@@ -44,7 +44,10 @@ def answers(engine: Engine, texts: tuple[str, ...]) -> Answers:
     kinds = [*INJECTED, *(["router"] if engine.architecture.router else [])]
     sites = [f"{kind}.{layer}" for layer in range(len(engine.blocks)) for kind in kinds]
     found = reading.activations(engine, "", AnchorBatch(0, 0, texts), sites).points
-    found |= {f"pooled {site}": of for site, of in reading.pooled(engine, texts, sites).items()}
+    found |= {
+        f"pooled {site}": of
+        for site, of in reading.pooled(engine, texts, sites, [0] * len(texts)).items()
+    }
     for layer, (keys, values) in enumerate(reading.cache(engine, texts)):
         found |= {f"cached keys {layer}": keys, f"cached values {layer}": values}
     injections = [None, *(injection(engine, f"{kind}.1") for kind in INJECTED)]

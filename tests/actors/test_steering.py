@@ -1,4 +1,4 @@
-"""Steering vectors: means, lengths and random directions, without any model."""
+"""Steering vectors: lengths and random directions, without any model."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,6 @@ from scipy.spatial.distance import cosine as distance
 from actors.cargo.steering import (
     carry,
     cosine,
-    difference_of_means,
     injection,
     random_directions,
 )
@@ -21,37 +20,7 @@ from alignment.maps import Affine
 WIDTH = 6
 numbers = st.floats(-100, 100, width=32)
 vectors = arrays.arrays(np.float32, WIDTH, elements=numbers)
-tables = arrays.arrays(
-    np.float32, st.tuples(st.integers(1, 9), st.just(WIDTH)), elements=st.floats(-50, 50, width=32)
-)
 long_enough = vectors.filter(lambda vector: np.linalg.norm(vector) > 1e-2)
-
-
-@given(positive=tables, negative=tables, shift=vectors)
-def test_a_difference_of_means(
-    positive: np.ndarray, negative: np.ndarray, shift: np.ndarray
-) -> None:
-    found = difference_of_means(positive, negative)
-    assert found.dtype == np.float32
-    assert found.shape == (WIDTH,)
-    exact = positive.astype(np.float64).mean(0) - negative.astype(np.float64).mean(0)
-    np.testing.assert_allclose(found, exact, rtol=1e-6, atol=1e-6)
-    np.testing.assert_array_equal(difference_of_means(negative, positive), -found)
-    # What both sides have in common goes, and the order and repetition of texts mean nothing.
-    np.testing.assert_allclose(
-        difference_of_means(positive + shift, negative + shift), found, atol=1e-3
-    )
-    np.testing.assert_allclose(
-        difference_of_means(np.tile(positive, (2, 1))[::-1], negative), found, atol=1e-5
-    )
-
-
-def test_a_common_offset_far_greater_than_the_difference_is_no_trouble() -> None:
-    rng = np.random.default_rng(0)
-    rows = rng.standard_normal((2, 40_000, 3)).astype(np.float32) + np.float32(1000)
-    rows[0] += 0.5
-    exact = rows[0].astype(np.float64).mean(0) - rows[1].astype(np.float64).mean(0)
-    np.testing.assert_allclose(difference_of_means(rows[0], rows[1]), exact, rtol=1e-6)
 
 
 @given(a=vectors, b=vectors, factor=st.floats(-4, 4, width=32))

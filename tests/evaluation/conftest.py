@@ -47,7 +47,9 @@ def interval(value: float, half: float) -> Interval:
     return Interval(value, value - half, value + half)
 
 
-def make_cell(source: str, target: str, kept: float | None, seed: int = 0) -> Cell:
+def make_cell(
+    source: str, target: str, kept: float | None, seed: int = 0, concept: str = "sentiment"
+) -> Cell:
     """A steering cell with that retention, and controls near zero."""
     rng = np.random.default_rng(seed)
     native = 5.4
@@ -57,7 +59,7 @@ def make_cell(source: str, target: str, kept: float | None, seed: int = 0) -> Ce
         source=source,
         target=target,
         cargo="steering",
-        concept="sentiment",
+        concept=concept,
         site="residual.9",
         role="representation",
         strength=1.5,
@@ -127,7 +129,12 @@ def make_similarity(source: ModelRow, target: ModelRow, seed: int = 0) -> LayerS
     )
 
 
-def make_matrix(count: int = 2, address: str = "a5" * 32, first: float | None = 0.964) -> Matrix:
+def make_matrix(
+    count: int = 2,
+    address: str = "a5" * 32,
+    first: float | None = 0.964,
+    concepts: tuple[str, ...] = ("sentiment",),
+) -> Matrix:
     """A sweep over that many models; `first` is the retention of the first pair."""
     models = []
     for index, row in enumerate(MODELS[:count]):
@@ -155,7 +162,9 @@ def make_matrix(count: int = 2, address: str = "a5" * 32, first: float | None = 
         models=tuple(models),
         similarities=tuple(make_similarity(s, t, seed) for seed, (s, t) in enumerate(pairs)),
         cells=tuple(
-            make_cell(s.name, t.name, kept[seed], seed) for seed, (s, t) in enumerate(pairs)
+            make_cell(s.name, t.name, kept[seed], seed, concept)
+            for concept in concepts
+            for seed, (s, t) in enumerate(pairs)
         ),
         anchors=AnchorFacts(texts=4_120, rows=251_904, fingerprint="d4" * 32, corpora=("lambada",)),
         lineage={"code": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0", "ray": "2.60.0"},

@@ -9,7 +9,7 @@ from evaluation.matrix import Matrix
 
 def test_every_cell_is_written_with_its_level(made_up: Callable[..., Matrix]) -> None:
     matrix = made_up(4)
-    figure = matrix_figure(matrix, "steering")
+    figure = matrix_figure(matrix, matrix.cells)
     said = [text.get_text() for text in figure.axes[0].texts]
     for cell in matrix.cells:
         assert str(cell.level) in said

@@ -24,7 +24,7 @@ def test_out_and_in_again_is_the_same(made_up: Maker, count: int) -> None:
     assert again.to_json() == text
     assert again.cells[0].retention == matrix.cells[0].retention
     assert again.similarities == matrix.similarities
-    assert again.cell("smollm2-135m", "gemma-3-270m", "steering").level == "Excellent"
+    assert again.cell("smollm2-135m", "gemma-3-270m", "steering", "sentiment").level == "Excellent"
 
 
 @given(NUMBERS, st.lists(NUMBERS, max_size=5))
@@ -64,8 +64,10 @@ def test_the_table_has_a_flat_row_per_cell(made_up: Maker) -> None:
 
 def test_what_was_not_measured_is_said_in_one_line(made_up: Maker) -> None:
     matrix = made_up(2)
-    with pytest.raises(MatrixError, match=r"no lora from a to b; measured: smollm2-135m -> gemma"):
-        matrix.cell("a", "b", "lora")
+    with pytest.raises(
+        MatrixError, match=r"no lora of chat from a to b; measured: smollm2-135m -> gemma"
+    ):
+        matrix.cell("a", "b", "lora", "chat")
     with pytest.raises(MatrixError, match=r"no model c; there are smollm2-135m, gemma-3-270m"):
         matrix.model("c")
 
@@ -87,7 +89,7 @@ def test_what_is_no_matrix_is_said_in_one_line(text: str, line: str) -> None:
 def test_it_does_not_contradict_itself(made_up: Maker) -> None:
     matrix = made_up(2)
     plain = json.loads(matrix.to_json())
-    with pytest.raises(MatrixError, match="two cells for the same cargo"):
+    with pytest.raises(MatrixError, match="two cells for the same cargo and concept"):
         Matrix.from_json(json.dumps(plain | {"cells": plain["cells"][:1] * 2}))
     with pytest.raises(MatrixError, match="not among the models"):
         Matrix.from_json(json.dumps(plain | {"models": plain["models"][:1]}))

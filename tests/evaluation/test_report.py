@@ -85,9 +85,11 @@ def _look(chromium: str, text: str, directory: Path) -> dict[str, dict[str, obje
     return json.loads(html.unescape(said.group(1)))
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_it_reads_at_both_widths(chromium: str, made_up: Maker, tmp_path: Path, count: int) -> None:
-    matrix = made_up(count)
+@pytest.mark.parametrize(("count", "concepts"), [(2, 1), (4, 1), (2, 3)])
+def test_it_reads_at_both_widths(
+    chromium: str, made_up: Maker, tmp_path: Path, count: int, concepts: int
+) -> None:
+    matrix = made_up(count, concepts=("sentiment", "refusal", "self-preservation")[:concepts])
     seen = _look(chromium, render(matrix), tmp_path)
     assert set(seen) == {"1440", "390"}
     for width, page in seen.items():
@@ -96,7 +98,7 @@ def test_it_reads_at_both_widths(chromium: str, made_up: Maker, tmp_path: Path, 
         assert page["unnamed"] == 0
         assert page["named"] is True
         assert page["requests"] == 0, "the page asks for nothing"
-        assert page["pictures"] == count * (count - 1) * 8 + 3 * count * (count - 1) // 2
+        assert page["pictures"] == concepts * count * (count - 1) * 8 + 3 * count * (count - 1) // 2
         assert 2000 < int(str(page["height"])) < 60_000
 
 
@@ -130,6 +132,19 @@ def test_a_matrix_without_cells_or_numbers_still_has_a_page(made_up: Maker) -> N
     )
     assert "no clear native effect" in summary(undefined)
     render(undefined)
+
+
+def test_several_concepts_have_a_table_each_and_one_of_all(made_up: Maker) -> None:
+    matrix = made_up(4, concepts=("sentiment", "refusal"))
+    text = render(matrix)
+    assert text.count('class="matrix"') == 2
+    for line in ("steering, sentiment", "steering, refusal", "steering, all"):
+        assert f'<th scope="row">{line}</th>' in text
+    assert "11 of 12" in text
+    assert "22 of 24" in text
+    said = summary(matrix)
+    assert "of 24 crossings of 2 concepts" in said
+    assert "sentiment from smollm2-135m into" in said or "sentiment from gemma-3-270m into" in said
 
 
 def test_the_summary_is_computed(made_up: Maker) -> None:

@@ -1,15 +1,11 @@
 """What a behaviour is made of, and the one number it becomes."""
 
-import re
-
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from evaluation.suite import Suite, slope
-from evaluation.suites import SUITES
+from evaluation.suite import slope
 
 distinct = st.lists(st.floats(-2, 2), min_size=2, max_size=7).filter(
     lambda strengths: np.std(strengths) > 1e-2
@@ -47,29 +43,3 @@ def test_of_two_opposite_strengths_it_is_half_the_difference(odds: np.ndarray) -
     np.testing.assert_allclose(
         slope(odds, np.array([0.5, -0.5])), (odds[0] - odds[1]) / 1.0, atol=1e-12
     )
-
-
-@pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES.keys())
-class TestSuites:
-    def test_words_of_the_two_sides_are_many_and_apart(self, suite: Suite) -> None:
-        for side in (suite.positive, suite.negative):
-            assert len(side) >= 5
-            assert len({word.casefold() for word in side}) == len(side)
-            assert all(re.fullmatch(r"\w+", word) for word in side)
-        assert not {w.casefold() for w in suite.positive} & {w.casefold() for w in suite.negative}
-
-    def test_the_sides_weigh_the_same(self, suite: Suite) -> None:
-        assert len(suite.positive) == len(suite.negative)
-
-    def test_openings_are_distinct_and_ask_for_a_word(self, suite: Suite) -> None:
-        openings = (*suite.prompts, *suite.samples)
-        assert len({" ".join(each.split()).casefold() for each in openings}) == len(openings)
-        # A space or a stop at the end would leave the next word nothing to begin with.
-        assert all(each == each.strip() and each[-1].isalpha() for each in openings)
-        assert len(suite.prompts) >= 30
-        assert suite.samples
-
-    def test_no_opening_says_a_word_that_is_counted(self, suite: Suite) -> None:
-        counted = {word.casefold() for word in (*suite.positive, *suite.negative)}
-        for opening in (*suite.prompts, *suite.samples):
-            assert not counted & set(re.findall(r"\w+", opening.casefold()))

@@ -18,12 +18,12 @@ from mlflow.entities import Run
 from safetensors.torch import load_file, save_file
 
 from alignment.maps import Affine
-from evaluation.matrix import Matrix
+from evaluation.matrix import Key, Matrix
 from evaluation.tracking import CHAMPION, TrackedRun, TrackingError, pull, track
 
 WIDTH, TARGET_WIDTH = 5, 7
-NAME = "smollm2-135m--gemma-3-270m--steering"
-KEY = ("smollm2-135m", "gemma-3-270m", "steering")
+NAME = "smollm2-135m--gemma-3-270m--steering--sentiment"
+KEY = ("smollm2-135m", "gemma-3-270m", "steering", "sentiment")
 Maker = Callable[..., Matrix]
 
 # MLflow asks SQLAlchemy and pandas for what is on its way out.
@@ -42,7 +42,7 @@ class Bench:
         self.page = root / "page.html"
         self.page.write_text("<!doctype html><title>page</title>")
 
-    def files(self, matrix: Matrix) -> dict[tuple[str, str, str], Path]:
+    def files(self, matrix: Matrix) -> dict[Key, Path]:
         torch.manual_seed(0)
         maps = {cell.key: self.root / "files" / "--".join(cell.key) for cell in matrix.cells}
         for directory in maps.values():
@@ -124,7 +124,12 @@ def test_one_parent_a_child_per_cell_and_metrics_with_intervals(
     assert parent.data.tags["fingerprint.anchors"] == matrix.anchors.fingerprint
     assert parent.data.tags["lineage.code"] == "0.1.0"
     files = {item.path for item in bench.client().list_artifacts(tracked.run_id)}
-    assert files == {"matrix.json", "matrix_table.json", "matrix_steering.png", "page.html"}
+    assert files == {
+        "matrix.json",
+        "matrix_table.json",
+        "matrix_steering_sentiment.png",
+        "page.html",
+    }
     stored = bench.root / "store" / "artifacts" / tracked.run_id / "artifacts"
     assert Matrix.from_json((stored / "matrix.json").read_text()).to_json() == matrix.to_json()
     table = json.loads((stored / "matrix_table.json").read_text())

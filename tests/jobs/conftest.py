@@ -96,8 +96,7 @@ def tiny_run(corpora: Path, tiny_models: dict[str, Path]) -> Callable[..., Path]
             "similarity": {"rows": 150, "neighbours": 5, "permutations": 20},
             "maps": {"roles": ["representation", "decision_making"]},
             "steering": {
-                "suite": "sentiment",
-                "concept": contrast("sentiment", "feelings.jsonl"),
+                "concepts": [contrast("sentiment", "feelings.jsonl")],
                 "other": contrast("places", "places.jsonl"),
                 "strengths": [0.2, 0.6],
                 "neutral_texts": 4,

@@ -15,7 +15,8 @@ from ray.core.generated.autoscaler_pb2 import (
     NodeStatus,  # pyrefly: ignore[missing-module-attribute]
 )
 
-from jobs.config import ROOT, read_run_file
+from jobs.config import read_run_file
+from jobs.names import ROOT
 from tests.head import JOINING, LOOPBACK, head_node, place
 from tests.sweeps import PATIENCE, command, environment, run_script
 

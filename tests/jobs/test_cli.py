@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.config import ROOT
+from jobs.names import ROOT
 
 VERBS = ("sweep", "models", "report", "pull")
 DEMO = str(ROOT / "configs" / "demo.yaml")
@@ -100,7 +100,7 @@ def test_a_report_of_no_matrix(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["matrix.json"]
 
 
-@pytest.mark.parametrize("name", ["a--b--steering", "@champion", "a--b--steering@", "@"])
+@pytest.mark.parametrize("name", ["a--b--steering--x", "@champion", "a--b--steering--x@", "@"])
 def test_a_pull_of_a_name_without_its_alias(tmp_path: Path, name: str) -> None:
     told = refusal("pull", name, "--to", str(tmp_path / "to"))
     assert told.startswith(f"{name!r}: write NAME@ALIAS or NAME@VERSION, for example ")
@@ -109,7 +109,7 @@ def test_a_pull_of_a_name_without_its_alias(tmp_path: Path, name: str) -> None:
 
 def test_a_pull_from_no_store(tmp_path: Path) -> None:
     to = tmp_path / "to"
-    pull = ("pull", "a--b--steering@champion", "--to", str(to))
+    pull = ("pull", "a--b--steering--sentiment@champion", "--to", str(to))
     assert refusal(*pull, ISTHMUS_HOME=str(tmp_path)) == (
         f"no tracking store at {tmp_path}/mlflow.db: run a sweep first"
     )

@@ -22,12 +22,12 @@ from jobs.config import (
     FITTER_NAMES,
     KIND_NAMES,
     ROLE_NAMES,
-    ROOT,
     SUITE_NAMES,
     ConfigError,
     RunFile,
     read_run_file,
 )
+from jobs.names import ROOT
 
 DEMO = ROOT / "configs" / "demo.yaml"
 SECTIONS = ("anchors", "similarity", "maps", "steering", "cluster", "tracking")
@@ -69,12 +69,12 @@ def refusal(directory: Path, content: Any) -> list[str]:
         (
             lambda run: run["anchors"]["corpora"][0].update(filed="text"),
             "anchors.corpora.0.filed: no such key; allowed: "
-            "package, file, hub, revision, field, where, limit",
+            "package, file, hub, revision, field, where, limit, answered",
         ),
         (
-            lambda run: run["steering"]["concept"]["positive"].update(lable=1),
-            "steering.concept.positive.lable: no such key; allowed: "
-            "package, file, hub, revision, field, where, limit",
+            lambda run: run["steering"]["concepts"][0]["positive"].update(lable=1),
+            "steering.concepts.0.positive.lable: no such key; allowed: "
+            "package, file, hub, revision, field, where, limit, answered",
         ),
         (
             lambda run: run["models"][1].update(dtype="float16"),
@@ -111,8 +111,7 @@ def refusal(directory: Path, content: Any) -> list[str]:
         ),
         (
             lambda run: run["maps"].update(fitters=["ridge", "rigde"]),
-            "maps.fitters.1: 'rigde': no fitter of that name; allowed: "
-            "pad_truncate, procrustes, ridge",
+            "maps.fitters.1: 'rigde': no fitter of that name; allowed: " + ", ".join(FITTER_NAMES),
         ),
         (
             lambda run: run["maps"].update(roles=["deep"]),
@@ -124,8 +123,9 @@ def refusal(directory: Path, content: Any) -> list[str]:
             "maps.kind: 'head': no kind of site of that name; allowed: residual, attention, mlp",
         ),
         (
-            lambda run: run["steering"].update(suite="mood"),
-            "steering.suite: 'mood': no suite of that name; allowed: sentiment",
+            lambda run: run["steering"]["concepts"][0].update(name="mood"),
+            "steering.concepts.0.suite: 'mood': no suite of that name; allowed: "
+            + ", ".join(SUITE_NAMES),
         ),
         (
             lambda run: run["models"][1].update(name=run["models"][0]["name"]),
@@ -138,7 +138,14 @@ def refusal(directory: Path, content: Any) -> list[str]:
         ),
         (lambda run: run["models"][1].pop("name"), "models.1.name: missing"),
         (lambda run: run.pop("models"), "models: missing"),
-        (lambda run: run["steering"].pop("other"), "steering.other: missing"),
+        (
+            lambda run: run["steering"].pop("other"),
+            "steering: other: missing; a single concept needs another one as its control",
+        ),
+        (
+            lambda run: run["steering"]["other"].update(name="sentiment"),
+            "steering: two concepts are named sentiment; names are distinct",
+        ),
     ],
 )
 def test_a_wrong_key_or_value_is_one_line_with_place_value_and_what_is_allowed(
@@ -234,7 +241,7 @@ def test_any_other_key_anywhere_is_refused_with_its_path(
 def test_the_demo_is_valid() -> None:
     run = read_run_file(DEMO)
     assert [model.name for model in run.models] == ["smollm2-135m-instruct", "gemma-3-270m"]
-    assert run.steering.suite in SUITES
+    assert all(concept.suite in SUITES for concept in run.steering.concepts)
     assert set(run.maps.fitters) <= set(FITTERS)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.config import ROOT
+from jobs.names import ROOT
 
 pytestmark = [pytest.mark.real, pytest.mark.ray, pytest.mark.timeout(1200)]
 PAIRS = [("smollm2-135m-instruct", "gemma-3-270m"), ("gemma-3-270m", "smollm2-135m-instruct")]

@@ -16,7 +16,7 @@ import yaml
 from safetensors.numpy import load_file, save_file
 
 from cluster.storage import DirectoryStore
-from jobs.config import ROOT
+from jobs.names import ROOT
 from tests.mounts import in_file_system_of
 from tests.sweeps import (
     PATIENCE,
@@ -42,7 +42,6 @@ import ray
 from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 from cluster.session import session
 from cluster.storage import open_store
-from evaluation.suites import SUITES
 from jobs.config import read_run_file
 from jobs.harvest import Harvest, folders
 from jobs.progress import Reporter
@@ -52,7 +51,7 @@ from jobs.work import make_work
 
 run, mib, seconds = read_run_file(Path(sys.argv[1])), int(sys.argv[2]), float(sys.argv[3])
 reporter, store = Reporter(), open_store(run.store_location)
-texts = gather(run, SUITES[run.steering.suite])
+texts = gather(run)
 
 with session("local", object_store_mib=mib) as cluster:
     state = get_state_from_address(cluster.address)

@@ -26,7 +26,6 @@ from actors.reading import Activations, NotFinite
 from cluster.gang import Gang
 from cluster.session import session
 from cluster.storage import DirectoryStore, StorageError
-from evaluation.suites import SUITES
 from jobs.config import RunFile, read_run_file
 from jobs.harvest import Harvest, folders, require_shared
 from jobs.placing import Wave
@@ -77,7 +76,7 @@ class Bench:
         self.open_things.callback(self.crew.release)
         workers = self.open_things.enter_context(folders(run, self.store))
         self.harvest = Harvest(run, self.crew, self.store, *workers, reporter)
-        self.anchors = gather(run, SUITES[run.steering.suite]).anchors
+        self.anchors = gather(run).anchors
 
     def _launch(self, name: str) -> Gang:
         self.loaded.append(name)

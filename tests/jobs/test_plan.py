@@ -20,7 +20,6 @@ from actors.catalog import ModelError
 from actors.fleet import find
 from cluster.node_types import ACTORS_SHARE
 from cluster.placement import GIB
-from evaluation.suites import SUITES
 from jobs.__main__ import USER_ERROR, main
 from jobs.config import read_run_file
 from jobs.footprint import footprint
@@ -74,7 +73,7 @@ def large(*names: str, dtype: str = "bfloat16") -> list[dict[str, Any]]:
 
 @pytest.fixture
 def texts(tmp_path: Path, tiny_run: Writer) -> Texts:
-    return gather(read_run_file(tiny_run(tmp_path)), SUITES["sentiment"])
+    return gather(read_run_file(tiny_run(tmp_path)))
 
 
 def test_a_model_reads_its_anchors_once_however_many_pairs_it_is_in(

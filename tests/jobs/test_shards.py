@@ -15,8 +15,8 @@ import pytest
 
 from actors.checkpoints import stored_tensors
 from actors.fleet import fleet
-from jobs.config import ROOT
 from jobs.footprint import weights_per_gpu
+from jobs.names import ROOT
 
 
 def shards(*arguments: str) -> subprocess.CompletedProcess[str]:

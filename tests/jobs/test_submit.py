@@ -11,7 +11,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from jobs.config import ROOT, read_run_file
+from jobs.config import read_run_file
+from jobs.names import ROOT
 from tests.head import JOINING, PATH, head_node, place
 from tests.sweeps import PATIENCE, environment
 

@@ -17,7 +17,8 @@ import pytest
 
 from alignment.maps import Affine, Map
 from cluster.storage import DirectoryStore
-from jobs.config import ROOT, read_run_file
+from jobs.config import read_run_file
+from jobs.names import ROOT
 from tests.object_server import Gateway
 from tests.sweeps import PATIENCE, Driver, Result, assert_same, command, environment, moments
 
@@ -63,7 +64,10 @@ def test_a_sweep_leaves_a_matrix_of_every_ordered_pair_and_its_page(undisturbed:
 
 def test_a_sweep_is_tracked_with_a_run_and_a_model_for_each_pair(undisturbed: Result) -> None:
     store = tracked(undisturbed.run)
-    models = ["tiny-gemma--tiny-llama--steering", "tiny-llama--tiny-gemma--steering"]
+    models = [
+        f"{source}--{target}--steering--sentiment"
+        for source, target in (("tiny-gemma", "tiny-llama"), ("tiny-llama", "tiny-gemma"))
+    ]
     assert {name for _, name, _ in store["runs"]} == {"tiny", *models}
     assert len(store["runs"]) == 3
     assert {status for *_, status in store["runs"]} == {"FINISHED"}
@@ -76,7 +80,7 @@ def test_a_sweep_is_tracked_with_a_run_and_a_model_for_each_pair(undisturbed: Re
 
 def test_a_map_is_pulled_and_a_page_is_drawn_again(undisturbed: Result, tmp_path: Path) -> None:
     home, to = undisturbed.run.parent, tmp_path / "pulled"
-    name = "tiny-llama--tiny-gemma--steering@champion"
+    name = "tiny-llama--tiny-gemma--steering--sentiment@champion"
     uri = read_run_file(undisturbed.run).tracking_uri
     pull = command("pull", name, "--to", str(to), "--uri", uri)
     subprocess.run(pull, cwd=ROOT, env=environment(), check=True, timeout=PATIENCE)

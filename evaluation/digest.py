@@ -1,0 +1,66 @@
+"""What many cells say together: medians over the pairs in which there is a native effect."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from statistics import median
+
+from evaluation.matrix import Cell
+
+HELD = 0.80  # the low bound from which on a pair counts as held
+
+
+@dataclass(frozen=True)
+class Digest:
+    """Cells of one kind, summed up; None where no cell has a native effect.
+
+    `defined` of `count` cells have a native effect; the rest speaks of these alone. `held` is the
+    share of them whose interval lies at or above HELD. `controls` is the median retention of each
+    control, `cost` that of KL on neutral text as carried over KL as steered natively, at the same
+    strength.
+    """
+
+    name: str
+    count: int
+    defined: int
+    retention: float | None
+    lowest: float | None
+    held: float | None
+    controls: dict[str, float]
+    cost: float | None
+
+    @property
+    def worst_control(self) -> float | None:
+        """The control whose median is furthest from zero."""
+        return max(self.controls.values(), key=abs, default=None)
+
+
+def digest(name: str, cells: Sequence[Cell]) -> Digest:
+    """Sum up these cells under a name."""
+    kept = [(cell, cell.retention) for cell in cells if cell.retention is not None]
+    controls: dict[str, list[float]] = {}
+    for cell, _ in kept:
+        for control in cell.controls:
+            controls.setdefault(control.name, []).append(control.retention.value)
+    return Digest(
+        name=name,
+        count=len(cells),
+        defined=len(kept),
+        retention=_median(share.value for _, share in kept),
+        lowest=min((share.low for _, share in kept), default=None),
+        held=sum(share.low >= HELD for _, share in kept) / len(kept) if kept else None,
+        controls={control: median(values) for control, values in controls.items()},
+        cost=_median(cost for cell, _ in kept if (cost := _cost(cell)) is not None),
+    )
+
+
+def _cost(cell: Cell) -> float | None:
+    kl = {row.name: row.kl for row in cell.neutral if isfinite(row.kl)}
+    if not kl.get("native") or "carried" not in kl:
+        return None
+    return kl["carried"] / kl["native"]
+
+
+def _median(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return median(found) if found else None

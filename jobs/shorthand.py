@@ -1,0 +1,84 @@
+"""Names in a run file that stand for what the house knows: models of the catalog, concepts."""
+
+from typing import Any
+
+from actors.catalog import SOURCES, ClosedWeights, ModelError
+from actors.fleet import find, spec
+from cluster.yaml_file import read_yaml
+from jobs.names import ROOT, file_names, one_of
+
+CONCEPTS = ROOT / "configs" / "concepts"
+_SIDES = ("positive", "negative")
+
+
+class ConfigError(ValueError):
+    """A run file that cannot be used; the text has one line for each thing that is wrong."""
+
+
+RECIPE_NAMES = file_names("actors/derived")
+CONCEPT_NAMES = file_names("configs/concepts", ".yaml")
+
+
+def written_out(run: dict[str, Any]) -> dict[str, Any]:
+    """The content of a run file with every name replaced by what it stands for.
+
+    What has another shape than a run file's is left as it is, to be refused by that.
+
+    Raises:
+        ConfigError: a name stands for nothing.
+        ModelError, ClosedWeights: as `actors.fleet.find`.
+    """
+    if isinstance(models := run.get("models"), list):
+        try:
+            run = run | {"models": _with_sources(models)}
+        except ClosedWeights:
+            raise
+        except (ConfigError, ModelError) as error:
+            raise ConfigError(f"models: {error}") from None
+    steering = run.get("steering")
+    if isinstance(steering, dict) and isinstance(concepts := steering.get("concepts"), list):
+        written = [_concept(each) if isinstance(each, str) else each for each in concepts]
+        run = run | {"steering": steering | {"concepts": written}}
+    return run
+
+
+def _concept(name: str) -> dict[str, Any]:
+    """What is in the file of a concept; files that it names are beside it."""
+    one_of("steering.concepts: concept", name, CONCEPT_NAMES, ConfigError)
+    concept = read_yaml(CONCEPTS / f"{name}.yaml", ConfigError)
+    assert isinstance(concept, dict), f"{name}.yaml is a mapping"
+    for side in _SIDES:
+        if "file" in concept[side]:
+            concept[side] = concept[side] | {"file": str(CONCEPTS / concept[side]["file"])}
+    return {"name": name} | concept
+
+
+def _with_sources(models: list[Any]) -> list[Any]:
+    """The models with every name that stands for a model replaced by it."""
+    named = {m["name"]: m for m in models if isinstance(m, dict) and isinstance(m.get("name"), str)}
+    return [_with_source(model, named, ()) for model in models]
+
+
+def _with_source(model: Any, named: dict[str, Any], above: tuple[str, ...]) -> Any:
+    if isinstance(model, str):
+        if model in above:
+            raise ConfigError(" is made from ".join((*above, model)))
+        if model in named:
+            return _with_source(named[model], named, above)
+        return spec(find(model)).model_dump(exclude_none=True)
+    if not isinstance(model, dict) or not isinstance(model.get("name"), str):
+        return model
+    derived = model.get("derived")
+    if isinstance(derived, dict) and "base" in derived:
+        one_of("recipe", str(derived.get("recipe")), RECIPE_NAMES, ConfigError)
+        base = _with_source(derived["base"], named, (*above, model["name"]))
+        return model | {"derived": derived | {"base": base}}
+    if not any(model.get(source) is not None for source in SOURCES):
+        try:
+            return spec(find(model["name"])).model_dump(exclude_none=True) | model
+        except ClosedWeights:
+            raise
+        except ModelError as error:
+            sources = ", ".join(SOURCES)
+            raise ConfigError(f"{error}; or give one of {sources}") from None
+    return model
