@@ -1,9 +1,9 @@
 """Maps from one model's activations to another's, and how they are stored.
 
-Shapes: n rows, ds source width, dt target width.
+Shapes: n rows, ds source width, dt target width, r rank.
 
 Stored as safetensors, with a JSON record of what they are; a bitwise round trip. No code of ours
-is needed to use a stored affine map: y = x @ weight.T + bias.
+is needed to use a stored map: the record says in a formula what to do with the tensors.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import json
 import os
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError
@@ -34,6 +37,9 @@ class MapError(ValueError):
 
 class Map(ABC):
     """Carries points, directions and covectors from a source [.., ds] to a target [.., dt]."""
+
+    kind: ClassVar[str]
+    formula: ClassVar[str]  # how to use the tensors without any code of ours
 
     @property
     @abstractmethod
@@ -60,11 +66,18 @@ class Map(ABC):
         """This map followed by another. MapError when the widths do not meet."""
 
     @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """What is stored, by the names that the kind is made with."""
+
     def record(self) -> dict[str, str | int]:
         """What this map is, as plain JSON."""
-
-    @abstractmethod
-    def tensors(self) -> dict[str, Tensor]: ...
+        return {
+            "format": FORMAT,
+            "kind": self.kind,
+            "formula": self.formula,
+            "source_width": self.source_width,
+            "target_width": self.target_width,
+        }
 
     def to_bytes(self) -> bytes:
         """A safetensors file with the record in its metadata."""
@@ -100,12 +113,69 @@ class Map(ABC):
         return map_from_bytes(weights)
 
 
+class Linear(Map):
+    """A bias [dt], and a matrix [dt, ds] that is kept as the product of its factors."""
+
+    bias: Tensor
+
+    @property
+    @abstractmethod
+    def factors(self) -> tuple[Tensor, ...]:
+        """Matrices whose product, in this order, is the matrix."""
+
+    @property
+    def matrix(self) -> Tensor:
+        """The matrix [dt, ds], multiplied out in float64."""
+        return _product(self.factors)
+
+    @property
+    def source_width(self) -> int:
+        return self.factors[-1].shape[1]
+
+    @property
+    def target_width(self) -> int:
+        return self.factors[0].shape[0]
+
+    def transform(self, points: Tensor) -> Tensor:
+        for factor in self.factors[:0:-1]:
+            points = functional.linear(points, factor)
+        return functional.linear(points, self.factors[0], self.bias)
+
+    def pushforward(self, directions: Tensor) -> Tensor:
+        return reduce(functional.linear, reversed(self.factors), directions)
+
+    def pullback(self, covectors: Tensor) -> Tensor:
+        return reduce(torch.matmul, self.factors, covectors)
+
+    def then(self, other: Map) -> Linear:
+        """Composed in float64, so that a chain of maps is rounded once a link.
+
+        LowRank, at the smallest rank of a link, where either is LowRank; else Affine.
+        """
+        if other.source_width != self.target_width:
+            raise MapError(
+                f"cannot chain maps: the first writes width {self.target_width}, "
+                f"the second reads width {other.source_width}"
+            )
+        assert isinstance(other, Linear), f"no way to chain {self.kind} with {other.kind}"
+        links, meeting = (*other.factors, *self.factors), len(other.factors)
+        bias = (_product((*other.factors, self.bias)) + other.bias.double()).float()
+        cuts = [at for at in range(1, len(links)) if at != meeting]
+        if not cuts:
+            return Affine(_product(links).float(), bias)
+        cut = min(cuts, key=lambda at: len(links[at]))
+        return LowRank(_product(links[:cut]).float(), _product(links[cut:]).float(), bias)
+
+
 @dataclass(frozen=True, eq=False)
-class Affine(Map):
+class Affine(Linear):
     """y = x @ weight.T + bias, with weight [dt, ds] and bias [dt] in float32."""
 
+    kind: ClassVar[str] = "affine"
+    formula: ClassVar[str] = "y = x @ weight.T + bias"
+
     weight: Tensor
-    bias: Tensor
+    bias: Tensor  # pyrefly: ignore[bad-override]  (frozen here, so only read)
 
     def __post_init__(self) -> None:
         assert self.weight.ndim == 2, f"weight {self.weight.shape} is no matrix"
@@ -113,47 +183,47 @@ class Affine(Map):
         assert self.weight.dtype == self.bias.dtype == torch.float32, "maps are kept in float32"
 
     @property
-    def source_width(self) -> int:
-        return self.weight.shape[1]
-
-    @property
-    def target_width(self) -> int:
-        return self.weight.shape[0]
-
-    def transform(self, points: Tensor) -> Tensor:
-        return functional.linear(points, self.weight, self.bias)
-
-    def pushforward(self, directions: Tensor) -> Tensor:
-        return functional.linear(directions, self.weight)
-
-    def pullback(self, covectors: Tensor) -> Tensor:
-        return covectors @ self.weight
-
-    def then(self, other: Map) -> Affine:
-        """Composed in float64, so that a chain of maps is rounded once a link."""
-        if other.source_width != self.target_width:
-            raise MapError(
-                f"cannot chain maps: the first writes width {self.target_width}, "
-                f"the second reads width {other.source_width}"
-            )
-        assert isinstance(other, Affine), f"no way to chain Affine with {type(other).__name__}"
-        after = other.weight.double()
-        return Affine(
-            (after @ self.weight.double()).float(),
-            (after @ self.bias.double() + other.bias.double()).float(),
-        )
-
-    def record(self) -> dict[str, str | int]:
-        return {
-            "format": FORMAT,
-            "kind": "affine",
-            "formula": "y = x @ weight.T + bias",
-            "source_width": self.source_width,
-            "target_width": self.target_width,
-        }
+    def factors(self) -> tuple[Tensor, ...]:
+        return (self.weight,)
 
     def tensors(self) -> dict[str, Tensor]:
         return {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank(Linear):
+    """y = (x @ right.T) @ left.T + bias: left [dt, r], right [r, ds], bias [dt] in float32."""
+
+    kind: ClassVar[str] = "low_rank"
+    formula: ClassVar[str] = "y = (x @ right.T) @ left.T + bias"
+
+    left: Tensor
+    right: Tensor
+    bias: Tensor  # pyrefly: ignore[bad-override]  (frozen here, so only read)
+
+    def __post_init__(self) -> None:
+        shapes = f"left {self.left.shape}, right {self.right.shape}, bias {self.bias.shape}"
+        assert self.left.ndim == self.right.ndim == 2, f"{shapes}: no two matrices"
+        assert self.left.shape[1] == self.right.shape[0], f"{shapes}: the ranks differ"
+        assert self.bias.shape == self.left.shape[:1], f"{shapes}: the bias does not fit"
+        assert all(t.dtype == torch.float32 for t in vars(self).values()), "kept in float32"
+
+    @property
+    def rank(self) -> int:
+        return self.right.shape[0]
+
+    @property
+    def factors(self) -> tuple[Tensor, ...]:
+        return (self.left, self.right)
+
+    def record(self) -> dict[str, str | int]:
+        return {**super().record(), "rank": self.rank}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: tensor.contiguous() for name, tensor in vars(self).items()}
+
+
+KINDS = {kind.kind: kind for kind in (Affine, LowRank)}
 
 
 def map_from_bytes(data: bytes) -> Map:
@@ -165,12 +235,17 @@ def map_from_bytes(data: bytes) -> Map:
     length = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     record = json.loads(metadata.get(_HEADER, "{}"))
-    if record.get("format") != FORMAT or record.get("kind") != "affine":
+    if record.get("format") != FORMAT or record.get("kind") not in KINDS:
         raise MapError(
             f"this file holds format {record.get('format')}, kind {record.get('kind')}; "
-            f"only maps of format {FORMAT}, kind affine can be read"
+            f"only maps of format {FORMAT}, kind {' or '.join(KINDS)} can be read"
         )
-    return Affine(tensors["weight"], tensors["bias"])
+    return KINDS[record["kind"]](**tensors)
+
+
+def _product(factors: Sequence[Tensor]) -> Tensor:
+    """In float64, from the right: the last may be a vector."""
+    return reduce(lambda right, left: left @ right, [f.double() for f in reversed(factors)])
 
 
 def _json(record: dict[str, str | int]) -> str:

@@ -24,7 +24,10 @@ class PulledMap(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         directory = Path(context.artifacts["cargo"])
         tensors = load_file(directory / "map.safetensors")
-        self._weight = tensors["weight"]  # [dt, ds]
+        if "left" in tensors:  # a map of low rank, in two factors
+            self._weight = tensors["left"] @ tensors["right"]  # [dt, ds]
+        else:
+            self._weight = tensors["weight"]  # [dt, ds]
         self._bias = tensors["bias"]  # [dt]
         self._vector = load_file(directory / "vector.safetensors")["vector"]  # [dt]
         self._facts: dict[str, Any] = json.loads((directory / "cargo.json").read_text())

@@ -64,14 +64,18 @@ Add {strength:g} times the vector at every position of {site} of the target.
 Any Python with torch and safetensors, started in this directory, can use the files:
 
     from safetensors.torch import load_file
-    affine = load_file("artifacts/cargo/map.safetensors")  # weight [target, source], bias [target]
+    of = load_file("artifacts/cargo/map.safetensors")
+    weight, bias = {weight}, of["bias"]  # [target, source], [target]
     vector = load_file("artifacts/cargo/vector.safetensors")["vector"]  # [target]
-    transform = lambda points: points @ affine["weight"].T + affine["bias"]  # points [n, source]
-    pushforward = lambda directions: directions @ affine["weight"].T  # differences: no bias
+    transform = lambda points: points @ weight.T + bias  # points [n, source]
+    pushforward = lambda directions: directions @ weight.T  # differences: no bias
 
 With mlflow as well: mlflow.pyfunc.load_model(".").unwrap_python_model().pushforward(directions)
 What was measured of it is in artifacts/cargo/cargo.json.
 """
+
+
+_WEIGHTS = {"affine": 'of["weight"]', "low_rank": 'of["left"] @ of["right"]'}  # by kind of map
 
 
 class TrackingError(ValueError):
@@ -155,7 +159,9 @@ def pull(name: str, which: str, *, uri: str, to: Path) -> Path:
             )
             whole = next(fetched.rglob("MLmodel")).parent
             facts = json.loads((whole / "artifacts" / "cargo" / "cargo.json").read_text())
-            text = README.format(name=name, version=chosen.version, **facts)
+            kind = json.loads((whole / "artifacts" / "cargo" / "map.json").read_text())["kind"]
+            named = {"name": name, "version": chosen.version, "weight": _WEIGHTS[kind]}
+            text = README.format(**named, **facts)
             (whole / "README.txt").write_text(text)
             whole.replace(to)
     return to

@@ -15,7 +15,7 @@ from actors.folder import Comparison, FitOrder, SitePair
 from alignment.fitters import FITTERS
 from alignment.layers import role_layer
 from cluster.storage import address
-from jobs.config import RunFile
+from jobs.config import ConfigError, RunFile
 
 # Raise it when a change makes the numbers of an unchanged run file differ.
 FORMAT = 1
@@ -66,7 +66,10 @@ class Work:
 
 
 def make_work(run: RunFile, texts: list[str], models: dict[str, ModelFacts]) -> Work:
-    """The units of a run over these anchor texts and models."""
+    """The units of a run over these anchor texts and models.
+
+    Raises ConfigError where no fitter of the run goes from one of the models to another.
+    """
     shards = shards_of(run, texts)
     pairs = [_ordered(a, b) for a, b in combinations(models.values(), 2)]
     site_pairs = [_site_pair(run, role, a, b) for a, b in pairs for role in run.maps.roles]
@@ -161,7 +164,14 @@ def _hop(
     places = tuple(moments[pair, shard.number] for shard in shards)
 
     sites = (site_of(run, role, models[source]), site_of(run, role, models[target]))
-    fitters = tuple(dict.fromkeys((*run.maps.fitters, RESIZING_FITTER)))
+    widths = models[source].width, models[target].width
+    chosen = [name for name in run.maps.fitters if FITTERS[name]().applies(*widths)]
+    if not chosen:
+        raise ConfigError(
+            f"maps.fitters: none of {', '.join(run.maps.fitters)} goes from {source} (width "
+            f"{widths[0]}) to {target} (width {widths[1]})"
+        )
+    fitters = tuple(dict.fromkeys((*chosen, RESIZING_FITTER)))
     order = _order(fitters, places, run.anchors.folds, reverse, None)
     maps = dict(order.maps)
     return Hop(
@@ -169,7 +179,7 @@ def _hop(
         target,
         role,
         *sites,
-        maps={name: maps[name] for name in run.maps.fitters},
+        maps={name: maps[name] for name in chosen},
         resizing=maps[RESIZING_FITTER],
         order=order,
     )

@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.object_server import Ceph, Gateway
+
+# How long an example takes says nothing on a machine that does other things too.
+settings.register_profile("isthmus", deadline=None)
+settings.load_profile("isthmus")
 
 SENTENCES = (
     "The ferry crosses the narrow strait twice a day.",

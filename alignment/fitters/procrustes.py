@@ -1,4 +1,4 @@
-"""Orthogonal Procrustes: the best rotation (with reflection) from source to target.
+"""Orthogonal Procrustes with a scale.
 
 Shapes: ds source width, dt target width.
 """
@@ -6,31 +6,29 @@ Shapes: ds source width, dt target width.
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from alignment.fitted import Fitted, held_out_r2, splits, through_means
+from alignment.fitted import Fitter, through_means
+from alignment.fitters.orthogonal import rotation
 from alignment.maps import Affine
-from alignment.moments import FoldedMoments, Moments
+from alignment.moments import Moments
+from alignment.spectrum import covariances
 
 
 @dataclass(frozen=True)
-class Procrustes:
-    """y - mean_y = scale * R (x - mean_x), R [dt, ds] (semi-)orthogonal (Schönemann 1966).
+class Procrustes(Fitter):
+    """y - mean_y = scale * R (x - mean_x): R that of `orthogonal`, and the best scale for it.
 
-    R maximises tr(R cov_xy). Between equal widths that is the least-squares rotation; otherwise
-    it is the least-squares rotation after padding the narrower side with zeros. The scale, when
-    asked for, is the least-squares one for that R, and 1 when not.
+    The best is that of least squares (Schönemann and Carroll 1970).
     """
 
-    scaled: bool = True
+    def solve(self, training: Moments, *_chosen: float) -> Affine:
+        return through_means(scaled_rotation(training), training)
 
-    def fit(self, moments: FoldedMoments) -> Fitted:
-        total, pairs = splits(moments)
-        return Fitted(self._rotation(total), held_out_r2(self._rotation, pairs))
 
-    def _rotation(self, moments: Moments) -> Affine:
-        u, strengths, vt = torch.linalg.svd(moments.cov_xy, full_matrices=False)
-        rotation = (u @ vt).mT
-        if self.scaled:
-            spread = (rotation @ moments.cov_x * rotation).sum()
-            rotation = rotation * (strengths.sum() / spread.clamp_min(torch.finfo().tiny))
-        return through_means(rotation, moments)
+def scaled_rotation(moments: Moments) -> Tensor:
+    """scale * R [dt, ds] in float64, zero for a source that does not vary."""
+    turn = rotation(moments)
+    cov_x, cov_xy = covariances(moments)
+    spread = (turn @ cov_x * turn).sum()
+    return turn * ((turn * cov_xy.mT).sum() / spread.clamp_min(torch.finfo().tiny))

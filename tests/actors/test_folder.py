@@ -85,7 +85,7 @@ def of(store: DirectoryStore, to: str = SHARD) -> tuple[Moments, torch.Tensor]:
     return Moments.from_tensors(tensors), tensors["shuffled_xy"]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(count=st.integers(1, 5), seed=st.integers(0, 99), swapped=st.booleans())
 def test_moments_of_batches_are_those_of_all_their_rows(
     tmp_path_factory: pytest.TempPathFactory, count: int, seed: int, swapped: bool

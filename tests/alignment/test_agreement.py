@@ -9,7 +9,7 @@ from alignment.directions.difference_of_means import DifferenceOfMeans
 
 Sides = tuple[np.ndarray, np.ndarray]
 seeds = given(seed=st.integers(0, 10**6))
-quick = settings(max_examples=10, deadline=None)
+quick = settings(max_examples=10)
 
 
 def group(seed: int, towards: np.ndarray, n: int = 60, scatter: float = 5.0) -> Sides:

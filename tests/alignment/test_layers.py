@@ -29,7 +29,7 @@ def test_an_unknown_role_is_answered_with_the_known_ones() -> None:
         role_layer("middle", 12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10**6), ls=st.integers(1, 5), lt=st.integers(1, 5))
 def test_pairing_is_the_best_of_all_paths_that_never_go_back(seed: int, ls: int, lt: int) -> None:
     matrix = torch.rand(ls, lt, generator=torch.Generator().manual_seed(seed))

@@ -1,5 +1,7 @@
 import hashlib
 import json
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,20 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from alignment.maps import RECORD_FILE, WEIGHTS_FILE, Affine, Map, MapError, map_from_bytes
+from alignment.maps import (
+    KINDS,
+    RECORD_FILE,
+    WEIGHTS_FILE,
+    Affine,
+    Linear,
+    LowRank,
+    Map,
+    MapError,
+    map_from_bytes,
+)
 
 shapes = given(seed=st.integers(0, 10**6), ds=st.integers(1, 6), dt=st.integers(1, 6))
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 
 
 def normal(seed: int, *shape: int) -> Tensor:
@@ -25,13 +37,26 @@ def affine(seed: int, ds: int, dt: int) -> Affine:
     return Affine(normal(seed, dt, ds), normal(seed + 1, dt))
 
 
+def low_rank(seed: int, ds: int, dt: int, rank: int = 2) -> LowRank:
+    return LowRank(normal(seed, dt, rank), normal(seed + 1, rank, ds), normal(seed + 2, dt))
+
+
+MAKERS: dict[str, Callable[[int, int, int], Linear]] = {"affine": affine, "low_rank": low_rank}
+every_kind = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+
+
+def test_every_kind_is_tried_here() -> None:
+    assert set(MAKERS) == set(KINDS)
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@every_kind
 @quick
 @shapes
 def test_pushforward_is_the_derivative_and_pullback_its_adjoint(
-    seed: int, ds: int, dt: int
+    make: Callable[..., Linear], seed: int, ds: int, dt: int
 ) -> None:
-    some = affine(seed, ds, dt)
+    some = make(seed, ds, dt)
     points, directions, covectors = normal(2, 3, ds), normal(3, 3, ds), normal(4, 3, dt)
     derivative = torch.func.jvp(some.transform, (points,), (directions,))[1]
     torch.testing.assert_close(some.pushforward(directions), derivative)
@@ -41,30 +66,57 @@ def test_pushforward_is_the_derivative_and_pullback_its_adjoint(
     torch.testing.assert_close(some.pushforward(directions), moved, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("links", [*product(MAKERS, MAKERS)], ids=" then ".join)
 @quick
 @shapes
-def test_then_is_one_after_the_other(seed: int, ds: int, dt: int) -> None:
-    first, second, points = affine(seed, ds, dt), affine(seed + 7, dt, 4), normal(5, 3, ds)
-    both = first.then(second)
+def test_then_is_one_after_the_other(links: tuple[str, str], seed: int, ds: int, dt: int) -> None:
+    first, second = MAKERS[links[0]](seed, ds, dt), MAKERS[links[1]](seed + 7, dt, 4)
+    both, points = first.then(second), normal(5, 3, ds)
+    assert both.kind == ("affine" if links == ("affine", "affine") else "low_rank")
     assert (both.source_width, both.target_width) == (ds, 4)
     expected = second.transform(first.transform(points))
     torch.testing.assert_close(both.transform(points), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_maps_of_widths_that_do_not_meet_are_not_chained() -> None:
+@pytest.mark.parametrize("ranks", [(2, 3), (3, 2), (3, 3)])
+def test_a_chain_is_cut_where_it_is_narrowest(ranks: tuple[int, int]) -> None:
+    chain = low_rank(0, 9, 8, ranks[0]).then(affine(1, 8, 8)).then(low_rank(2, 8, 7, ranks[1]))
+    assert isinstance(chain, LowRank)
+    assert chain.rank == min(ranks)
+
+
+def test_a_chain_is_rounded_once_a_link() -> None:
+    first, second = affine(0, 40, 30), low_rank(1, 30, 20)
+    chained = first.then(second)
+    assert isinstance(chained, LowRank)
+    assert torch.equal(chained.left, second.left)
+    assert torch.equal(chained.right, (second.right.double() @ first.weight.double()).float())
+
+
+@pytest.mark.parametrize("links", [*product(MAKERS, MAKERS)], ids=" then ".join)
+def test_maps_of_widths_that_do_not_meet_are_not_chained(links: tuple[str, str]) -> None:
     with pytest.raises(MapError, match="the first writes width 3, the second reads width 5"):
-        affine(0, 2, 3).then(affine(1, 5, 2))
+        MAKERS[links[0]](0, 2, 3).then(MAKERS[links[1]](1, 5, 2))
 
 
+@every_kind
 @quick
 @shapes
-def test_bytes_go_round_bit_for_bit(seed: int, ds: int, dt: int) -> None:
-    some = affine(seed, ds, dt)
+def test_bytes_go_round_bit_for_bit(
+    make: Callable[..., Linear], seed: int, ds: int, dt: int
+) -> None:
+    some = make(seed, ds, dt)
     back = map_from_bytes(some.to_bytes())
-    assert isinstance(back, Affine)
-    assert torch.equal(back.weight, some.weight)
-    assert torch.equal(back.bias, some.bias)
+    assert type(back) is type(some)
+    assert back.record() == some.record()
+    for name, tensor in some.tensors().items():
+        assert torch.equal(back.tensors()[name], tensor)
     assert back.to_bytes() == some.to_bytes()
+
+
+def test_a_low_rank_map_is_small() -> None:
+    small, large = low_rank(0, 200, 300), affine(0, 200, 300)
+    assert len(small.to_bytes()) < 0.05 * len(large.to_bytes())
 
 
 def test_a_transposed_weight_is_stored_as_it_reads() -> None:
@@ -81,16 +133,19 @@ def test_save_and_load_leave_only_the_two_files(tmp_path: Path) -> None:
     assert Map.load_map(home).to_bytes() == some.to_bytes()
 
 
-def test_a_saved_map_needs_no_code_of_ours(tmp_path: Path) -> None:
-    some, points = affine(3, 4, 5), normal(6, 2, 4)
+@every_kind
+def test_a_saved_map_needs_no_code_of_ours(make: Callable[..., Linear], tmp_path: Path) -> None:
+    some, points = make(3, 4, 5), normal(6, 2, 4)
     some.save(tmp_path)
     record = json.loads((tmp_path / "map.json").read_text())
     assert (record["source_width"], record["target_width"]) == (4, 5)
-    assert record["formula"] == "y = x @ weight.T + bias"
+    assert record.get("rank") == (2 if record["kind"] == "low_rank" else None)
+    answer, formula = record["formula"].split(" = ")
+    assert answer == "y"
     with safe_open(tmp_path / "map.safetensors", framework="np") as stored:
-        weight, bias = stored.get_tensor("weight"), stored.get_tensor("bias")
-    by_hand = points.numpy() @ weight.T + bias
-    np.testing.assert_allclose(by_hand, some.transform(points), rtol=1e-6, atol=1e-6)
+        known = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    by_hand = eval(formula, {"x": points.numpy(), **known})
+    np.testing.assert_allclose(by_hand, some.transform(points), rtol=1e-5, atol=1e-5)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -116,7 +171,7 @@ def test_a_record_that_is_not_one_is_refused(tmp_path: Path, text: str) -> None:
 def test_bytes_that_are_no_map_are_refused() -> None:
     with pytest.raises(MapError, match="whole safetensors file"):
         map_from_bytes(affine(3, 4, 5).to_bytes()[:-1])
-    with pytest.raises(MapError, match="only maps of format 1, kind affine"):
+    with pytest.raises(MapError, match="only maps of format 1, kind affine or low_rank can be"):
         map_from_bytes(save({"weight": torch.zeros(2, 2)}))
 
 

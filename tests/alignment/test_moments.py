@@ -8,7 +8,7 @@ from torch import Tensor
 from alignment.moments import BLOCK_ROWS, FoldedMoments, Moments, cross_moment
 
 seeds = st.integers(0, 2**31 - 1)
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 
 
 def normal(seed: int, *shape: int) -> Tensor:

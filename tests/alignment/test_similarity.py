@@ -55,7 +55,7 @@ def sklearn_overlap(x: Tensor, y: Tensor, k: int) -> float:
     return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(*near, strict=True)]))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), n=st.integers(4, 60), shift=st.floats(-50, 50))
 def test_debiased_cka_is_song_s_estimator(seed: int, n: int, shift: float) -> None:
     x, y = related(seed, n, 6, 9)

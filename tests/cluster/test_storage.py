@@ -34,7 +34,7 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.dictionaries(st.text(), json_values), st.randoms())
 def test_address_does_not_depend_on_the_order_of_keys(mapping, random):
     shuffled = list(mapping.items())
@@ -42,7 +42,7 @@ def test_address_does_not_depend_on_the_order_of_keys(mapping, random):
     assert address(mapping) == address(dict(shuffled))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(json_values, max_size=3), st.lists(json_values, max_size=3))
 def test_different_parts_have_different_addresses(one, other):
     assert (address(*one) == address(*other)) == (repr(one) == repr(other))
@@ -69,7 +69,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 @settings(
     max_examples=30,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.binary(max_size=1000))

@@ -27,7 +27,7 @@ def _simulated(rng: np.random.Generator, count: int, kept: float) -> tuple[np.nd
 
 
 @given(WITH_EFFECT, st.floats(0.1, 10), st.floats(-5, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_it_has_no_unit_and_no_origin(items: np.ndarray, scale: float, shift: float) -> None:
     plain = measure_retention(*items.T, draws=200).retention
     moved = measure_retention(*(items * scale + shift).T, draws=200).retention
@@ -38,7 +38,7 @@ def test_it_has_no_unit_and_no_origin(items: np.ndarray, scale: float, shift: fl
 
 
 @given(WITH_EFFECT)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_native_keeps_all_and_base_keeps_nothing(items: np.ndarray) -> None:
     base, native, _ = items.T
     for carried, kept in ((native, 1.0), (base, 0.0)):
@@ -49,7 +49,7 @@ def test_native_keeps_all_and_base_keeps_nothing(items: np.ndarray) -> None:
 
 
 @given(ITEMS, st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_it_is_a_function_of_items_and_seed(items: np.ndarray, seed: int) -> None:
     first = measure_retention(*items.T, draws=100, seed=seed)
     assert measure_retention(*items.T, draws=100, seed=seed) == first

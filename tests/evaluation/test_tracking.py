@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors.torch import load_file, save_file
 
-from alignment.maps import Affine
+from alignment.maps import Affine, LowRank
 from evaluation.matrix import Key, Matrix
 from evaluation.tracking import CHAMPION, TrackedRun, TrackingError, pull, track
 
@@ -226,12 +226,29 @@ def test_a_pulled_map_loads_without_our_code(shared: Bench, made_up: Maker, tmp_
     assert pulled["site"] == "residual.9"
 
 
+def test_a_map_of_low_rank_is_pulled_as_any_other(
+    bench: Bench, made_up: Maker, tmp_path: Path
+) -> None:
+    from mlflow.pyfunc import load_model  # its import warns, unless `tracking` comes before
+
+    matrix = made_up(2)
+    stored = LowRank(torch.randn(TARGET_WIDTH, 2), torch.randn(2, WIDTH), torch.randn(TARGET_WIDTH))
+    stored.save(bench.files(matrix)[KEY])
+    bench.track(matrix)
+    got = pull(NAME, CHAMPION, uri=bench.uri, to=tmp_path / "got")
+    assert 'weight, bias = of["left"] @ of["right"], of["bias"]' in (got / "README.txt").read_text()
+    inner = load_model(str(got)).unwrap_python_model()
+    points = torch.randn(3, WIDTH)
+    torch.testing.assert_close(inner.transform(points), stored.transform(points))
+    torch.testing.assert_close(inner.pushforward(points), stored.pushforward(points))
+
+
 def test_the_lines_of_the_readme_run(shared: Bench, made_up: Maker, tmp_path: Path) -> None:
     shared.track(made_up(2))
     got = pull(NAME, "1", uri=shared.uri, to=tmp_path / "a" / "got")
     text = (got / "README.txt").read_text()
     lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
-    assert len(lines) == 5
+    assert len(lines) == 6
     check = "import torch; print(pushforward(torch.ones(2, 5)).shape, transform(vector[:5]).shape)"
     finished = subprocess.run(
         [sys.executable, "-c", "\n".join((*lines, check))],

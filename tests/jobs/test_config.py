@@ -222,7 +222,7 @@ def fields_of(schema: dict[str, Any]) -> set[str]:
 FIELDS = fields_of(RunFile.model_json_schema())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(place=st.sampled_from(list(sections(demo()))), key=keys())
 def test_any_other_key_anywhere_is_refused_with_its_path(
     tmp_path_factory: pytest.TempPathFactory, place: tuple[str | int, ...], key: str

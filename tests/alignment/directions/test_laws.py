@@ -9,7 +9,7 @@ from alignment.contrast import DirectionError
 from alignment.directions import DIRECTIONS
 
 every_recipe = pytest.mark.parametrize("name", DIRECTIONS)
-quick = settings(max_examples=10, deadline=None)
+quick = settings(max_examples=10)
 draws = given(seed=st.integers(0, 10**6), width=st.integers(2, 8))
 
 
