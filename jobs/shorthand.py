@@ -37,14 +37,17 @@ def written_out(run: dict[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"models: {error}") from None
     steering = run.get("steering")
     if isinstance(steering, dict) and isinstance(concepts := steering.get("concepts"), list):
-        written = [_concept(each) if isinstance(each, str) else each for each in concepts]
+        try:
+            written = [_concept(each) if isinstance(each, str) else each for each in concepts]
+        except ConfigError as error:
+            raise ConfigError(f"steering.concepts: {error}") from None
         run = run | {"steering": steering | {"concepts": written}}
     return run
 
 
 def _concept(name: str) -> dict[str, Any]:
     """What is in the file of a concept; files that it names are beside it."""
-    one_of("steering.concepts: concept", name, CONCEPT_NAMES, ConfigError)
+    one_of("concept", name, CONCEPT_NAMES, ConfigError)
     concept = read_yaml(CONCEPTS / f"{name}.yaml", ConfigError)
     assert isinstance(concept, dict), f"{name}.yaml is a mapping"
     for side in _SIDES:

@@ -28,6 +28,7 @@ from jobs.config import (
     read_run_file,
 )
 from jobs.names import ROOT
+from jobs.shorthand import CONCEPT_NAMES
 
 DEMO = ROOT / "configs" / "demo.yaml"
 SECTIONS = ("anchors", "similarity", "maps", "steering", "cluster", "tracking")
@@ -138,6 +139,11 @@ def refusal(directory: Path, content: Any) -> list[str]:
         ),
         (lambda run: run["models"][1].pop("name"), "models.1.name: missing"),
         (lambda run: run.pop("models"), "models: missing"),
+        (
+            lambda run: run["steering"].update(concepts=["refusl"]),
+            "steering.concepts: no concept 'refusl'; did you mean refusal? allowed: "
+            + ", ".join(CONCEPT_NAMES),
+        ),
         (
             lambda run: run["steering"].pop("other"),
             "steering: other: missing; a single concept needs another one as its control",
