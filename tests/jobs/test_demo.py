@@ -31,7 +31,7 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "sample_tokens": 8,
     }
     run["steering"] |= steering
-    run["steering"]["concept"]["texts"] = 128
+    run["steering"]["concepts"][0]["texts"] = 128
     run["steering"]["other"]["texts"] = 16
     file = home / "run.yaml"
     file.write_text(yaml.safe_dump(run))
