@@ -12,7 +12,7 @@ from alignment.fitted import ROUNDING, about
 from alignment.moments import Moments
 
 LAMBDAS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
-FEW_LAMBDAS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # where each is tried with every other candidate
+FEW_LAMBDAS = (1e-4, 1e-3, 1e-2, 1e-1, 3e-1, 1.0)  # where each is tried with other candidates
 SHARES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0)
 
 # What rounding may put into a second moment, over the spreads of its two features (see `moments`).

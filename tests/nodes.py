@@ -63,6 +63,10 @@ class Nodes:
         if not self.raylets:
             settings |= {"temp_dir": str(self._directory), "include_dashboard": False}
             settings |= {"_system_config": _HEALTH}
+        else:
+            # Nodes of one machine would share the directory of the shipped code, and each that
+            # joins unpacks it anew under the feet of the others.
+            settings |= {"runtime_env_dir_name": f"code-{len(self.raylets)}"}
         assert self._keeper.stdin is not None
         assert self._keeper.stdout is not None
         self._keeper.stdin.write(json.dumps(settings) + "\n")

@@ -76,7 +76,7 @@ def test_a_file_inside_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ({}, "exactly one of package, file, hub is needed, found none"),
         ({"file": "a.txt", "hub": "a/b/c.txt"}, "found file and hub"),
         ({"file": "a.csv"}, "a.csv has none of the endings .txt, .txt.gz, .jsonl"),
-        ({"file": "a.txt", "field": "x"}, "field and where do not apply"),
+        ({"file": "a.txt", "field": "x"}, "field, where and answered do not apply"),
         ({"file": "a.jsonl"}, "say in field where the text is"),
         ({"hub": "a/b.txt"}, "not organisation/data-set/path/to/file"),
         ({"package": "a.txt"}, "not import_package/path/to/file"),

@@ -24,8 +24,11 @@ pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(600)]
 OURS = JOINING | LOOPBACK
 IDLE_SECONDS = 6
 HEAD = "f" * 56  # the number that the fake provider expects of the head node
-# A cloud that has no spot machine to give.
+# A cloud that has no spot machine to give. Nodes of one machine would share the directory of the
+# shipped code, and each that joins unpacks it anew under the feet of the others.
 PROVIDER = """
+from uuid import uuid4
+from ray._private import ray_constants
 from ray.autoscaler._private.fake_multi_node.node_provider import FakeMultiNodeProvider
 
 class Provider(FakeMultiNodeProvider):
@@ -33,6 +36,10 @@ class Provider(FakeMultiNodeProvider):
         if tags["ray-user-node-type"].endswith("spot"):
             raise RuntimeError("InsufficientInstanceCapacity")
         super().create_node_with_resources_and_labels(node_config, tags, *rest)
+
+    def _create_node_with_resources_and_labels(self, *details):
+        ray_constants.DEFAULT_RUNTIME_ENV_DIR_NAME = f"code-{uuid4().hex}"
+        super()._create_node_with_resources_and_labels(*details)
 """
 ASK = """
 import sys
