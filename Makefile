@@ -35,6 +35,7 @@ check: $(INSTALLED)
 bench: $(INSTALLED) $(ASSETS)
 	$(BIN)/python -m benchmarks.steering_retention
 	$(BIN)/python -m benchmarks.steering_concepts
+	$(BIN)/python -m benchmarks.fitters
 	$(BIN)/python -m benchmarks.harvest_overhead
 	$(BIN)/python -m benchmarks.plan_memory
 	$(BIN)/python -m benchmarks.conformance
