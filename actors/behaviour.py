@@ -57,17 +57,18 @@ def next_word_log_odds(
         WordsError: nothing is left of one of the sets.
     """
     choices = _choices(engine, prompts, positive, negative)
+    some, row = _distinct(injections)
     odds = np.empty((len(injections), len(prompts)))
-    for numbers in _passes(prompts, len(injections)):
+    for numbers in _passes(prompts, len(some)):
         encoded = encode(engine, [prompts[number] for number in numbers])
         ends = torch.tensor(encoded.lengths) - 1
-        states = _final_states(engine, encoded.ids, injections, ends)  # [k, b, d]
+        states = _final_states(engine, encoded.ids, some, ends)  # [s, b, d]
         for column, number in enumerate(numbers):
             sides = [
                 engine.logits(states[:, column], tokens).double().mean(dim=1)
                 for tokens in choices[number]
             ]
-            odds[:, number] = (sides[0] - sides[1]).cpu().numpy()
+            odds[:, number] = (sides[0] - sides[1]).cpu().numpy()[row]
     return odds
 
 
@@ -76,18 +77,16 @@ def neutral(
     engine: Engine, texts: Sequence[str], injections: Sequence[Injection | None]
 ) -> Neutral:
     """What each injection costs on each text; texts of two tokens or more."""
-    live = [injection for injection in injections if is_live(injection)]
-    # Which of the rows of costs is each injection's: the plain one, 0, or its own.
-    row = np.cumsum([is_live(each) for each in injections]) * [is_live(each) for each in injections]
+    some, row = _distinct([None, *injections])
     nll = np.empty((len(injections), len(texts)))
     kl = np.empty_like(nll)
-    for numbers in _passes(texts, len(live) + 1):
+    for numbers in _passes(texts, len(some)):
         encoded = encode(engine, [texts[number] for number in numbers])
-        states = _final_states(engine, encoded.ids, [None, *live])  # [1 + k, b, t, d]
+        states = _final_states(engine, encoded.ids, some)  # [s, b, t, d], plain first
         for column, number in enumerate(numbers):
             length = encoded.lengths[column]
             costs = _text_costs(engine, states[:, column, :length], encoded.ids[column, :length])
-            nll[:, number], kl[:, number] = costs.cpu().numpy()[:, row]
+            nll[:, number], kl[:, number] = costs.cpu().numpy()[:, row[1:]]
     return Neutral(nll, kl)
 
 
@@ -95,11 +94,14 @@ def neutral(
 def generate(
     engine: Engine,
     prompts: Sequence[str],
-    injection: Injection | None,
+    injections: Sequence[Injection | None],
     max_new_tokens: int,
     repetition_penalty: float = 1.1,
-) -> list[str]:
-    """Greedy continuations (without the prompts), no chat template, injected at every position."""
+) -> list[list[str]]:
+    """Greedy continuations (without the prompts), no chat template, injected at every position.
+
+    Returns one list for each injection, with what is written after each prompt.
+    """
     tokenizer = engine.tokenizer
     run = cast(Callable[..., Tensor], engine.model.generate)
     config = GenerationConfig(
@@ -109,17 +111,31 @@ def generate(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.eos_token_id,
     )
-    written: list[str] = []
+    written: list[list[str]] = [[] for _ in injections]
     for prompt in prompts:
-        ids = encode(engine, [prompt]).ids
-        with injecting(engine, [injection]):
+        ids = encode(engine, [prompt]).ids.repeat(len(injections), 1)
+        with injecting(engine, injections):
             out = run(inputs=ids, attention_mask=torch.ones_like(ids), generation_config=config)
         # The prompt is decoded too: some tokenizers drop a space at the start of what they decode.
-        before, after = tokenizer.batch_decode(
-            [ids[0].tolist(), out[0].tolist()], skip_special_tokens=True
+        before, *after = tokenizer.batch_decode(
+            [ids[0].tolist(), *out.tolist()], skip_special_tokens=True
         )
-        written.append(after.removeprefix(before))
+        for of, text in zip(written, after, strict=True):
+            of.append(text.removeprefix(before))
     return written
+
+
+def _distinct(
+    injections: Sequence[Injection | None],
+) -> tuple[list[Injection | None], np.ndarray]:
+    """None, if any changes nothing, and those that do; and the number of each injection among them.
+
+    What changes nothing is worked out once, so that it is the same to the bit wherever it stands.
+    """
+    live = [each for each in injections if is_live(each)]
+    plain = [None] * (len(live) < len(injections))
+    changes = np.array([is_live(each) for each in injections], dtype=int)
+    return [*plain, *live], (np.cumsum(changes) - 1 + len(plain)) * changes
 
 
 def _choices(

@@ -80,10 +80,10 @@ class ModelHost:
         return behaviour.neutral(self._engine, texts, injections)
 
     def generate(
-        self, prompts: Sequence[str], injection: Injection | None, max_new_tokens: int
-    ) -> list[str]:
+        self, prompts: Sequence[str], injections: Sequence[Injection | None], max_new_tokens: int
+    ) -> list[list[str]]:
         """See `actors.behaviour.generate`."""
-        return behaviour.generate(self._engine, prompts, injection, max_new_tokens)
+        return behaviour.generate(self._engine, prompts, injections, max_new_tokens)
 
     @contextmanager
     def _named(self) -> Iterator[None]:

@@ -42,10 +42,10 @@ def _figures(cell: Cell) -> dict[str, object]:
         "site": cell.site,
         "role": cell.role,
         "strength": cell.strength,
-        "fitter": cell.fitter,
+        "way": cell.way,
         "held_out_r2": cell.held_out_r2,
         "cosine_to_native": cell.cosine_to_native,
-        "fitters": {f.name: f.retention.value if f.retention else None for f in cell.fitters},
+        "ways": {w.name: w.retention.value if w.retention else None for w in cell.ways},
         "controls": {control.name: asdict(control.retention) for control in cell.controls},
         "random_directions": {
             control.name: {"count": control.spread.count, "largest": control.spread.largest}

@@ -5,24 +5,26 @@ from dataclasses import dataclass
 from math import isfinite
 from statistics import median
 
-from evaluation.matrix import Cell
+from evaluation.matrix import EQUAL_EFFECT, Cell
 
 HELD = 0.80  # the low bound from which on a pair counts as held
 
 
 @dataclass(frozen=True)
 class Digest:
-    """Cells of one kind, summed up; None where no cell has a native effect.
+    """Cells of one kind, summed up; None where no cell has a native effect that is real.
 
-    `defined` of `count` cells have a native effect; the rest speaks of these alone. `held` is the
+    `defined` of `count` cells have a native effect whose interval leaves out zero, and in `real` of
+    these it is also more than random directions have; the rest speaks of these alone. `held` is the
     share of them whose interval lies at or above HELD. `controls` is the median retention of each
-    control, `cost` that of KL on neutral text as carried over KL as steered natively, at the same
-    strength.
+    control, `cost` that of KL on neutral text as carried over KL as steered natively, where both do
+    as much.
     """
 
     name: str
     count: int
     defined: int
+    real: int
     retention: float | None
     lowest: float | None
     held: float | None
@@ -37,7 +39,8 @@ class Digest:
 
 def digest(name: str, cells: Sequence[Cell]) -> Digest:
     """Sum up these cells under a name."""
-    kept = [(cell, cell.retention) for cell in cells if cell.retention is not None]
+    defined = [(cell, cell.retention) for cell in cells if cell.retention is not None]
+    kept = [(cell, share) for cell, share in defined if cell.is_real]
     controls: dict[str, list[float]] = {}
     for cell, _ in kept:
         for control in cell.controls:
@@ -45,7 +48,8 @@ def digest(name: str, cells: Sequence[Cell]) -> Digest:
     return Digest(
         name=name,
         count=len(cells),
-        defined=len(kept),
+        defined=len(defined),
+        real=len(kept),
         retention=_median(share.value for _, share in kept),
         lowest=min((share.low for _, share in kept), default=None),
         held=sum(share.low >= HELD for _, share in kept) / len(kept) if kept else None,
@@ -56,9 +60,9 @@ def digest(name: str, cells: Sequence[Cell]) -> Digest:
 
 def _cost(cell: Cell) -> float | None:
     kl = {row.name: row.kl for row in cell.neutral if isfinite(row.kl)}
-    if not kl.get("native") or "carried" not in kl:
+    if not kl.get("native") or EQUAL_EFFECT not in kl:
         return None
-    return kl["carried"] / kl["native"]
+    return kl[EQUAL_EFFECT] / kl["native"]
 
 
 def _median(values: Iterable[float]) -> float | None:

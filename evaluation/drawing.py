@@ -31,7 +31,7 @@ class Whisker:
 
 @dataclass(frozen=True)
 class ForestRow:
-    """One measured share of the native effect. `kind` is native, carried, fitter or control."""
+    """One measured share of the native effect. `kind` is native, carried, way or control."""
 
     kind: str
     label: str
@@ -81,15 +81,17 @@ class LayerMap:
 
 
 def forest(cell: Cell) -> Forest:
-    """The carried effect beside the native one, the other fitters and every control."""
+    """The carried effect beside the native one, the other ways to carry and every control."""
     shares: list[tuple[str, str, str, Interval | None, tuple[float, ...]]] = [
         ("native", "Native", "made in the target itself", Interval(1.0, 1.0, 1.0), ()),
-        ("carried", "Carried", f"through {_words(cell.fitter)}", cell.retention, ()),
+        ("carried", "Carried", f"through {_words(cell.way)}", cell.retention, ()),
     ]
-    for score in cell.fitters:
-        if score.name != cell.fitter:
+    for score in cell.ways:
+        if score.name != cell.way:
             note = f"held-out R² {_number(score.held_out_r2)}"
-            shares.append(("fitter", _title(score.name), note, score.retention, ()))
+            shares.append(("way", _title(score.name), note, score.retention, ()))
+    if cell.together is not None:
+        shares.append(("way", "All sources", "the mean of their vectors", cell.together, ()))
     for control in cell.controls:
         strip = () if control.spread is None else control.spread.shares
         note = ""

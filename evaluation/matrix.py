@@ -13,6 +13,8 @@ Grid = tuple[tuple[Measured, ...], ...]  # [Ls][Lt]
 CellValue = str | float | None
 Key = tuple[str, str, str, str]  # source, target, cargo, concept
 Facet = tuple[str, str]  # cargo, concept
+CHANCE = 0.05
+EQUAL_EFFECT = "carried, equal effect"  # the row of neutral text at the strength that equals native
 
 
 class MatrixError(ValueError):
@@ -46,11 +48,24 @@ class Control(_Value):
     spread: Spread | None = None
 
 
-class FitterScore(_Value):
-    """One fitter on one pair: R² on held-out rows, and the retention of what its map carries."""
+class WayScore(_Value):
+    """One way to carry over one pair: R² of its map on held-out rows, and retention of what it
+    carries: on dev, by which it is chosen, and on test."""
 
     name: str
     held_out_r2: Measured
+    dev: Measured
+    retention: Interval | None
+
+
+class PlaceScore(_Value):
+    """A place that was tried on dev: the effect of the native vector there (nats, at the strength
+    that neutral text bears), and the share of it that the best map on held-out rows carries."""
+
+    site: str
+    role: str
+    strength: Measured
+    native: Measured
     retention: Interval | None
 
 
@@ -72,7 +87,12 @@ class Sample(_Value):
 
 
 class Cell(_Value):
-    """One cargo carried from one model into another, judged on test items."""
+    """One cargo carried from one model into another, judged on test items.
+
+    `way` is the one of `ways` that dev chose. `native_p` is how rarely a random direction does as
+    much as the native vector. `together` is the retention of the mean of all sources' vectors,
+    where there are several.
+    """
 
     source: str
     target: str
@@ -81,7 +101,7 @@ class Cell(_Value):
     site: str
     role: str
     strength: Measured
-    fitter: str
+    way: str
     level: Level
     retention: Interval | None
     base: Interval
@@ -89,7 +109,10 @@ class Cell(_Value):
     carried: Interval
     controls: tuple[Control, ...]
     held_out_r2: Measured
-    fitters: tuple[FitterScore, ...]
+    ways: tuple[WayScore, ...]
+    places: tuple[PlaceScore, ...]
+    together: Interval | None
+    native_p: Measured
     cosine_to_native: Measured
     neutral: tuple[NeutralRow, ...]
     samples: tuple[Sample, ...]
@@ -101,6 +124,12 @@ class Cell(_Value):
     @property
     def key(self) -> Key:
         return self.source, self.target, self.cargo, self.concept
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the native vector does more than chance: its interval leaves out zero, and hardly
+        any random direction of its length does as much."""
+        return self.retention is not None and self.native_p <= CHANCE
 
     @property
     def worst_control(self) -> float | None:
@@ -284,7 +313,7 @@ def _row(cell: Cell) -> dict[str, CellValue]:
         "site": cell.site,
         "role": cell.role,
         "strength": cell.strength,
-        "fitter": cell.fitter,
+        "way": cell.way,
         "held_out_r2": cell.held_out_r2,
         "cosine_to_native": cell.cosine_to_native,
     }

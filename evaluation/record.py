@@ -46,7 +46,7 @@ def cell_facts(matrix: Matrix, cell: Cell) -> dict[str, JsonValue]:
         "site": cell.site,
         "role": cell.role,
         "strength": cell.strength,
-        "fitter": cell.fitter,
+        "way": cell.way,
         "level": str(cell.level),
         "retention": None if kept is None else [kept.value, kept.low, kept.high],
         "held_out_r2": cell.held_out_r2 if math.isfinite(cell.held_out_r2) else None,
@@ -74,7 +74,7 @@ def cell_tags(matrix: Matrix, cell: Cell) -> dict[str, str]:
         "concept": cell.concept,
         "site": cell.site,
         "role": cell.role,
-        "fitter": cell.fitter,
+        "way": cell.way,
         "level": str(cell.level),
         "fingerprint.source": matrix.model(cell.source).fingerprint,
         "fingerprint.target": matrix.model(cell.target).fingerprint,
@@ -90,6 +90,8 @@ def cell_metrics(cell: Cell) -> dict[str, float]:
         **_bounds("native", cell.native),
         **_bounds("carried", cell.carried),
         **_bounds("retention", cell.retention),
+        **_bounds("together", cell.together),
+        "native_p": cell.native_p,
         "strength": cell.strength,
         "held_out_r2": cell.held_out_r2,
         "cosine_to_native": cell.cosine_to_native,
@@ -100,9 +102,13 @@ def cell_metrics(cell: Cell) -> dict[str, float]:
         metrics |= _bounds(f"control.{slug(control.name)}", control.retention)
         if control.spread is not None:
             metrics[f"control.{slug(control.name)}_largest"] = control.spread.largest
-    for score in cell.fitters:
-        metrics[f"fitter.{slug(score.name)}.held_out_r2"] = score.held_out_r2
-        metrics |= _bounds(f"fitter.{slug(score.name)}.retention", score.retention)
+    for score in cell.ways:
+        metrics[f"way.{slug(score.name)}.held_out_r2"] = score.held_out_r2
+        metrics[f"way.{slug(score.name)}.dev"] = score.dev
+        metrics |= _bounds(f"way.{slug(score.name)}.retention", score.retention)
+    for place in cell.places:
+        metrics[f"place.{slug(place.site)}.native"] = place.native
+        metrics |= _bounds(f"place.{slug(place.site)}.retention", place.retention)
     for row in cell.neutral:
         metrics[f"neutral.{slug(row.name)}.nll"] = row.nll
         metrics[f"neutral.{slug(row.name)}.kl"] = row.kl

@@ -22,15 +22,18 @@ from evaluation.matrix import (
     AnchorFacts,
     Cell,
     Control,
-    FitterScore,
     LayerSimilarity,
     Matrix,
     ModelRow,
     NeutralRow,
+    PlaceScore,
     Sample,
     Spread,
+    WayScore,
 )
+from evaluation.protocol import stands_out
 from evaluation.retention import Interval, level, measure_retention
+from jobs.choosing import Visited
 from jobs.config import RunFile
 from jobs.names import ROOT
 from jobs.steer import Judged
@@ -119,30 +122,28 @@ def _cell(run: RunFile, store: Store, judged: Judged, seconds: dict[str, float])
     def share(slopes: np.ndarray) -> Interval | None:
         return measure_retention(base, judged.native, slopes, **draws).retention
 
-    carried = measure_retention(base, judged.native, judged.fitters[choice.fitter], **draws)
-    reports = {name: json.loads(store.get(report_address(to))) for name, to in hop.maps.items()}
+    carried = measure_retention(base, judged.native, judged.ways[choice.way.name], **draws)
+    report = json.loads(store.get(report_address(choice.way.map_address)))
     return Cell(
         source=hop.source,
         target=hop.target,
         cargo=judged.key[2],
         concept=judged.concept,
         site=hop.target_site,
-        role=hop.role,
+        role=hop.place.role,
         strength=choice.strength,
-        fitter=choice.fitter,
+        way=choice.way.name,
         level=level(carried.retention),
         retention=carried.retention,
         base=carried.base,
         native=carried.native,
         carried=carried.carried,
         controls=_controls(judged, share),
-        held_out_r2=reports[choice.fitter]["held_out_r2"],
-        fitters=tuple(
-            FitterScore(
-                name=name, held_out_r2=reports[name]["held_out_r2"], retention=share(slopes)
-            )
-            for name, slopes in judged.fitters.items()
-        ),
+        held_out_r2=report["held_out_r2"],
+        ways=_ways(judged, store, share),
+        places=tuple(_place(each, draws) for each in choice.visited),
+        together=None if judged.together is None else share(judged.together),
+        native_p=stands_out(judged.native, judged.controls["random directions"]),
         cosine_to_native=cosine(judged.native_direction, judged.vector),
         neutral=tuple(
             NeutralRow(name=name, nll=nll, kl=kl) for name, (nll, kl) in judged.neutral.items()
@@ -156,9 +157,39 @@ def _cell(run: RunFile, store: Store, judged: Judged, seconds: dict[str, float])
             )
         ),
         seconds=sum(seconds.values()),
-        map_bytes=len(store.get(choice.map_address)),
-        map_address=choice.map_address,
+        map_bytes=len(store.get(choice.way.map_address)),
+        map_address=choice.way.map_address,
         vector_address=address(judged.vector.tobytes().hex()),
+    )
+
+
+def _ways(judged: Judged, store: Store, share: Share) -> tuple[WayScore, ...]:
+    choice = judged.choice
+    native = choice.setting.slopes.mean()
+    scores = []
+    for name, way in choice.ways.items():
+        report = json.loads(store.get(report_address(way.map_address)))
+        dev = float(choice.tried[name].mean() / native)
+        scores.append(
+            WayScore(
+                name=name,
+                held_out_r2=report["held_out_r2"],
+                dev=dev,
+                retention=share(judged.ways[name]),
+            )
+        )
+    return tuple(scores)
+
+
+def _place(visited: Visited, draws: dict[str, int]) -> PlaceScore:
+    native = visited.setting.slopes
+    retention = measure_retention(np.zeros_like(native), native, visited.carried, **draws)
+    return PlaceScore(
+        site=visited.hop.target_site,
+        role=visited.hop.place.role,
+        strength=visited.setting.strength,
+        native=visited.setting.effect,
+        retention=retention.retention,
     )
 
 

@@ -207,7 +207,7 @@ def _cells(answer: Answer) -> str:
         share = (
             "undefined" if kept is None else f"{kept.value:.2f} ({kept.low:.2f} to {kept.high:.2f})"
         )
-        lines.append(f"{share}, {cell.concept}, fitter {cell.fitter}, level {cell.level}")
+        lines.append(f"{share}, {cell.concept}, way {cell.way}, level {cell.level}")
     return "; ".join(lines)
 
 

@@ -93,16 +93,17 @@ class Similarity(_Section):
 
 
 class Maps(_Section):
-    """Which sites are mapped, and by which fitters.
+    """Which sites are mapped, every kind at every role, and by which fitters.
 
-    The fitter of a pair is chosen by R² on held-out anchors, the role on dev prompts.
+    `fitters` stand in the order in which they are tried: the simplest that does as well as the
+    best, on dev prompts, is used.
     """
 
-    kind: KindName = "residual"
+    kinds: Annotated[tuple[KindName, ...], Field(min_length=1)] = ("residual",)
     roles: Annotated[tuple[RoleName, ...], Field(min_length=1)] = ROLE_NAMES
     fitters: Annotated[tuple[FitterName, ...], Field(min_length=1)] = (
-        "ridge",
         "procrustes",
+        "ridge",
     )
 
 
@@ -215,7 +216,8 @@ class RunFile(_Section):
     """One sweep: every ordered pair of `models`, every cargo that has a section.
 
     `store` is where blobs are: a directory that every machine sees, or `s3://bucket/prefix`; in
-    `home` if it is left out.
+    `home` if it is left out. Each `seed` draws other anchors, other texts for the vectors, other
+    controls.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]

@@ -12,9 +12,9 @@ from alignment.directions import DIRECTIONS
 from jobs.config import RunFile
 from jobs.texts import Sides, Texts
 from jobs.units import Arrays, Asking, Unit
-from jobs.work import mapped_sites, site_of
+from jobs.work import Place, mapped_sites, places_of, site_of
 
-Vectors = dict[tuple[str, str, str], np.ndarray]  # by model, role and concept: directions [d]
+Vectors = dict[tuple[str, Place, str], np.ndarray]  # by model, place and concept: directions [d]
 
 
 def extract(run: RunFile, texts: Texts, models: Collection[ModelFacts], asking: Asking) -> Vectors:
@@ -30,9 +30,9 @@ def extract(run: RunFile, texts: Texts, models: Collection[ModelFacts], asking: 
     vectors: Vectors = {}
     for (facts, concept), pools in zip(places, answers, strict=True):
         positive = len(texts.sides[concept].positive)
-        for role in run.maps.roles:
-            points = pools[site_of(run, role, facts)]
-            vectors[facts.name, role, concept] = recipe.direction(
+        for place in places_of(run):
+            points = pools[site_of(place, facts)]
+            vectors[facts.name, place, concept] = recipe.direction(
                 points[:positive], points[positive:]
             )
     return vectors

@@ -133,6 +133,6 @@ def write_matrix(matrix: Matrix, path: Path) -> None:
 
 def _cargo_files(directory: Path, judged: Judged, store: Store) -> Path:
     """What is registered of a pair: the map, and the vector it carried."""
-    map_from_bytes(store.get(judged.choice.map_address)).save(directory)
+    map_from_bytes(store.get(judged.choice.way.map_address)).save(directory)
     save_file({"vector": judged.vector}, directory / "vector.safetensors")
     return directory

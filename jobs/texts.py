@@ -65,10 +65,10 @@ def gather(run: RunFile) -> Texts:
     steering = run.steering
     _require_pairs(steering)
     texts = Texts(
-        anchors=_first("anchors.texts", parts["anchors"], run.anchors.texts),
+        anchors=_first("anchors.texts", parts["anchors"], run.anchors.texts, run.seed),
         neutral_dev=_neutral(run, parts["neutral-dev"]),
         neutral_test=_neutral(run, parts["neutral-test"]),
-        sides={each.name: _sides(each) for each in steering.contrasts},
+        sides={each.name: _sides(each, run.seed) for each in steering.contrasts},
         prompts={each.name: _prompts(SUITES[each.suite]) for each in steering.concepts},
     )
     for concept in steering.concepts:
@@ -114,14 +114,14 @@ def _uses(texts: Texts, concept: str, other: str) -> Mapping[str, tuple[str, ...
     }
 
 
-def _sides(contrast: Contrast) -> Sides:
+def _sides(contrast: Contrast, seed: int) -> Sides:
     if contrast.paired:
-        pairs = _pairs(contrast)
+        pairs = _pairs(contrast, seed)
         positive, negative = (tuple(pair[side] for pair in pairs) for side in (0, 1))
         parting = [_parting(*pair) for pair in pairs] * 2
     else:
         positive, negative = (
-            tuple(_first(f"{contrast.name}.{side}", _distinct(spec), contrast.texts))
+            tuple(_first(f"{contrast.name}.{side}", _distinct(spec), contrast.texts, seed))
             for side, spec in (("positive", contrast.positive), ("negative", contrast.negative))
         )
         parting = [0] * 2 * contrast.texts
@@ -130,7 +130,7 @@ def _sides(contrast: Contrast) -> Sides:
     return Sides(positive, negative, contrast.paired, tuple(parting))
 
 
-def _pairs(contrast: Contrast) -> list[tuple[str, str]]:
+def _pairs(contrast: Contrast, seed: int) -> list[tuple[str, str]]:
     sides = [list(read_texts(spec)) for spec in (contrast.positive, contrast.negative)]
     counts = [len(side) for side in sides]
     if counts[0] != counts[1]:
@@ -138,7 +138,8 @@ def _pairs(contrast: Contrast) -> list[tuple[str, str]]:
             f"{contrast.name}: {counts[0]} positive and {counts[1]} negative texts are no pairs"
         )
     partner = dict(reversed([pair for pair in zip(*sides, strict=True) if pair[0] != pair[1]]))
-    chosen = _first(f"{contrast.name}, pairs", split(partner, {"all": 1})["all"], contrast.texts)
+    distinct = split(partner, {"all": 1})["all"]
+    chosen = _first(f"{contrast.name}, pairs", distinct, contrast.texts, seed)
     return [(text, partner[text]) for text in chosen]
 
 
@@ -152,8 +153,12 @@ def _distinct(spec: CorpusSpec) -> list[str]:
     return split(read_texts(spec), {"all": 1})["all"]
 
 
-def _first(place: str, texts: list[str], count: int) -> list[str]:
-    """The `count` texts that come first by hash: the same ones whatever else a corpus holds."""
+def _first(place: str, texts: list[str], count: int, seed: int = 0) -> list[str]:
+    """The `count` texts that come first by hash: the same ones whatever else a corpus holds.
+
+    Each seed draws others, so that a run with another seed is another sample.
+    """
     if len(texts) < count:
         raise AnchorError(f"{place}: {count} texts are asked for, the corpus has {len(texts)}")
-    return sorted(texts, key=text_hash)[:count]
+    salt = f"{seed} " if seed else ""
+    return sorted(texts, key=lambda text: text_hash(salt + text))[:count]

@@ -5,7 +5,8 @@ left, and two sweeps that share work share its results.
 """
 
 from dataclasses import asdict, dataclass
-from itertools import accumulate, combinations, permutations
+from itertools import accumulate, combinations, permutations, product
+from typing import NamedTuple
 
 from actors import folder
 from actors.anchors import AnchorBatch, batches, fingerprint
@@ -20,6 +21,16 @@ from jobs.config import ConfigError, RunFile
 # Raise it when a change makes the numbers of an unchanged run file differ.
 FORMAT = 1
 RESIZING_FITTER = "pad_truncate"
+
+
+class Place(NamedTuple):
+    """What stands at like places of models of any depth: a kind of site, at a functional role."""
+
+    kind: str
+    role: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}, {self.role}"
 
 
 @dataclass(frozen=True)
@@ -38,14 +49,14 @@ class Shard:
 
 @dataclass(frozen=True)
 class Hop:
-    """One ordered pair of models at one role: the maps between two sites, by fitter.
+    """One ordered pair of models at one place: the maps between two sites, by fitter.
 
     `resizing` is the map of the control that only changes the width.
     """
 
     source: str
     target: str
-    role: str
+    place: Place
     source_site: str
     target_site: str
     maps: dict[str, str]
@@ -72,7 +83,8 @@ def make_work(run: RunFile, texts: list[str], models: dict[str, ModelFacts]) -> 
     """
     shards = shards_of(run, texts)
     pairs = [_ordered(a, b) for a, b in combinations(models.values(), 2)]
-    site_pairs = [_site_pair(run, role, a, b) for a, b in pairs for role in run.maps.roles]
+    places = places_of(run)
+    site_pairs = [_site_pair(place, a, b) for a, b in pairs for place in places]
     moments = {
         (pair, shard.number): address("moments", FORMAT, settled, shard.content)
         for pair, settled in ((pair, asdict(pair)) for pair in site_pairs)
@@ -86,16 +98,21 @@ def make_work(run: RunFile, texts: list[str], models: dict[str, ModelFacts]) -> 
         comparisons=tuple(_comparison(run, a, b, compared) for a, b in pairs),
         compared=compared,
         hops=tuple(
-            _hop(run, models, source, target, role, shards, moments)
+            _hop(run, models, source, target, place, shards, moments)
             for source, target in permutations(models, 2)
-            for role in run.maps.roles
+            for place in places
         ),
     )
 
 
-def site_of(run: RunFile, role: str, facts: ModelFacts) -> str:
-    """The site that plays a role in a model."""
-    return f"{run.maps.kind}.{role_layer(role, facts.layers)}"
+def places_of(run: RunFile) -> tuple[Place, ...]:
+    """Every place that is mapped."""
+    return tuple(Place(*each) for each in product(run.maps.kinds, run.maps.roles))
+
+
+def site_of(place: Place, facts: ModelFacts) -> str:
+    """The site of a model at a place."""
+    return f"{place.kind}.{role_layer(place.role, facts.layers)}"
 
 
 def layer_sites(facts: ModelFacts) -> tuple[str, ...]:
@@ -105,7 +122,7 @@ def layer_sites(facts: ModelFacts) -> tuple[str, ...]:
 
 def mapped_sites(run: RunFile, facts: ModelFacts) -> tuple[str, ...]:
     """Every site of a model that maps start from or lead to."""
-    return tuple(sorted({site_of(run, role, facts) for role in run.maps.roles}))
+    return tuple(sorted({site_of(place, facts) for place in places_of(run)}))
 
 
 def kept(model: ModelFacts, sites: tuple[str, ...], batch: AnchorBatch) -> Kept:
@@ -136,8 +153,8 @@ def _ordered(a: ModelFacts, b: ModelFacts) -> tuple[ModelFacts, ModelFacts]:
     return (a, b) if a.fingerprint <= b.fingerprint else (b, a)
 
 
-def _site_pair(run: RunFile, role: str, a: ModelFacts, b: ModelFacts) -> SitePair:
-    return SitePair(a.fingerprint, site_of(run, role, a), b.fingerprint, site_of(run, role, b))
+def _site_pair(place: Place, a: ModelFacts, b: ModelFacts) -> SitePair:
+    return SitePair(a.fingerprint, site_of(place, a), b.fingerprint, site_of(place, b))
 
 
 def _comparison(
@@ -155,15 +172,15 @@ def _hop(
     models: dict[str, ModelFacts],
     source: str,
     target: str,
-    role: str,
+    place: Place,
     shards: tuple[Shard, ...],
     moments: dict[tuple[SitePair, int], str],
 ) -> Hop:
-    pair = _site_pair(run, role, *_ordered(models[source], models[target]))
+    pair = _site_pair(place, *_ordered(models[source], models[target]))
     reverse = pair.source != models[source].fingerprint
-    places = tuple(moments[pair, shard.number] for shard in shards)
+    sums = tuple(moments[pair, shard.number] for shard in shards)
 
-    sites = (site_of(run, role, models[source]), site_of(run, role, models[target]))
+    sites = (site_of(place, models[source]), site_of(place, models[target]))
     widths = models[source].width, models[target].width
     chosen = [name for name in run.maps.fitters if FITTERS[name]().applies(*widths)]
     if not chosen:
@@ -172,12 +189,12 @@ def _hop(
             f"{widths[0]}) to {target} (width {widths[1]})"
         )
     fitters = tuple(dict.fromkeys((*chosen, RESIZING_FITTER)))
-    order = _order(fitters, places, run.anchors.folds, reverse, None)
+    order = _order(fitters, sums, run.anchors.folds, reverse, None)
     maps = dict(order.maps)
     return Hop(
         source,
         target,
-        role,
+        place,
         *sites,
         maps={name: maps[name] for name in chosen},
         resizing=maps[RESIZING_FITTER],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from actors.blueprint import Blueprint
 from alignment.layers import ROLES
 from jobs.config import RunFile
-from jobs.steer import SIGNS
+from jobs.questions import SIGNS
 from jobs.texts import Texts
 
 # Measured of SmolLM2's and Gemma 3's tokenizers on the demo's narrative texts: 1.33 and 1.34.
@@ -39,7 +39,8 @@ def readings(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
     A model is read once for the anchors, however many pairs it is in.
     """
     steering, roles = run.steering, run.maps.roles
-    both = len(SIGNS)
+    both, strengths, ways = len(SIGNS), len(steering.strengths), 2 + len(run.maps.fitters)
+    places = len(roles) * len(run.maps.kinds)
     above = 1 - sum(ROLES[role] for role in roles) / len(roles)
     prompts = texts.prompts.values()
     dev = sum(_tokens(each.dev) for each in prompts)
@@ -47,22 +48,21 @@ def readings(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
     concepts = len(steering.concepts)
     neutral_dev, neutral_test = _tokens(texts.neutral_dev), _tokens(texts.neutral_test)
     contrasts = [side for each in texts.sides.values() for side in (each.positive, each.negative)]
-    directions = 3 + len(run.maps.fitters) + steering.random_directions + steering.shuffles
-    costs = concepts * both * len(steering.strengths)
-    spared = 6 * concepts * others * neutral_test
+    # Of a target itself, whatever the source, and of what each source carries to it.
+    on_dev = both * (places * strengths + others * (places + ways))
+    on_test = both * (1 + steering.random_directions + others * (ways + steering.shuffles + 2))
+    spared = neutral_dev * concepts * both * places * strengths
+    spared += neutral_test * (1 + concepts * others * 3 * both)
     written = 3 * concepts * steering.samples * steering.sample_tokens
     rows = (
-        sum(len(each.dev) for each in prompts) * both * len(roles),
-        sum(len(each.test) for each in prompts) * both * directions,
+        sum(len(each.dev) for each in prompts) * on_dev,
+        sum(len(each.test) for each in prompts) * on_test,
     )
     return (
         Reading("anchors", _tokens(texts.anchors)),
         Reading("vectors", sum(_tokens(side) for side in contrasts)),
-        Reading("choosing role", others * dev * both * len(roles), above, others * rows[0]),
-        Reading(
-            "choosing strength", others * neutral_dev * costs, above, others * neutral_dev * costs
-        ),
-        Reading("measuring on test", others * test * both * directions, above, others * rows[1]),
+        Reading("choosing on dev", dev * on_dev, above, rows[0]),
+        Reading("measuring on test", test * on_test, above, rows[1]),
         Reading("neutral text", spared, above, spared),
         Reading("samples", others * written, 1.0, others * written),
     )

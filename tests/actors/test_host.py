@@ -59,7 +59,8 @@ def test_a_host_answers_as_its_engine_does(
     )
     cost = behaviour.neutral(engine, batch.texts, [added])
     assert np.array_equal(host.neutral(batch.texts, [added]).kl, cost.kl)
-    assert host.generate(["She was"], added, 4) == behaviour.generate(engine, ["She was"], added, 4)
+    asked = (["She was"], [added], 4)
+    assert host.generate(*asked) == behaviour.generate(engine, *asked)
 
 
 def test_no_answer_depends_on_an_earlier_one(host: ModelHost, batch: AnchorBatch) -> None:
@@ -67,7 +68,7 @@ def test_no_answer_depends_on_an_earlier_one(host: ModelHost, batch: AnchorBatch
     added = Injection("residual.0", np.full(32, 9.0, dtype=np.float32), 2.0)
     host.next_word_log_odds(["She was"], ["happy"], ["sad"], [added])
     host.neutral(batch.texts, [added])
-    host.generate(["She was"], added, 4)
+    host.generate(["She was"], [added], 4)
     after = host.activations(batch, SITES)
     assert all(np.array_equal(before.points[site], after.points[site]) for site in SITES)
 

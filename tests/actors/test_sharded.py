@@ -53,7 +53,7 @@ def answers(engine: Engine, texts: tuple[str, ...]) -> Answers:
     injections = [None, *(injection(engine, f"{kind}.1") for kind in INJECTED)]
     odds = behaviour.next_word_log_odds(engine, ["She was", "They felt"], *WORDS, injections)
     cost = behaviour.neutral(engine, texts, injections)
-    written = behaviour.generate(engine, texts[:1], injections[-1], 6)
+    written = behaviour.generate(engine, texts[:1], injections[-1:], 6)[0]
     with torch.inference_mode():
         ids = torch.tensor([[5, 6, 7, 8, 9]])
         logits = engine.logits(engine.states(ids))

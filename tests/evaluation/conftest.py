@@ -9,13 +9,14 @@ from evaluation.matrix import (
     AnchorFacts,
     Cell,
     Control,
-    FitterScore,
     LayerSimilarity,
     Matrix,
     ModelRow,
     NeutralRow,
+    PlaceScore,
     Sample,
     Spread,
+    WayScore,
 )
 from evaluation.retention import Interval, level
 
@@ -63,7 +64,7 @@ def make_cell(
         site="residual.9",
         role="representation",
         strength=1.5,
-        fitter="ridge",
+        way="ridge",
         level=level(share),
         retention=share,
         base=interval(-0.31, 0.2),
@@ -80,16 +81,28 @@ def make_cell(
             Control(name="pad or truncate", retention=interval(0.11, 0.09)),
         ),
         held_out_r2=0.561,
-        fitters=(
-            FitterScore(name="ridge", held_out_r2=0.561, retention=share),
-            FitterScore(name="procrustes", held_out_r2=0.402, retention=interval(0.71, 0.06)),
-            FitterScore(name="pad_truncate", held_out_r2=-1.3, retention=None),
+        ways=(
+            WayScore(name="scaled", held_out_r2=-1.3, dev=0.1, retention=None),
+            WayScore(name="procrustes", held_out_r2=0.402, dev=0.7, retention=interval(0.71, 0.06)),
+            WayScore(name="ridge", held_out_r2=0.561, dev=0.9, retention=share),
         ),
+        places=(
+            PlaceScore(
+                site="residual.9",
+                role="representation",
+                strength=1.5,
+                native=2.4,
+                retention=interval(0.88, 0.05),
+            ),
+        ),
+        together=None,
+        native_p=1 / 21,
         cosine_to_native=0.83,
         neutral=(
             NeutralRow(name="base", nll=3.412, kl=0.0),
             NeutralRow(name="native", nll=3.466, kl=0.061),
             NeutralRow(name="carried", nll=3.459, kl=float("nan")),
+            NeutralRow(name="carried, equal effect", nll=3.461, kl=0.064),
         ),
         samples=SAMPLES,
         seconds=41.2,

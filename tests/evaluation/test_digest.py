@@ -12,13 +12,20 @@ Maker = Callable[..., Matrix]
 
 def test_a_digest_is_of_the_cells_with_a_native_effect(made_up: Maker) -> None:
     found = digest("all", made_up(4).cells)
-    assert (found.count, found.defined) == (12, 11)
+    assert (found.count, found.defined, found.real) == (12, 11, 11)
     assert found.retention == pytest.approx(0.905)  # the sixth of eleven
     assert found.lowest == pytest.approx(0.645 - 0.035)
     assert found.held == pytest.approx(8 / 11)
     assert found.controls["pad or truncate"] == pytest.approx(0.11)
     assert found.worst_control == pytest.approx(0.11)
-    assert found.cost is None  # no cell has a finite KL of what was carried
+    assert found.cost == pytest.approx(0.064 / 0.061)
+
+
+def test_an_effect_that_random_directions_have_too_is_not_counted(made_up: Maker) -> None:
+    by_chance, *others = made_up(4).cells
+    found = digest("all", [by_chance.model_copy(update={"native_p": 0.1}), *others])
+    assert (found.count, found.defined, found.real) == (12, 11, 10)
+    assert found.held == pytest.approx(7 / 10)
 
 
 def test_cells_without_a_native_effect_say_nothing(made_up: Maker) -> None:

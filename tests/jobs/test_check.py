@@ -64,7 +64,7 @@ def measured(source: str, target: str, kept: float | None) -> Matrix:
         site="residual.9",
         role="representation",
         strength=0.2,
-        fitter="ridge",
+        way="ridge",
         level=Level.POOR,
         retention=share,
         base=interval,
@@ -72,7 +72,10 @@ def measured(source: str, target: str, kept: float | None) -> Matrix:
         carried=interval,
         controls=(),
         held_out_r2=0.5,
-        fitters=(),
+        ways=(),
+        places=(),
+        together=None,
+        native_p=0.05,
         cosine_to_native=0.5,
         neutral=(),
         samples=(),
@@ -185,7 +188,7 @@ def test_what_was_measured_here_stands_beside_the_prior(
     (broken / "matrix.json").write_text("{}")
 
     out = said("check", *pair)
-    assert f"measured here {told}, sentiment, fitter ridge, level Poor" in out
+    assert f"measured here {told}, sentiment, way ridge, level Poor" in out
     assert f"prior {answer(ask(*pair, 'steering', None, 'bf16', 1)).prior.score:.2f}" in out
     for other in (reversed(pair), (*pair, "--cargo", "lora")):
         assert "measured here nothing yet" in said("check", *other)

@@ -120,8 +120,8 @@ def refusal(directory: Path, content: Any) -> list[str]:
             "feature_extraction, representation, decision_making",
         ),
         (
-            lambda run: run["maps"].update(kind="head"),
-            "maps.kind: 'head': no kind of site of that name; allowed: residual, attention, mlp",
+            lambda run: run["maps"].update(kinds=["head"]),
+            "maps.kinds.0: 'head': no kind of site of that name; allowed: residual, attention, mlp",
         ),
         (
             lambda run: run["steering"]["concepts"][0].update(name="mood"),
@@ -164,10 +164,10 @@ def test_a_wrong_key_or_value_is_one_line_with_place_value_and_what_is_allowed(
 
 def test_every_mistake_has_its_line(tmp_path: Path) -> None:
     run = demo()
-    run["seed"], run["maps"] = "one", {"kind": "head", "roles": ["deep"]}
+    run["seed"], run["maps"] = "one", {"kinds": ["head"], "roles": ["deep"]}
     assert [line.partition(":")[0] for line in refusal(tmp_path, run)] == [
         "seed",
-        "maps.kind",
+        "maps.kinds.0",
         "maps.roles.0",
     ]
 

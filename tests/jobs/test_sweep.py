@@ -53,7 +53,9 @@ def test_a_sweep_leaves_a_matrix_of_every_ordered_pair_and_its_page(undisturbed:
     for cell in cells:
         names = {control["name"] for control in cell["controls"]}
         assert cell["retention"] is None or {"random directions", "shuffled rows"} <= names
-        assert {score["name"] for score in cell["fitters"]} >= {"ridge", "procrustes"}
+        ways = [way["name"] for way in cell["ways"]]
+        assert ways == ["direct", "scaled", "procrustes", "ridge"]
+        assert cell["way"] in ways
         assert len(cell["samples"]) == 2
     assert undisturbed.matrix["anchors"]["texts"] == 240
     page = (undisturbed.run.parent / "runs/tiny/index.html").read_text()

@@ -1,0 +1,193 @@
+"""What is settled on dev prompts: where a target is steered, how strongly, and how to carry.
+
+Shapes: s strengths, p prompts.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.protocol import simplest
+from jobs.config import RunFile
+from jobs.questions import Push, Questions, costs, slopes
+from jobs.texts import Texts
+from jobs.units import Arrays, Asking, Unit
+from jobs.ways import Way, Ways
+from jobs.work import Hop, Place
+
+Spot = tuple[str, Place]  # a target and a place in it
+HopKey = tuple[str, str, Place]
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What a target's own vector does at a place: slopes [p] at the greatest strength that neutral
+    text bears."""
+
+    strength: float
+    slopes: np.ndarray
+
+    @property
+    def effect(self) -> float:
+        """Nats at that strength, towards the behaviour."""
+        return float(self.slopes.mean()) * self.strength
+
+
+@dataclass(frozen=True, eq=False)
+class Visited:
+    """A place that was tried: what the native vector does there, and slopes [p] of what the best
+    map on held-out anchors carries there."""
+
+    hop: Hop
+    setting: Setting
+    carried: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What dev settled for an ordered pair: the place and strength at which the native vector does
+    most, and the simplest way to carry that does as well as the best.
+
+    `ways` are all of them, simplest first, and `tried` their slopes [p] there.
+    """
+
+    hop: Hop
+    setting: Setting
+    ways: dict[str, Way]
+    way: Way
+    tried: dict[str, np.ndarray]
+    visited: tuple[Visited, ...]
+
+    @property
+    def strength(self) -> float:
+        return self.setting.strength
+
+    @property
+    def equal_strength(self) -> float:
+        """The strength at which what is carried should do what the native vector does.
+
+        Within a factor of four, since a straight line is followed to it.
+        """
+        share = self.tried[self.way.name].mean() / self.setting.slopes.mean()
+        return self.strength / float(np.clip(share, 0.25, 4.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Choosing:
+    """One concept's choices, for the pairs of a run."""
+
+    run: RunFile
+    texts: Texts
+    ways: Ways
+    questions: Questions
+    asking: Asking
+
+    def choose(self, hops: Sequence[Hop]) -> list[Choice]:
+        """One choice for each ordered pair of these hops."""
+        settings = self._settings(hops)
+        carried = self._by_best_fitted(hops, settings)
+        chosen, all_visited = [], []
+        for of in _by_pair(hops):
+            visited = tuple(
+                Visited(hop, settings[hop.target, hop.place], carried[_key(hop)]) for hop in of
+            )
+            chosen.append(max(visited, key=lambda each: each.setting.effect))
+            all_visited.append(visited)
+        tried = self._tried(chosen)
+        choices = []
+        for best, of, visited in zip(chosen, tried, all_visited, strict=True):
+            ways = self.ways.of(best.hop)
+            way = ways[self._simplest(best.setting, of)]
+            choices.append(Choice(best.hop, best.setting, ways, way, of, visited))
+        return choices
+
+    def _settings(self, hops: Sequence[Hop]) -> dict[Spot, Setting]:
+        """Of each target at every place: the same whatever is carried there."""
+        strengths = self.run.steering.strengths
+        natives = {(hop.target, hop.place): self.ways.native(hop) for hop in hops}
+        odds = self._odds("native vectors on dev", natives.items(), strengths)
+        units = [
+            self.questions.cost(target, [push], strengths, self.texts.neutral_dev)
+            for (target, _), push in natives.items()
+        ]
+        answers = self._complete("their cost on neutral text", units)
+        settings = {}
+        for spot, of, cost in zip(natives, odds, answers, strict=True):
+            strength = self._spared(costs(cost, "kl", strengths)[0])
+            settings[spot] = Setting(strength, of[strengths.index(strength)])
+        return settings
+
+    def _spared(self, kl: np.ndarray) -> float:
+        """The greatest strength that neutral text bears; else the smallest."""
+        steering = self.run.steering
+        pairs = zip(steering.strengths, kl, strict=True)
+        spared = [strength for strength, each in pairs if each <= steering.neutral_kl]
+        return max(spared, default=min(steering.strengths))
+
+    def _by_best_fitted(
+        self, hops: Sequence[Hop], settings: Mapping[Spot, Setting]
+    ) -> dict[HopKey, np.ndarray]:
+        pushes = [
+            ((hop.target, hop.place), self.ways.carried(hop, self.ways.best_fitted(hop)))
+            for hop in hops
+        ]
+        odds = self._odds_at("every place on dev", pushes, settings)
+        return {_key(hop): of for hop, of in zip(hops, odds, strict=True)}
+
+    def _tried(self, chosen: Sequence[Visited]) -> list[dict[str, np.ndarray]]:
+        """Slopes [p] of every way to carry, for each pair."""
+        ways = [(each, way) for each in chosen for way in self.ways.of(each.hop).values()]
+        pushes = [
+            ((each.hop.target, each.hop.place), self.ways.carried(each.hop, way))
+            for each, way in ways
+        ]
+        settings = {(each.hop.target, each.hop.place): each.setting for each in chosen}
+        odds = iter(self._odds_at("ways to carry on dev", pushes, settings))
+        return [{name: next(odds) for name in self.ways.of(each.hop)} for each in chosen]
+
+    def _simplest(self, setting: Setting, tried: Mapping[str, np.ndarray]) -> str:
+        draws = self.run.steering.bootstrap_draws
+        return simplest(setting.slopes, tried, draws=draws, seed=self.run.seed)
+
+    def _odds_at(
+        self,
+        stage: str,
+        pushes: Sequence[tuple[Spot, Push]],
+        settings: Mapping[Spot, Setting],
+    ) -> list[np.ndarray]:
+        """Slopes [p] of each push at the strength of its spot."""
+        units = [
+            self.questions.propensity(spot[0], [push], (settings[spot].strength,), self._prompts)
+            for spot, push in pushes
+        ]
+        answers = zip(pushes, self._complete(stage, units), strict=True)
+        return [slopes(odds, (settings[spot].strength,))[0, 0] for (spot, _), odds in answers]
+
+    def _odds(
+        self, stage: str, pushes: Iterable[tuple[Spot, Push]], strengths: tuple[float, ...]
+    ) -> list[np.ndarray]:
+        """Slopes [s, p] of each push at every strength."""
+        units = [
+            self.questions.propensity(target, [push], strengths, self._prompts)
+            for (target, _), push in pushes
+        ]
+        return [slopes(odds, strengths)[0] for odds in self._complete(stage, units)]
+
+    @property
+    def _prompts(self) -> tuple[str, ...]:
+        return self.texts.prompts[self.ways.concept].dev
+
+    def _complete(self, stage: str, units: Sequence[Unit]) -> list[Arrays]:
+        return self.asking.complete(f"{self.ways.concept}: {stage}", units)
+
+
+def _key(hop: Hop) -> HopKey:
+    return hop.source, hop.target, hop.place
+
+
+def _by_pair(hops: Iterable[Hop]) -> list[list[Hop]]:
+    pairs: dict[tuple[str, str], list[Hop]] = {}
+    for hop in hops:
+        pairs.setdefault((hop.source, hop.target), []).append(hop)
+    return list(pairs.values())

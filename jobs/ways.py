@@ -1,0 +1,96 @@
+"""The directions of one concept that are added to a target, and the ways to carry them there.
+
+Shapes: d width.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from actors.cargo.steering import carry, random_directions
+from actors.catalog import ModelFacts
+from actors.folder import report_address
+from alignment.maps import map_from_bytes
+from cluster.storage import Store
+from jobs.extract import Vectors
+from jobs.questions import Push
+from jobs.work import Hop, Place, Work
+
+DIRECT, SCALED = "direct", "scaled"  # without a fitted map; other ways are called as their fitters
+
+
+class Way(NamedTuple):
+    """A map, and the model whose typical activation is the unit of length."""
+
+    name: str
+    map_address: str
+    unit_of: str
+
+
+class Ways:
+    """What can be pushed in the targets of a run, for one concept."""
+
+    def __init__(
+        self,
+        concept: str,
+        work: Work,
+        models: Mapping[str, ModelFacts],
+        vectors: Vectors,
+        store: Store,
+    ) -> None:
+        self.concept, self.store = concept, store
+        self._work, self._models, self._vectors = work, models, vectors
+
+    def of(self, hop: Hop) -> dict[str, Way]:
+        """Every way to carry over a pair, simplest first.
+
+        The vector as it is (`direct`), cut or padded to the target's width; the same at the
+        target's length (`scaled`); and by each fitted map.
+        """
+        without = (Way(DIRECT, hop.resizing, hop.source), Way(SCALED, hop.resizing, hop.target))
+        fitted = (Way(name, to, hop.target) for name, to in hop.maps.items())
+        return {way.name: way for way in (*without, *fitted)}
+
+    def best_fitted(self, hop: Hop) -> Way:
+        """By the map with the best R² on held-out anchors: no cargo is looked at for that."""
+        name = max(hop.maps, key=lambda name: self.report(hop.maps[name])["held_out_r2"])
+        return self.of(hop)[name]
+
+    def native(self, hop: Hop) -> Push:
+        """The target's own vector."""
+        direction = self._vectors[hop.target, hop.place, self.concept]
+        return Push(hop.target_site, direction, self._length(hop.target, hop.place))
+
+    def carried(self, hop: Hop, way: Way, concept: str | None = None) -> Push:
+        """The source's vector of the concept, or of another one."""
+        vector = self._vectors[hop.source, hop.place, concept or self.concept]
+        direction = carry(vector, map_from_bytes(self.store.get(way.map_address)))
+        return Push(hop.target_site, direction, self._length(way.unit_of, hop.place))
+
+    def together(self, carried: Sequence[Push], hop: Hop) -> Push:
+        """The mean of what several sources carry to one site, each at the same length."""
+        units = [each.direction / np.linalg.norm(each.direction) for each in carried]
+        length = self._length(hop.target, hop.place)
+        return Push(hop.target_site, np.mean(units, axis=0), length)
+
+    def random(self, hop: Hop, count: int, seed: int) -> list[Push]:
+        """Directions drawn evenly, the same ones whatever the source."""
+        drawn = random_directions(self._models[hop.target].width, count, seed)
+        unit = self._length(hop.target, hop.place)
+        return [Push(hop.target_site, direction, unit) for direction in drawn]
+
+    def report(self, map_address: str) -> dict[str, Any]:
+        """What was written of a map when it was fitted."""
+        return json.loads(self.store.get(report_address(map_address)))
+
+    def _length(self, model: str, place: Place) -> float:
+        return self._lengths[model, place]
+
+    @cached_property
+    def _lengths(self) -> dict[tuple[str, Place], float]:
+        """Of a typical activation of each model at each place: the unit of strength."""
+        first = {(hop.target, hop.place): hop.resizing for hop in self._work.hops}
+        return {at: self.report(to)["target_spread"] for at, to in first.items()}
