@@ -50,6 +50,19 @@ class Extractor(ABC):
         axis = self.axis(above, below)
         return _along(axis, above, below).astype(np.float32)
 
+    def by_chance(
+        self, positive: np.ndarray, negative: np.ndarray, *, draws: int, seed: int
+    ) -> np.ndarray:
+        """Directions [draws, d] float32 of the same points, dealt out to the sides at random.
+
+        What a direction is where the concept is not: the null of a permutation test. Pairs are
+        broken up, since a pair that only changes sides still points along the concept.
+        """
+        generator = np.random.default_rng(seed)
+        both, count = np.concatenate((positive, negative)), len(positive)
+        dealt = (generator.permutation(both) for _ in range(draws))
+        return np.stack([self.direction(each[:count], each[count:]) for each in dealt])
+
     @abstractmethod
     def axis(self, positive: Array, negative: Array) -> Array:
         """The line [d] that the direction lies on, of whatever sign and length; 0 for none."""

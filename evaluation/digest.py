@@ -15,7 +15,7 @@ class Digest:
     """Cells of one kind, summed up; None where no cell has a native effect that is real.
 
     `defined` of `count` cells have a native effect whose interval leaves out zero, and in `real` of
-    these it is also more than random directions have; the rest speaks of these alone. `held` is the
+    these it is also more than chance; the rest speaks of these alone. `held` is the
     share of them whose interval lies at or above HELD. `controls` is the median retention of each
     control, `cost` that of KL on neutral text as carried over KL as steered natively, where both do
     as much.

@@ -89,9 +89,9 @@ class Sample(_Value):
 class Cell(_Value):
     """One cargo carried from one model into another, judged on test items.
 
-    `way` is the one of `ways` that dev chose. `native_p` is how rarely a random direction does as
-    much as the native vector. `together` is the retention of the mean of all sources' vectors,
-    where there are several.
+    `way` is the one of `ways` that dev chose. `native_p` is how rarely a vector of the same texts,
+    their sides drawn at random, does as much as the native one. `together` is the retention of the
+    mean of all sources' vectors, where there are several.
     """
 
     source: str
@@ -128,7 +128,7 @@ class Cell(_Value):
     @property
     def is_real(self) -> bool:
         """Whether the native vector does more than chance: its interval leaves out zero, and hardly
-        any random direction of its length does as much."""
+        any vector of the same texts with their sides drawn at random does as much."""
         return self.retention is not None and self.native_p <= CHANCE
 
     @property

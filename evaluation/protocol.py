@@ -38,12 +38,13 @@ def _farther(means: np.ndarray) -> np.ndarray:
     return off[:, 0] - off[:, 1]
 
 
-def stands_out(native: np.ndarray, random: np.ndarray) -> float:
-    """How rarely a random direction moves the behaviour as much as the native vector: p in (0, 1].
+def stands_out(native: np.ndarray, by_chance: np.ndarray) -> float:
+    """How rarely chance moves the behaviour as much as the native vector: a p-value in (0, 1].
 
     Args:
         native: [p] effects of the native vector.
-        random: [k, p] effects of k random directions of the same length.
+        by_chance: [k, p] effects of vectors of the same length, made of the same texts with their
+            sides drawn at random: a permutation test.
     """
-    larger = np.abs(random.mean(axis=1)) >= abs(native.mean())
-    return float((1 + larger.sum()) / (1 + len(random)))
+    larger = np.abs(by_chance.mean(axis=1)) >= abs(native.mean())
+    return float((1 + larger.sum()) / (1 + len(by_chance)))

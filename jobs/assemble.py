@@ -36,7 +36,7 @@ from evaluation.retention import Interval, level, measure_retention
 from jobs.choosing import Visited
 from jobs.config import RunFile
 from jobs.names import ROOT
-from jobs.steer import Judged
+from jobs.steer import RELABELLED, Judged
 from jobs.texts import Texts
 from jobs.work import FORMAT, Work
 
@@ -143,7 +143,7 @@ def _cell(run: RunFile, store: Store, judged: Judged, seconds: dict[str, float])
         ways=_ways(judged, store, share),
         places=tuple(_place(each, draws) for each in choice.visited),
         together=None if judged.together is None else share(judged.together),
-        native_p=stands_out(judged.native, judged.controls["random directions"]),
+        native_p=stands_out(judged.native, judged.controls[RELABELLED]),
         cosine_to_native=cosine(judged.native_direction, judged.vector),
         neutral=tuple(
             NeutralRow(name=name, nll=nll, kl=kl) for name, (nll, kl) in judged.neutral.items()

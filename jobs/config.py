@@ -143,6 +143,8 @@ class Steering(_Section):
     site: the same grid, and the same length of vector, for native, carried and controls. The one
     used is the greatest whose native vector costs at most `neutral_kl` (nats per token) on dev.
     Neutral text is the first `neutral_words` words of each of `neutral_texts` texts.
+    `relabellings` are vectors made of the same texts with their sides drawn at random: an effect is
+    real if hardly any of them does as much.
     """
 
     concepts: Annotated[tuple[Concept, ...], Field(min_length=1)]
@@ -153,6 +155,7 @@ class Steering(_Section):
     neutral_texts: Count = 8
     neutral_words: Annotated[int, Field(ge=2)] = 32
     random_directions: Annotated[int, Field(ge=20)] = 20
+    relabellings: Annotated[int, Field(ge=20)] = 20
     shuffles: Count = 20
     samples: Count = 3
     sample_tokens: Count = 24

@@ -14,7 +14,9 @@ from jobs.texts import Sides, Texts
 from jobs.units import Arrays, Asking, Unit
 from jobs.work import Place, mapped_sites, places_of, site_of
 
-Vectors = dict[tuple[str, Place, str], np.ndarray]  # by model, place and concept: directions [d]
+# By model, place and concept: the direction, and then those of its texts with sides drawn at
+# random, [1 + k, d].
+Vectors = dict[tuple[str, Place, str], np.ndarray]
 
 
 def extract(run: RunFile, texts: Texts, models: Collection[ModelFacts], asking: Asking) -> Vectors:
@@ -29,12 +31,13 @@ def extract(run: RunFile, texts: Texts, models: Collection[ModelFacts], asking: 
     answers = asking.complete("extracting vectors", units)
     vectors: Vectors = {}
     for (facts, concept), pools in zip(places, answers, strict=True):
-        positive = len(texts.sides[concept].positive)
+        sides = texts.sides[concept]
+        drawn = {"draws": run.steering.relabellings, "seed": run.seed}
         for place in places_of(run):
             points = pools[site_of(place, facts)]
-            vectors[facts.name, place, concept] = recipe.direction(
-                points[:positive], points[positive:]
-            )
+            both = points[: len(sides.positive)], points[len(sides.positive) :]
+            by_chance = recipe.by_chance(*both, **drawn)
+            vectors[facts.name, place, concept] = np.stack([recipe.direction(*both), *by_chance])
     return vectors
 
 

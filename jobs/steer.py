@@ -22,6 +22,8 @@ from jobs.units import Arrays, Asking, Unit
 from jobs.ways import SCALED, Way, Ways
 from jobs.work import Work, shuffled
 
+RELABELLED = "relabelled texts"
+
 Kind = tuple[str, str]  # native, way, control or together; its name
 Effects = dict[Kind, np.ndarray]  # slopes [k, p]
 
@@ -130,6 +132,7 @@ class Steerer:
             ("native", ""): [self.ways.native(hop)],
             **{("way", name): [self.ways.carried(hop, way)] for name, way in ways.items()},
             ("control", "random directions"): drawn,
+            ("control", RELABELLED): self.ways.relabelled(hop),
             ("control", "shuffled rows"): [self.ways.carried(hop, way) for way in by_chance],
             ("control", "other concept"): [self.ways.carried(hop, choice.way, self.other)],
             ("control", "pad/truncate"): [self.ways.carried(hop, ways[SCALED])],

@@ -61,12 +61,15 @@ class Ways:
 
     def native(self, hop: Hop) -> Push:
         """The target's own vector."""
-        direction = self._vectors[hop.target, hop.place, self.concept]
-        return Push(hop.target_site, direction, self._length(hop.target, hop.place))
+        return self._of_target(hop)[0]
+
+    def relabelled(self, hop: Hop) -> list[Push]:
+        """The target's vectors of the same texts with their sides drawn at random."""
+        return self._of_target(hop)[1:]
 
     def carried(self, hop: Hop, way: Way, concept: str | None = None) -> Push:
         """The source's vector of the concept, or of another one."""
-        vector = self._vectors[hop.source, hop.place, concept or self.concept]
+        vector = self._vectors[hop.source, hop.place, concept or self.concept][0]
         direction = carry(vector, map_from_bytes(self.store.get(way.map_address)))
         return Push(hop.target_site, direction, self._length(way.unit_of, hop.place))
 
@@ -85,6 +88,11 @@ class Ways:
     def report(self, map_address: str) -> dict[str, Any]:
         """What was written of a map when it was fitted."""
         return json.loads(self.store.get(report_address(map_address)))
+
+    def _of_target(self, hop: Hop) -> list[Push]:
+        unit = self._length(hop.target, hop.place)
+        directions = self._vectors[hop.target, hop.place, self.concept]
+        return [Push(hop.target_site, direction, unit) for direction in directions]
 
     def _length(self, model: str, place: Place) -> float:
         return self._lengths[model, place]

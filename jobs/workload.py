@@ -50,7 +50,12 @@ def readings(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
     contrasts = [side for each in texts.sides.values() for side in (each.positive, each.negative)]
     # Of a target itself, whatever the source, and of what each source carries to it.
     on_dev = both * (places * strengths + others * (places + ways))
-    on_test = both * (1 + steering.random_directions + others * (ways + steering.shuffles + 2))
+    on_test = both * (
+        1
+        + steering.random_directions
+        + steering.relabellings
+        + others * (ways + steering.shuffles + 2)
+    )
     spared = neutral_dev * concepts * both * places * strengths
     spared += neutral_test * (1 + concepts * others * 3 * both)
     written = 3 * concepts * steering.samples * steering.sample_tokens

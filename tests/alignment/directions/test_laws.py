@@ -158,3 +158,18 @@ def test_points_without_a_direction_are_refused(name: str) -> None:
     positive[5, 1], positive[5, 2], positive[7, 0] = np.nan, np.inf, -np.inf
     with pytest.raises(DirectionError, match="2 of 60 points on the positive side hold NaN"):
         take(name, positive, negative)
+
+
+# --- sides drawn at random
+
+
+@every_recipe
+def test_by_chance_there_is_no_such_direction(name: str) -> None:
+    sides = pairs(5, 8, n=200)
+    drawn = DIRECTIONS[name]().by_chance(*sides, draws=12, seed=3)
+    assert (drawn.shape, drawn.dtype) == ((12, 8), np.float32)
+    again = DIRECTIONS[name]().by_chance(*sides, draws=12, seed=3)
+    assert drawn.tobytes() == again.tobytes()
+    along = drawn @ planted(5, 8) / np.linalg.norm(drawn, axis=1)
+    assert np.abs(along).mean() < 0.4
+    assert along.min() < 0 < along.max()
