@@ -93,6 +93,8 @@ def _convert_tokenizer(file: Path, header: GgufHeader, directory: Path) -> None:
         padding_side="right",
     )
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    # It is written down, and would be what HF_HUB_OFFLINE says: the same file, the same model.
+    tokenizer.init_kwargs["local_files_only"] = False
     tokenizer.save_pretrained(directory)
 
 

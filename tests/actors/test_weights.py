@@ -21,6 +21,7 @@ from actors.catalog import ModelError, ModelSpec
 from actors.derivation import read_base, write_derived
 from actors.engine import Engine, load
 from actors.weights import default_cache, facts, prepare, verify
+from tests.sweeps import run_script
 
 HEADS, KV_HEADS = 4, 2
 TEXT = "The ferry crosses the  narrow strait,\nnaïvely 🙂."
@@ -159,6 +160,25 @@ def test_a_converted_gguf_is_the_model_it_was_made_of(
     lines.clear()
     assert prepare(spec, tmp_path, lines.append) == checkpoint
     assert lines == []
+
+
+CONVERT = """
+import sys
+from pathlib import Path
+from actors.catalog import ModelSpec
+from actors.weights import facts, prepare
+
+spec = ModelSpec(name="tiny", gguf=Path(sys.argv[1]))
+print(facts(prepare(spec, Path(sys.argv[2])), "tiny").fingerprint)
+"""
+
+
+def test_a_conversion_is_the_same_whether_or_not_the_hub_is_off(file: Path, tmp_path: Path) -> None:
+    found = {
+        run_script(CONVERT, str(file), str(tmp_path / off), HF_HUB_OFFLINE=off).stdout.split()[-1]
+        for off in ("0", "1")
+    }
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("puts_bos", [True, False])

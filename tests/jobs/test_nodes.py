@@ -89,7 +89,7 @@ def test_a_node_that_is_lost_in_the_middle_leaves_no_trace(
     driver = start(run, **JOINING)
     driver.wait_for(lambda: done() >= len(expected) // 4)
     # The driver is at home on the head, whose loss nothing survives.
-    lost = next(raylet for raylet in nodes.raylets[1:] if on(raylet, "host-tiny-"))
-    kill(lost)
+    others = nodes.raylets[1:]
+    kill(driver.wait_for(lambda: next((each for each in others if on(each, "host-tiny-")), None)))
     assert done() < len(expected)
     assert_same(Result.of(run, driver.finish()), undisturbed)
