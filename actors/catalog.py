@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from actors.architectures import NormKind
 from actors.blueprint import Blueprint, Fact, Shape, blueprint
 
 SOURCES = ("hub", "directory", "gguf", "package", "derived")
@@ -108,6 +109,7 @@ class ModelFacts(Shape):
     """What is known of a model once its checkpoint is there.
 
     `parameters` counts what is stored (a tied head counts once); widths are in elements.
+    `norm`, `activation` (as its blueprint has them) and `sparse` are Llama's where nothing is said.
     `fingerprint` changes with any weight, the configuration, the tokenizer or `dtype` (what the
     model computes in), and with nothing else: it stands for the model in every address.
     """
@@ -116,6 +118,9 @@ class ModelFacts(Shape):
     parameters: int
     fingerprint: str
     dtype: Dtype
+    norm: NormKind = "RMSNorm"
+    activation: str = "SwiGLU"
+    sparse: bool = False
 
 
 class TokenizerFacts(Fact):

@@ -168,6 +168,9 @@ def facts(checkpoint: Path, name: str, dtype: Dtype = "float32") -> ModelFacts:
         parameters=sum(prod(tensor.shape) for tensor in stored),
         fingerprint=hashlib.sha256(f"{fingerprint(checkpoint)} {dtype}".encode()).hexdigest(),
         dtype=dtype,
+        norm=shape.norm,
+        activation=shape.activation,
+        sparse=shape.experts is not None,
     )
 
 

@@ -19,13 +19,16 @@ from torch import Tensor
 
 from actors.exchange import Exchange, exchanged
 from actors.reading import Activations
-from alignment.fitted import Fitted
-from alignment.fitters import FITTERS
+from alignment.fitted import Fitted, Fitter
 from alignment.moments import FoldedMoments, Moments, cross_moment
+from alignment.samples import FoldedRows, Sample
 from alignment.similarity import compare
 from cluster.storage import Store, address
 
+SAMPLE_ROWS_A_BATCH = 64
+SAMPLE_ROWS_IN_ALL = 8192  # that a map is fitted on, whatever the number of shards
 _SHUFFLED = "shuffled_xy"
+_SAMPLE = ("sample_x", "sample_y")
 
 
 class ShardLost(RuntimeError):
@@ -57,14 +60,18 @@ class FitOrder:
     """Maps of one site pair from the moments of its shards; every one has its own address.
 
     `reverse` fits from target to source. With `shuffle`, a seed, they are control maps: fitted in
-    the same way to rows of different texts, paired at random. `maps` are (fitter, address).
+    the same way to rows of different texts, paired at random. `maps` are (recipe, address).
     """
 
     shards: tuple[str, ...]
     folds: int
     reverse: bool
     shuffle: int | None
-    maps: tuple[tuple[str, str], ...]
+    maps: tuple[tuple[Fitter, str], ...]
+
+    @property
+    def needs_rows(self) -> bool:
+        return any(recipe.needs_rows for recipe, _ in self.maps)
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,25 @@ class Comparison:
     permutations: int
     seed: int
     to: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """What is left of the rows of a pair: sums, XYᵀ of rows paired at random, and a sample."""
+
+    moments: Moments
+    shuffled: Tensor
+    samples: tuple[Sample, ...]
+
+    def __add__(self, other: "_Sums") -> "_Sums":
+        samples = (*self.samples, *other.samples)
+        return _Sums(self.moments + other.moments, self.shuffled + other.shuffled, samples)
+
+    def to_bytes(self) -> bytes:
+        sample = Sample.joined(self.samples)
+        rows = dict(zip(_SAMPLE, (sample.x, sample.y), strict=True))
+        tensors = {**self.moments.tensors(), _SHUFFLED: self.shuffled, **rows}
+        return safetensors_torch.save({name: t.contiguous() for name, t in tensors.items()})
 
 
 def shared_rows(source: Activations, target: Activations) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +131,7 @@ class Folder:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._open: dict[str, tuple[int, Moments, Tensor]] = {}
+        self._open: dict[str, tuple[int, _Sums]] = {}
         self._kept: list[dict[str, Activations]] = []
 
     def blind_on(self, address: str) -> str | None:
@@ -119,15 +145,15 @@ class Folder:
         """
         models = exchanged(keep.exchange, activations, self._store)
         for pair, to in keep.moments:
-            moments, shuffled = _sums(pair, models[pair.source], models[pair.target])
+            sums = _sums(pair, models[pair.source], models[pair.target])
             if keep.index:
-                done, so_far, shuffled_so_far = self._open.get(to, (0, moments, shuffled))
+                done, so_far = self._open.get(to, (0, sums))
                 if done != keep.index:
                     raise ShardLost(f"batch {keep.index} of a shard came after {done} others")
-                moments, shuffled = so_far + moments, shuffled_so_far + shuffled
-            self._open[to] = (keep.index + 1, moments, shuffled)
+                sums = so_far + sums
+            self._open[to] = (keep.index + 1, sums)
             if keep.last:
-                self._store.put(to, _to_bytes(moments, shuffled))
+                self._store.put(to, sums.to_bytes())
                 del self._open[to]
         return len(activations[0].rows)
 
@@ -170,13 +196,14 @@ class Folder:
 
     def fit(self, order: FitOrder) -> None:
         """Fit every map of the order and write it, with its report, at its address."""
-        folded = self._read(order)
-        total = folded.total()
-        for name, to in order.maps:
-            self._write(to, name, FITTERS[name]().fit(folded), total)
+        moments, rows = self._read(order)
+        total = moments.total()
+        for recipe, to in order.maps:
+            self._write(to, recipe, recipe.fit(moments, rows), total)
 
-    def _read(self, order: FitOrder) -> FoldedMoments:
+    def _read(self, order: FitOrder) -> tuple[FoldedMoments, FoldedRows | None]:
         folds: list[Moments] = []
+        samples: list[list[Sample]] = [[] for _ in range(order.folds)]
         signs = np.random.default_rng(order.shuffle).choice((-1.0, 1.0), len(order.shards))
         for number, (place, sign) in enumerate(zip(order.shards, signs, strict=True)):
             tensors = safetensors_torch.load(self._store.get(place))
@@ -188,15 +215,20 @@ class Folder:
                 folds.append(moments)
             else:  # summed as they come, so that memory does not grow with the shards
                 folds[number % order.folds] += moments
-        return FoldedMoments(tuple(folds))
+            if order.needs_rows:
+                sample = Sample(*(tensors[name] for name in _SAMPLE))
+                quota = _quota(number, len(order.shards))
+                samples[number % order.folds].append(sample.thinned(quota))
+        return FoldedMoments(tuple(folds)), _rows(order, samples) if order.needs_rows else None
 
-    def _write(self, to: str, name: str, fitted: Fitted, total: Moments) -> None:
+    def _write(self, to: str, recipe: Fitter, fitted: Fitted, total: Moments) -> None:
         report = {
-            "fitter": name,
-            "hyperparameters": asdict(FITTERS[name]()),
+            "fitter": recipe.name,
+            "hyperparameters": asdict(recipe),
             "held_out_r2": fitted.held_out_r2,
             "chosen": fitted.chosen,
             "curve": fitted.curve,
+            "facts": fitted.facts,
             "rows": total.count,
             "target_spread": _spread(total),
         }
@@ -204,11 +236,26 @@ class Folder:
         self._store.put(to, fitted.map.to_bytes())
 
 
-def _sums(pair: SitePair, source: Activations, target: Activations) -> tuple[Moments, Tensor]:
+def _sums(pair: SitePair, source: Activations, target: Activations) -> _Sums:
     in_source, in_target = shared_rows(source, target)
     x = torch.from_numpy(source.points[pair.source_site][in_source])
     y = torch.from_numpy(target.points[pair.target_site][in_target])
-    return Moments.of(x, y), cross_moment(x, y[_across(len(y), source.batch)])
+    shuffled = cross_moment(x, y[_across(len(y), source.batch)])
+    return _Sums(Moments.of(x, y), shuffled, (Sample.of(x, y).thinned(SAMPLE_ROWS_A_BATCH),))
+
+
+def _quota(number: int, shards: int) -> int:
+    """How many sampled rows of a shard are fitted on: over all shards no more than the most."""
+    before, after = (at * SAMPLE_ROWS_IN_ALL // shards for at in (number, number + 1))
+    return after - before
+
+
+def _rows(order: FitOrder, samples: Sequence[Sequence[Sample]]) -> FoldedRows:
+    """The sample by folds; for a control map, rows of a fold paired at random across its texts."""
+    folds = [Sample.joined(each) for each in samples]
+    if order.shuffle is not None:
+        folds = [each.crossed(order.shuffle, fold) for fold, each in enumerate(folds)]
+    return FoldedRows(tuple(each.swap() if order.reverse else each for each in folds))
 
 
 def _across(rows: int, batch: str) -> Tensor:
@@ -239,11 +286,6 @@ def _spread(moments: Moments) -> float:
     """
     deviations = moments.cov_y.diagonal().clamp_min(0).sqrt()
     return float(deviations.median() * len(deviations) ** 0.5)
-
-
-def _to_bytes(moments: Moments, shuffled: Tensor) -> bytes:
-    tensors = {**moments.tensors(), _SHUFFLED: shuffled}
-    return safetensors_torch.save({name: t.contiguous() for name, t in tensors.items()})
 
 
 def _copied(activations: Activations) -> Activations:

@@ -1,6 +1,8 @@
 """What a fitter is, what it returns, and how each is judged on rows it has not seen.
 
 Shapes: ds source width, dt target width, c candidates.
+
+A `MomentFitter` learns from sums alone, any other also from a sample of the rows.
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from alignment.anatomy import Anatomy
 from alignment.maps import Affine, Linear, LowRank, Map
 from alignment.moments import FoldedMoments, Moments
+from alignment.samples import FoldedRows, Sample
 
 # What of a sum of squares is left by rounding where the mean is taken from it, in float64.
 ROUNDING = 1e-13
@@ -34,13 +38,22 @@ class Fitted:
     held_out_r2 is 1 - SSE/SST pooled over folds, each fold predicted from the others, SST being
     about the mean of the training rows. `chosen` holds the hyperparameters picked by it (then it
     is the best of `curve`, hence a little hopeful) and `curve` the R² of every candidate, by the
-    values of `chosen` in their order.
+    values of `chosen` in their order. `facts` is what else there is to tell of the map.
     """
 
     map: Map
     held_out_r2: float
     chosen: dict[str, float] = field(default_factory=dict)
     curve: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Rows to learn from, or to be judged on: sums over all of them, and a sample of them."""
+
+    moments: Moments
+    rows: Sample
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,13 @@ class Fitter(ABC):
 
     chooses: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[str] = "any widths"  # what `applies` asks for, in words
+    needs_rows: ClassVar[bool] = False
+
+    @classmethod
+    def between(cls, source: Anatomy, target: Anatomy) -> Self:
+        """The recipe for maps between two such models."""
+        del source, target  # for those to whom they say something
+        return cls()
 
     def __post_init__(self) -> None:
         for name, values in self._candidates().items():
@@ -76,25 +96,53 @@ class Fitter(ABC):
         """This recipe with what was chosen as the only candidates."""
         return replace(self, **{f"{name}s": (value,) for name, value in chosen.items()})
 
-    def fit(self, moments: FoldedMoments) -> Fitted:
-        """Fit to all folds, choosing by held-out ones. FitError when that cannot be done."""
+    def fit(self, moments: FoldedMoments, rows: FoldedRows | None = None) -> Fitted:
+        """Fit to all folds, choosing by held-out ones. FitError when that cannot be done.
+
+        `rows` are a sample of the rows of the moments, in the same folds.
+        """
         ds, dt = moments.folds[0].xy.shape
         if not self.applies(ds, dt):
             raise FitError(f"cannot fit: {self.name} needs {self.needs}, not {ds} to {dt}")
-        total, pairs = _splits(moments)
+        total, pairs = _splits(moments, rows)
+        if self.needs_rows and not all(len(training.rows) for training, _ in pairs):
+            raise FitError(f"cannot fit: {self.name} needs a sample of rows in at least 2 folds")
         candidates = self._candidates()
         tried = list(product(*candidates.values()))
-        errors = reduce(add, (self.squared_errors(training, held) for training, held in pairs))
-        spread = _spread((held, training.mean_y) for training, held in pairs)
+        errors = reduce(add, (self.judge(training, held) for training, held in pairs))
+        spread = _spread((held.moments, training.moments.mean_y) for training, held in pairs)
         scores = (1 - errors / spread).flatten().tolist()
         best = max(range(len(tried)), key=scores.__getitem__)
         labels = (", ".join(f"{value:g}" for value in values) for values in tried)
+        learned = self.learn(total, *tried[best])
         return Fitted(
-            map=self.solve(total, *tried[best]),
+            map=learned,
             held_out_r2=scores[best],
             chosen=dict(zip(candidates, tried[best], strict=True)),
             curve=dict(zip(labels, scores, strict=True)) if candidates else {},
+            facts=self.facts(total, learned),
         )
+
+    @abstractmethod
+    def learn(self, training: Part, *chosen: float) -> Map:
+        """The map of the training rows, for one value of each name in `chooses`."""
+
+    @abstractmethod
+    def judge(self, training: Part, held: Part) -> Tensor:
+        """Σ ‖y - prediction‖² over held-out rows, for every combination of candidates [c]."""
+
+    def facts(self, training: Part, learned: Map) -> dict[str, float]:
+        """What there is to tell of the map that was learned."""
+        del training, learned
+        return {}
+
+    def _candidates(self) -> dict[str, tuple[float, ...]]:
+        return {name: getattr(self, f"{name}s") for name in self.chooses}
+
+
+@dataclass(frozen=True)
+class MomentFitter(Fitter):
+    """A recipe to which sums say everything: its map is linear, and so is judged from sums too."""
 
     @abstractmethod
     def solve(self, training: Moments, *chosen: float) -> Linear:
@@ -105,19 +153,35 @@ class Fitter(ABC):
         assert not self.chooses, f"{self.name} does not judge its candidates"
         return torch.tensor(squared_error(self.solve(training), held), dtype=torch.float64)
 
-    def _candidates(self) -> dict[str, tuple[float, ...]]:
-        return {name: getattr(self, f"{name}s") for name in self.chooses}
+    def learn(self, training: Part, *chosen: float) -> Linear:
+        return self.solve(training.moments, *chosen)
+
+    def judge(self, training: Part, held: Part) -> Tensor:
+        return self.squared_errors(training.moments, held.moments)
 
 
-def _splits(moments: FoldedMoments) -> tuple[Moments, list[tuple[Moments, Moments]]]:
+def _splits(
+    moments: FoldedMoments, rows: FoldedRows | None
+) -> tuple[Part, list[tuple[Part, Part]]]:
     """All rows together, and a (training, held-out) pair for each fold that holds rows."""
     total = moments.total()
     if not total.is_finite():
         raise FitError("cannot fit: the activations hold NaN, infinity or overflowing values")
-    held = [fold for fold in moments.folds if fold.count > 0]
+    held = [number for number, fold in enumerate(moments.folds) if fold.count > 0]
     if len(held) < 2:
         raise FitError(f"cannot fit: {len(held)} of {len(moments.folds)} folds hold rows, need 2")
-    return total, [(total - fold, fold) for fold in held]
+    nothing = Sample.none(*total.xy.shape)
+    samples = rows.folds if rows else (nothing,) * len(moments.folds)
+
+    def part(sums: Moments, numbers: list[int]) -> Part:
+        return Part(sums, Sample.joined([nothing, *(samples[number] for number in numbers)]))
+
+    pairs = []
+    for number in held:
+        fold = moments.folds[number]
+        others = [other for other in held if other != number]
+        pairs.append((part(total - fold, others), part(fold, [number])))
+    return part(total, held), pairs
 
 
 def about(moments: Moments, mean_x: Tensor, mean_y: Tensor) -> Moments:

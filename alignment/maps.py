@@ -1,6 +1,6 @@
 """Maps from one model's activations to another's, and how they are stored.
 
-Shapes: n rows, ds source width, dt target width, r rank.
+Shapes: n rows, ds source width, dt target width, r rank, h neurons.
 
 Stored as safetensors, with a JSON record of what they are; a bitwise round trip. No code of ours
 is needed to use a stored map: the record says in a formula what to do with the tensors.
@@ -55,7 +55,10 @@ class Map(ABC):
 
     @abstractmethod
     def pushforward(self, directions: Tensor) -> Tensor:
-        """Differences of points [n, ds] -> [n, dt]: the derivative of transform, so no bias."""
+        """Differences of points [n, ds] -> [n, dt]: the derivative of transform, so no bias.
+
+        Where the derivative is another at every point, it is the mean over points of the source.
+        """
 
     @abstractmethod
     def pullback(self, covectors: Tensor) -> Tensor:
@@ -63,7 +66,8 @@ class Map(ABC):
 
     @abstractmethod
     def then(self, other: Map) -> Map:
-        """This map followed by another. MapError when the widths do not meet."""
+        """This map followed by another. MapError when the widths do not meet, or no one map is
+        both."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
@@ -152,12 +156,9 @@ class Linear(Map):
 
         LowRank, at the smallest rank of a link, where either is LowRank; else Affine.
         """
-        if other.source_width != self.target_width:
-            raise MapError(
-                f"cannot chain maps: the first writes width {self.target_width}, "
-                f"the second reads width {other.source_width}"
-            )
-        assert isinstance(other, Linear), f"no way to chain {self.kind} with {other.kind}"
+        _require_meeting(self, other)
+        if not isinstance(other, Linear):
+            raise _unchained(self, other)
         links, meeting = (*other.factors, *self.factors), len(other.factors)
         bias = (_product((*other.factors, self.bias)) + other.bias.double()).float()
         cuts = [at for at in range(1, len(links)) if at != meeting]
@@ -223,7 +224,76 @@ class LowRank(Linear):
         return {name: tensor.contiguous() for name, tensor in vars(self).items()}
 
 
-KINDS = {kind.kind: kind for kind in (Affine, LowRank)}
+@dataclass(frozen=True, eq=False)
+class Network(Map):
+    """An affine map, and a network of one hidden layer on top, in float32.
+
+    weight [dt, ds] and bias [dt]; inner [h, ds], inner_bias [h], outer [dt, h]. GELU is the exact
+    one, z Φ(z) (Hendrycks and Gimpel 2016). `slope` [h] is its mean derivative at each neuron over
+    points of the source: a direction is carried as the mean over them of the derivative. That is
+    closed form, linear, and no promise for a step from any one point.
+    """
+
+    kind: ClassVar[str] = "network"
+    formula: ClassVar[str] = (
+        "y = x @ weight.T + bias + torch.nn.functional.gelu(x @ inner.T + inner_bias) @ outer.T"
+    )
+
+    weight: Tensor
+    bias: Tensor
+    inner: Tensor
+    inner_bias: Tensor
+    outer: Tensor
+    slope: Tensor
+
+    def __post_init__(self) -> None:
+        (dt, ds), h = self.weight.shape, len(self.inner)
+        shapes = {name: tuple(tensor.shape) for name, tensor in vars(self).items()}
+        wanted = ((dt, ds), (dt,), (h, ds), (h,), (dt, h), (h,))
+        assert tuple(shapes.values()) == wanted, f"shapes do not fit: {shapes}"
+        assert all(t.dtype == torch.float32 for t in vars(self).values()), "kept in float32"
+
+    @classmethod
+    def over(
+        cls, points: Tensor, base: Affine, inner: Tensor, inner_bias: Tensor, outer: Tensor
+    ) -> Network:
+        """With slopes that are means over points [n, ds]."""
+        z = functional.linear(points, inner, inner_bias).double()
+        derivative = torch.special.ndtr(z) + z * torch.exp(-z.square() / 2) / (2 * torch.pi) ** 0.5
+        return cls(base.weight, base.bias, inner, inner_bias, outer, derivative.mean(0).float())
+
+    @property
+    def source_width(self) -> int:
+        return self.weight.shape[1]
+
+    @property
+    def target_width(self) -> int:
+        return self.weight.shape[0]
+
+    def record(self) -> dict[str, str | int]:
+        return {**super().record(), "neurons": len(self.inner)}
+
+    def transform(self, points: Tensor) -> Tensor:
+        hidden = functional.gelu(functional.linear(points, self.inner, self.inner_bias))
+        straight = functional.linear(points, self.weight, self.bias)
+        return straight + functional.linear(hidden, self.outer)
+
+    def pushforward(self, directions: Tensor) -> Tensor:
+        hidden = functional.linear(directions, self.inner) * self.slope
+        return functional.linear(directions, self.weight) + functional.linear(hidden, self.outer)
+
+    def pullback(self, covectors: Tensor) -> Tensor:
+        return covectors @ self.weight + (covectors @ self.outer * self.slope) @ self.inner
+
+    def then(self, other: Map) -> Map:
+        _require_meeting(self, other)
+        raise _unchained(self, other)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: tensor.contiguous() for name, tensor in vars(self).items()}
+
+
+KINDS = {kind.kind: kind for kind in (Affine, LowRank, Network)}
 
 
 def map_from_bytes(data: bytes) -> Map:
@@ -241,6 +311,21 @@ def map_from_bytes(data: bytes) -> Map:
             f"only maps of format {FORMAT}, kind {' or '.join(KINDS)} can be read"
         )
     return KINDS[record["kind"]](**tensors)
+
+
+def _require_meeting(first: Map, second: Map) -> None:
+    if second.source_width != first.target_width:
+        raise MapError(
+            f"cannot chain maps: the first writes width {first.target_width}, "
+            f"the second reads width {second.source_width}"
+        )
+
+
+def _unchained(first: Map, second: Map) -> MapError:
+    return MapError(
+        f"cannot chain maps of kind {first.kind} and {second.kind} into one: only linear maps can "
+        "be; transform points by one after the other"
+    )
 
 
 def _product(factors: Sequence[Tensor]) -> Tensor:

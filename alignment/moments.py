@@ -95,6 +95,28 @@ class Moments:
         """The same rows with source and target exchanged."""
         return Moments(self.count, self.sum_y, self.sum_x, self.yy, self.xy.mT, self.xx)
 
+    def through(self, x: Tensor, y: Tensor) -> Moments:
+        """The same rows with x [.., ds] @ each source row and y [.., dt] @ each target row."""
+        xx, xy, yy = x @ self.xx @ x.mT, x @ self.xy @ y.mT, y @ self.yy @ y.mT
+        return Moments(self.count, x @ self.sum_x, y @ self.sum_y, xx, xy, yy)
+
+    def less(self, weight: Tensor) -> Moments:
+        """The same rows with what weight [dt, ds] makes of x taken from y."""
+        explained = weight @ self.xy
+        return Moments(
+            self.count,
+            self.sum_x,
+            self.sum_y - weight @ self.sum_x,
+            self.xx,
+            self.xy - self.xx @ weight.mT,
+            self.yy - explained - explained.mT + weight @ self.xx @ weight.mT,
+        )
+
+    def of_features(self, x: slice, y: slice) -> Moments:
+        """The same rows with some of the features only."""
+        xx, xy, yy = self.xx[x, x], self.xy[x, y], self.yy[y, y]
+        return Moments(self.count, self.sum_x[x], self.sum_y[y], xx, xy, yy)
+
     def with_cross(self, xy: Tensor) -> Moments:
         """The same margins with another cross moment [ds, dt], as of rows paired otherwise."""
         assert xy.shape == self.xy.shape, f"cross moment {xy.shape}, not {self.xy.shape}"

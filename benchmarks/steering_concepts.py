@@ -1,10 +1,11 @@
-"""What survives of each concept of configs/concepts/ between the two models of the demo.
+"""What survives of each concept of configs/concepts/ between every two models of a fleet.
 
 Runs (or resumes) configs/steering.yaml and records, for each concept and ordered pair, the native
 effect, the retention with its interval beside every control, and the cost on neutral text over the
-native one. Asked for, over the pairs with a native effect: median retention of 0.95
-or more, a lower bound of 0.80 or more on 80 % of them, every control's median at most 0.15, neutral
-KL at most 1.2 times the native one.
+native one at equal effect. Asked for, over the pairs with a real native effect: median retention of
+0.95 or more, a lower bound of 0.80 or more on 80 % of them, every control's median at most 0.15,
+neutral KL at most 1.2 times the native one. The same is recorded over all pairs whose native
+interval leaves out zero, those included whose effect relabelled texts have too.
 
     python -m benchmarks.steering_concepts
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.record import record
 from evaluation.digest import digest
-from evaluation.matrix import Cell
+from evaluation.matrix import Cell, Matrix
 from jobs.config import read_run_file
 from jobs.names import ROOT
 from jobs.progress import Reporter
@@ -40,12 +41,20 @@ def main() -> None:
             "asked": ASKED,
             "models": [model.name for model in matrix.models],
             "anchors": matrix.anchors.model_dump(exclude={"fingerprint"}),
-            "all": asdict(digest("all", matrix.cells)),
+            "real effects": asdict(digest("real", matrix.cells)),
+            "all effects": asdict(digest("all", matrix.cells, by_chance_too=True)),
+            "across families": asdict(digest("across families", _across(matrix))),
             "concepts": {name: asdict(digest(name, cells)) for name, cells in facets.items()},
             "cells": {" -> ".join(c.key[:2]) + f", {c.concept}": _figures(c) for c in matrix.cells},
             "seconds": matrix.seconds,
         },
     )
+
+
+def _across(matrix: Matrix) -> list[Cell]:
+    """The cells between models that have no ancestor in common: Gemma and the others."""
+    family = {model.name: model.vocabulary for model in matrix.models}  # tokenizers tell them apart
+    return [cell for cell in matrix.cells if family[cell.source] != family[cell.target]]
 
 
 def _figures(cell: Cell) -> dict[str, object]:
@@ -56,6 +65,16 @@ def _figures(cell: Cell) -> dict[str, object]:
         "role": cell.role,
         "strength": cell.strength,
         "way": cell.way,
+        "native_p": cell.native_p,
+        "together": asdict(cell.together) if cell.together else None,
+        "dev": {way.name: way.dev for way in cell.ways},
+        "places": {
+            place.site: {
+                "native_nats": place.native,
+                "retention": place.retention.value if place.retention else None,
+            }
+            for place in cell.places
+        },
         "ways": {w.name: w.retention.value if w.retention else None for w in cell.ways},
         "cosine_to_native": cell.cosine_to_native,
         "controls": {control.name: asdict(control.retention) for control in cell.controls},

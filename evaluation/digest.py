@@ -37,10 +37,11 @@ class Digest:
         return max(self.controls.values(), key=abs, default=None)
 
 
-def digest(name: str, cells: Sequence[Cell]) -> Digest:
-    """Sum up these cells under a name."""
+def digest(name: str, cells: Sequence[Cell], *, by_chance_too: bool = False) -> Digest:
+    """Sum up these cells under a name; `by_chance_too` those whose native effect is not real."""
     defined = [(cell, cell.retention) for cell in cells if cell.retention is not None]
-    kept = [(cell, share) for cell, share in defined if cell.is_real]
+    real = [(cell, share) for cell, share in defined if cell.is_real]
+    kept = defined if by_chance_too else real
     controls: dict[str, list[float]] = {}
     for cell, _ in kept:
         for control in cell.controls:
@@ -49,7 +50,7 @@ def digest(name: str, cells: Sequence[Cell]) -> Digest:
         name=name,
         count=len(cells),
         defined=len(defined),
-        real=len(kept),
+        real=len(real),
         retention=_median(share.value for _, share in kept),
         lowest=min((share.low for _, share in kept), default=None),
         held=sum(share.low >= HELD for _, share in kept) / len(kept) if kept else None,

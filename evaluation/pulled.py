@@ -19,16 +19,18 @@ Rows = list[list[float]]
 
 
 class PulledMap(PythonModel):
-    """An affine map from a source's residual stream into a target's, with the vector it carried."""
+    """A map from a source's residual stream into a target's, with the vector it carried."""
 
     def load_context(self, context: PythonModelContext) -> None:
         directory = Path(context.artifacts["cargo"])
         tensors = load_file(directory / "map.safetensors")
         if "left" in tensors:  # a map of low rank, in two factors
-            self._weight = tensors["left"] @ tensors["right"]  # [dt, ds]
-        else:
-            self._weight = tensors["weight"]  # [dt, ds]
-        self._bias = tensors["bias"]  # [dt]
+            tensors["weight"] = tensors["left"] @ tensors["right"]
+        self._weight, self._bias = tensors["weight"], tensors["bias"]  # [dt, ds], [dt]
+        self._slopes = self._weight  # what a direction is multiplied by, [dt, ds]
+        self._network = tensors if "inner" in tensors else None
+        if self._network is not None:
+            self._slopes = self._weight + tensors["outer"] * tensors["slope"] @ tensors["inner"]
         self._vector = load_file(directory / "vector.safetensors")["vector"]  # [dt]
         self._facts: dict[str, Any] = json.loads((directory / "cargo.json").read_text())
 
@@ -39,11 +41,19 @@ class PulledMap(PythonModel):
 
     def transform(self, points: torch.Tensor) -> torch.Tensor:
         """Points [n, ds] of the source as points [n, dt] of the target."""
-        return points.to(self._weight.dtype) @ self._weight.T + self._bias
+        points = points.to(self._weight.dtype)
+        answer = points @ self._weight.T + self._bias
+        if self._network is None:
+            return answer
+        inner, inner_bias, outer = (self._network[n] for n in ("inner", "inner_bias", "outer"))
+        return answer + torch.nn.functional.gelu(points @ inner.T + inner_bias) @ outer.T
 
     def pushforward(self, directions: torch.Tensor) -> torch.Tensor:
-        """Directions [n, ds] of the source as directions [n, dt]: differences, so no bias."""
-        return directions.to(self._weight.dtype) @ self._weight.T
+        """Directions [n, ds] of the source as directions [n, dt]: differences, so no bias.
+
+        Through a network as the mean of its derivative over the anchors.
+        """
+        return directions.to(self._weight.dtype) @ self._slopes.T
 
     def vector(self) -> torch.Tensor:
         """The carried vector [dt]: add `strength` times it at the `site` that `facts` names."""

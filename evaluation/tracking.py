@@ -22,6 +22,7 @@ from pydantic import JsonValue
 
 from evaluation.figure import matrix_figure
 from evaluation.matrix import Cell, Key, Matrix
+from evaluation.pulled_readme import how_to_use
 from evaluation.record import (
     cell_facts,
     cell_metrics,
@@ -56,26 +57,6 @@ SWEEP, PART, COMPLETE, JUDGED = (
     "isthmus.judged",
 )
 SQLITE = "sqlite:///"
-
-README = """\
-{name}, version {version}: {cargo} ({concept}) carried from {source} into {target}.
-Add {strength:g} times the vector at every position of {site} of the target.
-
-Any Python with torch and safetensors, started in this directory, can use the files:
-
-    from safetensors.torch import load_file
-    of = load_file("artifacts/cargo/map.safetensors")
-    weight, bias = {weight}, of["bias"]  # [target, source], [target]
-    vector = load_file("artifacts/cargo/vector.safetensors")["vector"]  # [target]
-    transform = lambda points: points @ weight.T + bias  # points [n, source]
-    pushforward = lambda directions: directions @ weight.T  # differences: no bias
-
-With mlflow as well: mlflow.pyfunc.load_model(".").unwrap_python_model().pushforward(directions)
-What was measured of it is in artifacts/cargo/cargo.json.
-"""
-
-
-_WEIGHTS = {"affine": 'of["weight"]', "low_rank": 'of["left"] @ of["right"]'}  # by kind of map
 
 
 class TrackingError(ValueError):
@@ -160,11 +141,20 @@ def pull(name: str, which: str, *, uri: str, to: Path) -> Path:
             whole = next(fetched.rglob("MLmodel")).parent
             facts = json.loads((whole / "artifacts" / "cargo" / "cargo.json").read_text())
             kind = json.loads((whole / "artifacts" / "cargo" / "map.json").read_text())["kind"]
-            named = {"name": name, "version": chosen.version, "weight": _WEIGHTS[kind]}
-            text = README.format(**named, **facts)
+            text = how_to_use(kind, {"name": name, "version": chosen.version, **facts})
             (whole / "README.txt").write_text(text)
             whole.replace(to)
     return to
+
+
+def versions(uri: str, tags: Mapping[str, str]) -> list[tuple[ModelVersion, Run]]:
+    """Every registered version with all of these tags, and its run; none where no store is yet."""
+    if uri.startswith(SQLITE) and not _database(uri).is_file():
+        return []
+    asked = " and ".join(f"tag.`{key}` = '{value}'" for key, value in tags.items())
+    with _store(uri, create=False) as client:
+        found = client.search_model_versions(asked)
+        return [(version, client.get_run(str(version.run_id))) for version in found]
 
 
 # --- the store ---------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ from jobs.texts import Texts
 from jobs.work import FORMAT, Work
 
 COVERAGE_AT = 0.7
+_SHOWN = set(ModelRow.model_fields)
 Share = Callable[[np.ndarray], Interval | None]
 _PACKAGES = ("torch", "transformers", "ray", "numpy", "safetensors")
 
@@ -67,7 +68,7 @@ def assemble(
         run=run.name,
         address=_address(run, work, models),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        models=tuple(ModelRow(**facts.model_dump(exclude={"dtype"})) for facts in models.values()),
+        models=tuple(ModelRow(**facts.model_dump(include=_SHOWN)) for facts in models.values()),
         similarities=tuple(similarities),
         cells=cells,
         anchors=AnchorFacts(

@@ -13,13 +13,15 @@ from actors.anchors import AnchorBatch, batches, fingerprint
 from actors.catalog import ModelFacts
 from actors.exchange import Kept
 from actors.folder import Comparison, FitOrder, SitePair
+from alignment.anatomy import Anatomy
+from alignment.fitted import Fitter
 from alignment.fitters import FITTERS
 from alignment.layers import role_layer
 from cluster.storage import address
 from jobs.config import ConfigError, RunFile
 
 # Raise it when a change makes the numbers of an unchanged run file differ.
-FORMAT = 1
+FORMAT = 2
 RESIZING_FITTER = "pad_truncate"
 
 
@@ -182,15 +184,19 @@ def _hop(
 
     sites = (site_of(place, models[source]), site_of(place, models[target]))
     widths = models[source].width, models[target].width
-    chosen = [name for name in run.maps.fitters if FITTERS[name]().applies(*widths)]
+    anatomies = [_anatomy(run, models[name], place) for name in (source, target)]
+    recipes = {
+        name: FITTERS[name].between(*anatomies) for name in (*run.maps.fitters, RESIZING_FITTER)
+    }
+    chosen = [name for name in run.maps.fitters if recipes[name].applies(*widths)]
     if not chosen:
         raise ConfigError(
             f"maps.fitters: none of {', '.join(run.maps.fitters)} goes from {source} (width "
             f"{widths[0]}) to {target} (width {widths[1]})"
         )
-    fitters = tuple(dict.fromkeys((*chosen, RESIZING_FITTER)))
+    fitters = tuple(recipes[name] for name in dict.fromkeys((*chosen, RESIZING_FITTER)))
     order = _order(fitters, sums, run.anchors.folds, reverse, None)
-    maps = dict(order.maps)
+    maps = {recipe.name: to for recipe, to in order.maps}
     return Hop(
         source,
         target,
@@ -204,11 +210,29 @@ def _hop(
 
 def shuffled(hop: Hop, fitter: str, seed: int) -> FitOrder:
     """The control map of a hop: the same fitter on rows paired at random."""
-    return _order((fitter,), hop.order.shards, hop.order.folds, hop.order.reverse, seed)
+    same = tuple(recipe for recipe, _ in hop.order.maps if recipe.name == fitter)
+    assert same, f"no {fitter} from {hop.source} to {hop.target}"
+    return _order(same, hop.order.shards, hop.order.folds, hop.order.reverse, seed)
+
+
+def _anatomy(run: RunFile, facts: ModelFacts, place: Place) -> Anatomy:
+    derived = {spec.name: spec.derived.recipe for spec in run.models if spec.derived is not None}
+    return Anatomy(
+        width=facts.width,
+        layers=facts.layers,
+        heads=facts.heads,
+        kv_heads=facts.kv_heads,
+        head_width=facts.head_width,
+        norm="layer" if facts.norm == "LayerNorm" else "rms",
+        activation=facts.activation.lower(),
+        sparse=facts.sparse,
+        up_scaled=derived.get(facts.name) == "upscaled",
+        site=place.kind,
+    )
 
 
 def _order(
-    fitters: tuple[str, ...],
+    fitters: tuple[Fitter, ...],
     shards: tuple[str, ...],
     folds: int,
     reverse: bool,
@@ -216,7 +240,7 @@ def _order(
 ) -> FitOrder:
     rows = [list(shards), folds, reverse, shuffle]
     maps = tuple(
-        (name, address("map", FORMAT, rows, name, asdict(FITTERS[name]()))) for name in fitters
+        (recipe, address("map", FORMAT, rows, recipe.name, asdict(recipe))) for recipe in fitters
     )
     return FitOrder(shards, folds, reverse, shuffle, maps)
 

@@ -9,14 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from alignment.fitted import Fitter, low_rank_through_means
+from alignment.fitted import MomentFitter, low_rank_through_means
 from alignment.maps import Linear
 from alignment.moments import Moments
 from alignment.spectrum import SHARES, Spectrum, components, counts
 
 
 @dataclass(frozen=True)
-class Bottleneck(Fitter):
+class Bottleneck(MomentFitter):
     """Least squares from r principal components of the source to r of the target.
 
     r is a share of the smaller width, chosen on held-out folds. Components that the precision of

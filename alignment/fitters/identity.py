@@ -5,13 +5,13 @@ from typing import ClassVar
 
 import torch
 
-from alignment.fitted import Fitter
+from alignment.fitted import MomentFitter
 from alignment.maps import Affine
 from alignment.moments import Moments
 
 
 @dataclass(frozen=True)
-class Identity(Fitter):
+class Identity(MomentFitter):
     """y = x, between equal widths only; learns nothing."""
 
     needs: ClassVar[str] = "equal widths"

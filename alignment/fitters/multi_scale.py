@@ -11,14 +11,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from alignment.fitted import FitError, Fitter, through_means
+from alignment.fitted import FitError, MomentFitter, through_means
 from alignment.maps import Affine
 from alignment.moments import Moments
 from alignment.spectrum import FEW_LAMBDAS, Spectrum
 
 
 @dataclass(frozen=True)
-class MultiScale(Fitter):
+class MultiScale(MomentFitter):
     """The sum of three ridge regressions, each from one band of components with its own λ.
 
     The components lie in order of variance. The coarse band is those before which less than

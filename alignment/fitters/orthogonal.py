@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alignment.fitted import Fitter, through_means
+from alignment.fitted import MomentFitter, through_means
 from alignment.maps import Affine
 from alignment.moments import Moments
 from alignment.spectrum import covariances
 
 
 @dataclass(frozen=True)
-class Orthogonal(Fitter):
+class Orthogonal(MomentFitter):
     """y - mean_y = R (x - mean_x), R [dt, ds] (semi-)orthogonal (Schönemann 1966).
 
     R maximises tr(R cov_xy). Between equal widths that is the least-squares rotation; otherwise

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import torch
 
-from alignment.fitted import Fitter
+from alignment.fitted import MomentFitter
 from alignment.maps import Affine
 from alignment.moments import Moments
 
 
 @dataclass(frozen=True)
-class PadTruncate(Fitter):
+class PadTruncate(MomentFitter):
     """Feature i of the source becomes feature i of the target; learns nothing. A control."""
 
     def solve(self, training: Moments, *_chosen: float) -> Affine:

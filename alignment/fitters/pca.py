@@ -9,14 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from alignment.fitted import Fitter, through_means
+from alignment.fitted import MomentFitter, through_means
 from alignment.maps import Affine
 from alignment.moments import Moments
 from alignment.spectrum import SHARES, Spectrum, column, counts
 
 
 @dataclass(frozen=True)
-class Pca(Fitter):
+class Pca(MomentFitter):
     """Least squares from the k first principal components of the source (Massy 1965).
 
     k is a share of the source's width, chosen on held-out folds. Components that the precision

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alignment.fitted import Fitter, through_means
+from alignment.fitted import MomentFitter, through_means
 from alignment.fitters.orthogonal import rotation
 from alignment.maps import Affine
 from alignment.moments import Moments
@@ -16,7 +16,7 @@ from alignment.spectrum import covariances
 
 
 @dataclass(frozen=True)
-class Procrustes(Fitter):
+class Procrustes(MomentFitter):
     """y - mean_y = scale * R (x - mean_x): R that of `orthogonal`, and the best scale for it.
 
     The best is that of least squares (Schönemann and Carroll 1970).

@@ -9,14 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from alignment.fitted import Fitter, low_rank_through_means
+from alignment.fitted import MomentFitter, low_rank_through_means
 from alignment.maps import Linear
 from alignment.moments import Moments
 from alignment.spectrum import FEW_LAMBDAS, SHARES, Spectrum, column, components, counts
 
 
 @dataclass(frozen=True)
-class ReducedRank(Fitter):
+class ReducedRank(MomentFitter):
     """Ridge regression under a bound on the rank of the weight (Izenman 1975; Mukherjee, Zhu 2011).
 
     The solution is that of `ridge` followed by the projection onto the r main directions of its

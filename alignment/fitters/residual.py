@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from alignment.fitted import Fitter, through_means
+from alignment.fitted import MomentFitter, through_means
 from alignment.fitters.procrustes import scaled_rotation
 from alignment.fitters.ridge import Ridge
 from alignment.maps import Affine
@@ -17,7 +17,7 @@ from alignment.spectrum import Spectrum, column
 
 
 @dataclass(frozen=True)
-class Residual(Fitter):
+class Residual(MomentFitter):
     """Ridge regression shrunk towards the map of `procrustes` instead of towards zero.
 
     Least squares with penalty λ * mean diagonal of cov_x * ‖weight - base‖², intercept free: the
@@ -31,23 +31,10 @@ class Residual(Fitter):
 
     def solve(self, training: Moments, *chosen: float) -> Affine:
         base = scaled_rotation(training)
-        spectrum = Spectrum(_left(training, base))
+        spectrum = Spectrum(training.less(base))
         correction = spectrum.weight(spectrum.ridge(column(chosen))[0])
         return through_means(base + correction, training)
 
     def squared_errors(self, training: Moments, held: Moments) -> Tensor:
         base = scaled_rotation(training)
-        return Ridge(self.lambdas).squared_errors(_left(training, base), _left(held, base))
-
-
-def _left(moments: Moments, base: Tensor) -> Moments:
-    """The same rows with y - base @ x in place of y, for base [dt, ds]."""
-    explained = base @ moments.xy
-    return Moments(
-        moments.count,
-        moments.sum_x,
-        moments.sum_y - base @ moments.sum_x,
-        moments.xx,
-        moments.xy - moments.xx @ base.mT,
-        moments.yy - explained - explained.mT + base @ moments.xx @ base.mT,
-    )
+        return Ridge(self.lambdas).squared_errors(training.less(base), held.less(base))

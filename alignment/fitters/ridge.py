@@ -5,14 +5,14 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from alignment.fitted import Fitter, through_means
+from alignment.fitted import MomentFitter, through_means
 from alignment.maps import Affine
 from alignment.moments import Moments
 from alignment.spectrum import LAMBDAS, Spectrum, column
 
 
 @dataclass(frozen=True)
-class Ridge(Fitter):
+class Ridge(MomentFitter):
     """Least squares with penalty λ * mean diagonal of cov_x * ‖weight‖², intercept free.
 
     Hoerl and Kennard 1970; λ is the candidate with the best held-out R² pooled over folds.

@@ -6,7 +6,7 @@ Shapes: n rows that both models have, ds and dt their widths.
 import json
 import socket
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,55 +29,31 @@ from actors.folder import (
     report_address,
     shared_rows,
 )
-from actors.reading import Activations
 from alignment.fitters import FITTERS
 from alignment.maps import Affine, map_from_bytes
 from alignment.moments import Moments
 from alignment.similarity import Similarity, compare
 from cluster.storage import DirectoryStore, address
+from tests.actors.folding import (
+    NARROW,
+    PAIR,
+    RIDGE,
+    SHARD,
+    WIDE,
+    Both,
+    aligned,
+    batch,
+    fold_all,
+    fold_shards,
+    order,
+)
 
-WIDE, NARROW = 7, 5
-PAIR = SitePair("wide", "residual.1", "narrow", "residual.0")
-SHARD = address("a shard")
-Both = tuple[Activations, Activations]
 Array = Any  # the stubs of scikit-learn do not know NumPy's arrays
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> DirectoryStore:
     return DirectoryStore(tmp_path / "store")
-
-
-def batch(number: int, seed: int = 0, rows: int = 60) -> Both:
-    """Two models at the same batch: the narrow one is a linear image of the wide one, and noise.
-
-    Each lacks some of the rows that the other has, as with tokenizers that do not agree.
-    """
-    rng = np.random.default_rng([seed, number])
-    x = rng.standard_normal((rows, WIDE)) * np.linspace(0.5, 3, WIDE) + 2
-    image = np.random.default_rng(seed).standard_normal((WIDE, NARROW))
-    y = x @ image + 0.3 * rng.standard_normal((rows, NARROW)) - 1
-    ids = np.sort(rng.choice(10 * rows, rows, replace=False)).astype(np.int64)
-    models = []
-    for model, site, points in (("wide", "residual.1", x), ("narrow", "residual.0", y)):
-        has = rng.random(rows) < 0.9
-        found = {site: points[has].astype(np.float32)}
-        models.append(Activations(model, f"0/{number}", ids[has], found))
-    return models[0], models[1]
-
-
-def aligned(both: Both) -> tuple[torch.Tensor, torch.Tensor]:
-    """Points of the rows that both models have, found one by one."""
-    at = [{int(row): place for place, row in enumerate(each.rows)} for each in both]
-    rows = sorted(set(at[0]) & set(at[1]))
-    x = both[0].points["residual.1"][[at[0][row] for row in rows]]
-    y = both[1].points["residual.0"][[at[1][row] for row in rows]]
-    return torch.from_numpy(x), torch.from_numpy(y)
-
-
-def fold_all(folder: Folder, batches: list[Both], to: str = SHARD, start: int = 0) -> None:
-    for index, both in enumerate(batches[start:], start=start):
-        folder.fold(Keep(index, index == len(batches) - 1, ((PAIR, to),)), *both)
 
 
 def of(store: DirectoryStore, to: str = SHARD) -> tuple[Moments, torch.Tensor]:
@@ -183,15 +159,7 @@ def test_folding_again_after_a_loss_gives_the_same_bits(
 
 @pytest.fixture
 def shards(store: DirectoryStore) -> tuple[str, ...]:
-    places = tuple(address("shard", number) for number in range(6))
-    folder = Folder(store)
-    for number, place in enumerate(places):
-        fold_all(folder, [batch(2 * number), batch(2 * number + 1)], place)
-    return places
-
-
-def order(shards: tuple[str, ...], reverse: bool, shuffle: int | None = None) -> FitOrder:
-    return FitOrder(shards, 3, reverse, shuffle, (("ridge", address("map", reverse, shuffle)),))
+    return fold_shards(store)
 
 
 def array(tensor: torch.Tensor) -> Array:
@@ -267,22 +235,23 @@ def test_rows_paired_at_random_predict_nothing(
             assert told[name] == pytest.approx(true_report[name])
         seen.append(control.to_bytes())
     assert len(set(seen)) > 1  # seeds are different draws
-    again = replace(order(shards, reverse, 3), maps=(("ridge", address("again", reverse)),))
+    again = replace(order(shards, reverse, 3), maps=((RIDGE, address("again", reverse)),))
     assert fitted(store, again)[0].to_bytes() == seen[3]
 
 
 def test_every_fitter_of_an_order_has_its_map_and_report(
     store: DirectoryStore, shards: tuple[str, ...]
 ) -> None:
-    applying = [name for name, fitter in FITTERS.items() if fitter().applies(WIDE, NARROW)]
-    maps = tuple((name, address(name)) for name in applying)
+    applying = [of() for of in FITTERS.values() if of().applies(WIDE, NARROW)]
+    maps = tuple((recipe, address(recipe.name)) for recipe in applying)
     Folder(store).fit(FitOrder(shards, 3, False, None, maps))
     scores = {}
-    for name, to in maps:
+    for recipe, to in maps:
         assert map_from_bytes(store.get(to)).target_width == NARROW
         told = json.loads(store.get(report_address(to)))
-        assert told["fitter"] == name
-        scores[name] = told["held_out_r2"]
+        assert told["fitter"] == recipe.name
+        assert told["hyperparameters"] == json.loads(json.dumps(asdict(recipe)))
+        scores[recipe.name] = told["held_out_r2"]
     assert scores["ridge"] > scores["procrustes"] > scores["pad_truncate"]
 
 

@@ -22,6 +22,7 @@ from alignment.maps import (
     LowRank,
     Map,
     MapError,
+    Network,
     map_from_bytes,
 )
 
@@ -41,7 +42,14 @@ def low_rank(seed: int, ds: int, dt: int, rank: int = 2) -> LowRank:
     return LowRank(normal(seed, dt, rank), normal(seed + 1, rank, ds), normal(seed + 2, dt))
 
 
-MAKERS: dict[str, Callable[[int, int, int], Linear]] = {"affine": affine, "low_rank": low_rank}
+def network(seed: int, ds: int, dt: int, h: int = 3) -> Network:
+    layers = normal(seed + 2, h, ds), normal(seed + 3, h), normal(seed + 4, dt, h)
+    return Network.over(normal(seed + 5, 9, ds), affine(seed, ds, dt), *layers)
+
+
+LINEAR: dict[str, Callable[[int, int, int], Linear]] = {"affine": affine, "low_rank": low_rank}
+MAKERS: dict[str, Callable[[int, int, int], Map]] = {**LINEAR, "network": network}
+linear_kinds = pytest.mark.parametrize("make", LINEAR.values(), ids=LINEAR)
 every_kind = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 
@@ -50,7 +58,7 @@ def test_every_kind_is_tried_here() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-@every_kind
+@linear_kinds
 @quick
 @shapes
 def test_pushforward_is_the_derivative_and_pullback_its_adjoint(
@@ -66,11 +74,26 @@ def test_pushforward_is_the_derivative_and_pullback_its_adjoint(
     torch.testing.assert_close(some.pushforward(directions), moved, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("links", [*product(MAKERS, MAKERS)], ids=" then ".join)
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@quick
+@shapes
+def test_a_network_pushes_forward_by_its_mean_derivative(seed: int, ds: int, dt: int) -> None:
+    some, directions, covectors = network(seed, ds, dt), normal(3, 3, ds), normal(4, 3, dt)
+    points = normal(seed + 5, 9, ds)
+    for direction, pushed in zip(directions, some.pushforward(directions), strict=True):
+        derivative = torch.func.jvp(some.transform, (points,), (direction.expand(9, ds),))[1]
+        torch.testing.assert_close(pushed, derivative.mean(0), rtol=1e-4, atol=1e-5)
+    for covector, pulled in zip(covectors, some.pullback(covectors), strict=True):
+        adjoint = torch.func.vjp(some.transform, points)[1]
+        (derivative,) = adjoint(covector.expand(9, dt))
+        torch.testing.assert_close(pulled, derivative.mean(0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("links", [*product(LINEAR, LINEAR)], ids=" then ".join)
 @quick
 @shapes
 def test_then_is_one_after_the_other(links: tuple[str, str], seed: int, ds: int, dt: int) -> None:
-    first, second = MAKERS[links[0]](seed, ds, dt), MAKERS[links[1]](seed + 7, dt, 4)
+    first, second = LINEAR[links[0]](seed, ds, dt), LINEAR[links[1]](seed + 7, dt, 4)
     both, points = first.then(second), normal(5, 3, ds)
     assert both.kind == ("affine" if links == ("affine", "affine") else "low_rank")
     assert (both.source_width, both.target_width) == (ds, 4)
@@ -99,12 +122,17 @@ def test_maps_of_widths_that_do_not_meet_are_not_chained(links: tuple[str, str])
         MAKERS[links[0]](0, 2, 3).then(MAKERS[links[1]](1, 5, 2))
 
 
+@pytest.mark.parametrize("links", [*set(product(MAKERS, MAKERS)) - set(product(LINEAR, LINEAR))])
+def test_a_network_is_not_multiplied_out(links: tuple[str, str]) -> None:
+    line = rf"^cannot chain maps of kind {links[0]} and {links[1]} into one: only linear maps can"
+    with pytest.raises(MapError, match=line):
+        MAKERS[links[0]](0, 2, 3).then(MAKERS[links[1]](1, 3, 2))
+
+
 @every_kind
 @quick
 @shapes
-def test_bytes_go_round_bit_for_bit(
-    make: Callable[..., Linear], seed: int, ds: int, dt: int
-) -> None:
+def test_bytes_go_round_bit_for_bit(make: Callable[..., Map], seed: int, ds: int, dt: int) -> None:
     some = make(seed, ds, dt)
     back = map_from_bytes(some.to_bytes())
     assert type(back) is type(some)
@@ -134,18 +162,22 @@ def test_save_and_load_leave_only_the_two_files(tmp_path: Path) -> None:
 
 
 @every_kind
-def test_a_saved_map_needs_no_code_of_ours(make: Callable[..., Linear], tmp_path: Path) -> None:
+def test_a_saved_map_needs_no_code_of_ours(make: Callable[..., Map], tmp_path: Path) -> None:
+    """But torch, or NumPy where the map is linear."""
     some, points = make(3, 4, 5), normal(6, 2, 4)
     some.save(tmp_path)
     record = json.loads((tmp_path / "map.json").read_text())
     assert (record["source_width"], record["target_width"]) == (4, 5)
     assert record.get("rank") == (2 if record["kind"] == "low_rank" else None)
+    assert record.get("neurons") == (3 if record["kind"] == "network" else None)
     answer, formula = record["formula"].split(" = ")
     assert answer == "y"
-    with safe_open(tmp_path / "map.safetensors", framework="np") as stored:
-        known = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    by_hand = eval(formula, {"x": points.numpy(), **known})
-    np.testing.assert_allclose(by_hand, some.transform(points), rtol=1e-5, atol=1e-5)
+    for framework in ("np", "pt") if isinstance(some, Linear) else ("pt",):
+        with safe_open(tmp_path / "map.safetensors", framework=framework) as stored:
+            known = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        x = points.numpy() if framework == "np" else points
+        by_hand = eval(formula, {"torch": torch, "x": x, **known})
+        np.testing.assert_allclose(by_hand, some.transform(points), rtol=1e-5, atol=1e-5)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -171,7 +203,9 @@ def test_a_record_that_is_not_one_is_refused(tmp_path: Path, text: str) -> None:
 def test_bytes_that_are_no_map_are_refused() -> None:
     with pytest.raises(MapError, match="whole safetensors file"):
         map_from_bytes(affine(3, 4, 5).to_bytes()[:-1])
-    with pytest.raises(MapError, match="only maps of format 1, kind affine or low_rank can be"):
+    with pytest.raises(
+        MapError, match="only maps of format 1, kind affine or low_rank or network can be"
+    ):
         map_from_bytes(save({"weight": torch.zeros(2, 2)}))
 
 

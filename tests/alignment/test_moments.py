@@ -86,6 +86,17 @@ def test_swap_is_the_moments_of_swapped_rows() -> None:
     assert_close(Moments.of(x, y).swap(), Moments.of(y, x))
 
 
+def test_rows_that_are_multiplied_or_cut_need_not_be_seen_again() -> None:
+    x, y = normal(15, 40, 4).double() + 2, normal(16, 40, 3).double()
+    left_x, left_y = normal(17, 5, 4).double(), normal(18, 2, 3).double()
+    moments = Moments.of(x, y)
+    assert_close(moments.through(left_x, left_y), Moments.of(x @ left_x.mT, y @ left_y.mT))
+    weight = normal(19, 3, 4).double()
+    assert_close(moments.less(weight), Moments.of(x, y - x @ weight.mT))
+    some = moments.of_features(slice(1, 3), slice(0, 2))
+    assert_close(some, Moments.of(x[:, 1:3], y[:, :2]))
+
+
 def test_with_cross_keeps_the_margins() -> None:
     x, y = normal(11, 20, 4), normal(12, 20, 3)
     order = torch.arange(20).roll(1)

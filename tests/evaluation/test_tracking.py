@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors.torch import load_file, save_file
 
-from alignment.maps import Affine, LowRank
+from alignment.maps import Affine, LowRank, Map, Network
 from evaluation.matrix import Key, Matrix
 from evaluation.tracking import CHAMPION, TrackedRun, TrackingError, pull, track
 
@@ -226,29 +228,49 @@ def test_a_pulled_map_loads_without_our_code(shared: Bench, made_up: Maker, tmp_
     assert pulled["site"] == "residual.9"
 
 
-def test_a_map_of_low_rank_is_pulled_as_any_other(
-    bench: Bench, made_up: Maker, tmp_path: Path
+def low_rank() -> Map:
+    return LowRank(torch.randn(TARGET_WIDTH, 2), torch.randn(2, WIDTH), torch.randn(TARGET_WIDTH))
+
+
+def network() -> Map:
+    base = Affine(torch.randn(TARGET_WIDTH, WIDTH), torch.randn(TARGET_WIDTH))
+    inner, outer = torch.randn(3, WIDTH), torch.randn(TARGET_WIDTH, 3)
+    return Network.over(torch.randn(9, WIDTH), base, inner, torch.randn(3), outer)
+
+
+@pytest.mark.parametrize("made", [low_rank, network])
+def test_a_map_of_another_kind_is_pulled_as_any(
+    bench: Bench, made_up: Maker, tmp_path: Path, made: Callable[[], Map]
 ) -> None:
     from mlflow.pyfunc import load_model  # its import warns, unless `tracking` comes before
 
-    matrix = made_up(2)
-    stored = LowRank(torch.randn(TARGET_WIDTH, 2), torch.randn(2, WIDTH), torch.randn(TARGET_WIDTH))
+    matrix, stored = made_up(2), made()
     stored.save(bench.files(matrix)[KEY])
     bench.track(matrix)
     got = pull(NAME, CHAMPION, uri=bench.uri, to=tmp_path / "got")
-    assert 'weight, bias = of["left"] @ of["right"], of["bias"]' in (got / "README.txt").read_text()
-    inner = load_model(str(got)).unwrap_python_model()
     points = torch.randn(3, WIDTH)
-    torch.testing.assert_close(inner.transform(points), stored.transform(points))
-    torch.testing.assert_close(inner.pushforward(points), stored.pushforward(points))
+    said: dict[str, Any] = {}
+    with chdir(got):
+        exec("\n".join(readme_lines(got)), said)
+    loaded = load_model(str(got)).unwrap_python_model()
+    for transform, pushforward in (
+        (loaded.transform, loaded.pushforward),
+        (said["transform"], said["pushforward"]),
+    ):
+        torch.testing.assert_close(transform(points), stored.transform(points))
+        torch.testing.assert_close(pushforward(points), stored.pushforward(points))
+
+
+def readme_lines(got: Path) -> list[str]:
+    text = (got / "README.txt").read_text()
+    return [line.strip() for line in text.splitlines() if line.startswith("    ")]
 
 
 def test_the_lines_of_the_readme_run(shared: Bench, made_up: Maker, tmp_path: Path) -> None:
     shared.track(made_up(2))
     got = pull(NAME, "1", uri=shared.uri, to=tmp_path / "a" / "got")
-    text = (got / "README.txt").read_text()
-    lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
-    assert len(lines) == 6
+    lines = readme_lines(got)
+    assert len(lines) == 7
     check = "import torch; print(pushforward(torch.ones(2, 5)).shape, transform(vector[:5]).shape)"
     finished = subprocess.run(
         [sys.executable, "-c", "\n".join((*lines, check))],

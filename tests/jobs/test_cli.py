@@ -10,7 +10,7 @@ import yaml
 
 from jobs.names import ROOT
 
-VERBS = ("sweep", "models", "report", "pull")
+VERBS = ("sweep", "models", "report", "pull", "carry")
 DEMO = str(ROOT / "configs" / "demo.yaml")
 RED, PLAIN = "\x1b[31m", "\x1b[0m"
 
@@ -48,6 +48,12 @@ def test_help_has_examples_that_name_the_verb(verb: str) -> None:
     assert f"isthmus {verb} " in examples
     if verb == "sweep":
         assert "ray job submit --working-dir . -- python -m jobs sweep" in examples
+
+
+def test_help_of_carrying_a_steering_vector_has_examples() -> None:
+    ran = isthmus("carry", "steering", "--help", COLUMNS="200")
+    assert ran.returncode == 0, ran.stderr
+    assert "isthmus carry steering mine.gguf --from" in ran.stdout.partition("Examples")[2]
 
 
 def test_help_alone_names_every_verb() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from alignment.fitted import Fitted, Fitter
 from alignment.maps import Linear
 from alignment.moments import FoldedMoments
+from alignment.samples import FoldedRows
 
 FOLDS = 3
 WIDTHS = [(8, 8), (8, 5), (5, 8)]
@@ -41,7 +42,8 @@ def rows(ds: int, dt: int, n: int = 90, noise: float = 1.0) -> tuple[Tensor, Ten
 
 
 def fit(recipe: Fitter, x: Tensor, y: Tensor) -> Fitted:
-    return recipe.fit(FoldedMoments.of_rows(x, y, np.arange(len(x)) % FOLDS, FOLDS))
+    given = (x, y, np.arange(len(x)) % FOLDS, FOLDS)
+    return recipe.fit(FoldedMoments.of_rows(*given), FoldedRows.of_rows(*given))
 
 
 def linear(fitted: Fitted) -> Linear:

@@ -1,5 +1,6 @@
 """Laws that every fitter keeps, at widths to which it applies."""
 
+from collections.abc import Callable
 from itertools import islice, product
 from pathlib import Path
 
@@ -10,14 +11,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from alignment.fitted import FitError, Fitted, r2_from_moments
+from alignment.fitted import FitError, r2_from_moments
 from alignment.fitters import FITTERS
-from alignment.maps import Affine, Linear, LowRank, Map, map_from_bytes
-from alignment.moments import FoldedMoments, Moments
+from alignment.maps import Affine, Linear, LowRank, Map, Network, map_from_bytes
+from alignment.moments import Moments
+from alignment.samples import FoldedRows
+from tests.alignment.fitters.law_rows import (
+    CONSTANTS,
+    FOLDS,
+    NETWORKS,
+    RECIPES,
+    applies,
+    assert_alike,
+    bent,
+    chunked,
+    fit,
+    folded,
+    found,
+    matrix,
+    normal,
+    of_rows,
+    rows,
+    shuffled,
+    turn,
+)
 
 LEARNING = tuple(sorted(set(FITTERS) - {"identity", "pad_truncate"}))
-# These need not turn what never varies in the target into something: rotations must.
-REGRESSIONS = ("bottleneck", "multi_scale", "pca", "reduced_rank", "ridge")
+# Rotations must turn something into what never varies in the target; these need not.
+ROTATIONS = ("anchor_locked", "orthogonal", "procrustes")
+REGRESSIONS = ("bottleneck", "mlp", "multi_scale", "pca", "reduced_rank", "relative", "ridge")
 LOW_RANK = ("bottleneck", "reduced_rank")
 
 every_fitter = pytest.mark.parametrize("name", FITTERS)
@@ -25,59 +47,6 @@ learning = pytest.mark.parametrize("name", LEARNING)
 quick = settings(max_examples=10, deadline=None)
 seeds = given(seed=st.integers(0, 10**6))
 draws = given(seed=st.integers(0, 10**6), ds=st.integers(1, 6), dt=st.integers(1, 6))
-FOLDS = 3
-CONSTANTS = (0.0, 0.1, 3.14159, 1e4 / 3)  # over 61 rows rounding leaves some of them a variance
-
-
-def normal(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def turn(seed: int, width: int) -> Tensor:
-    return torch.linalg.qr(normal(seed, width, width)).Q
-
-
-def rows(seed: int, ds: int, dt: int, n: int = 60) -> tuple[Tensor, Tensor]:
-    x = normal(seed, n, ds) + 2
-    return x, x @ normal(seed + 1, ds, dt) + normal(seed + 2, n, dt)
-
-
-def folded(x: Tensor, y: Tensor) -> FoldedMoments:
-    return FoldedMoments.of_rows(x, y, np.arange(len(x)) % FOLDS, FOLDS)
-
-
-def shuffled(seed: int, x: Tensor, y: Tensor) -> FoldedMoments:
-    order = np.random.default_rng(seed).permutation(len(x))
-    return FoldedMoments.of_rows(x[order], y[order], order % FOLDS, FOLDS)
-
-
-def chunked(x: Tensor, y: Tensor) -> FoldedMoments:
-    ids = np.arange(len(x)) % FOLDS
-    parts = (slice(13), slice(13, None))
-    first, second = (FoldedMoments.of_rows(x[p], y[p], ids[p], FOLDS) for p in parts)
-    return first + second
-
-
-def assert_alike(left: Linear, right: Linear) -> None:
-    torch.testing.assert_close(left.matrix, right.matrix, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(left.bias, right.bias, rtol=1e-3, atol=1e-3)
-
-
-def applies(name: str, ds: int, dt: int) -> bool:
-    return FITTERS[name]().applies(ds, dt)
-
-
-def found(name: str, x: Tensor, y: Tensor) -> Fitted:
-    return FITTERS[name]().fit(folded(x, y))
-
-
-def linear(fitted: Fitted) -> Linear:
-    assert isinstance(fitted.map, Linear)
-    return fitted.map
-
-
-def fit(name: str, moments: FoldedMoments) -> Linear:
-    return linear(FITTERS[name]().fit(moments))
 
 
 def test_the_key_is_the_name_of_the_file() -> None:
@@ -91,19 +60,22 @@ def test_the_key_is_the_name_of_the_file() -> None:
 @quick
 @draws
 def test_widths_and_bytes(name: str, seed: int, ds: int, dt: int) -> None:
-    moments = folded(*rows(seed, ds, dt))
+    given = folded(*rows(seed, ds, dt))
     if not applies(name, ds, dt):
         with pytest.raises(FitError, match=rf"\Acannot fit: {name} needs .+, not {ds} to {dt}\Z"):
-            fit(name, moments)
+            fit(name, given)
         return
-    fitted = fit(name, moments)
+    fitted = fit(name, given)
     assert (fitted.source_width, fitted.target_width) == (ds, dt)
     assert map_from_bytes(fitted.to_bytes()).to_bytes() == fitted.to_bytes()
 
 
 @every_fitter
-def test_what_is_saved_is_loaded_bit_for_bit(name: str, tmp_path: Path) -> None:
-    x, y = rows(2, 6, 6)
+@pytest.mark.parametrize("make", [rows, bent])
+def test_what_is_saved_is_loaded_bit_for_bit(
+    name: str, make: Callable[..., tuple[Tensor, Tensor]], tmp_path: Path
+) -> None:
+    x, y = make(2, 6, 6)
     fitted = fit(name, folded(x, y))
     fitted.save(tmp_path)
     loaded = Map.load_map(tmp_path)
@@ -114,16 +86,30 @@ def test_what_is_saved_is_loaded_bit_for_bit(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 @every_fitter
+@pytest.mark.parametrize("make", [rows, bent])
 @pytest.mark.parametrize(("ds", "dt"), [(5, 5), (8, 16), (16, 8)])
 def test_pushforward_is_the_derivative_and_pullback_its_transpose(
-    name: str, ds: int, dt: int
+    name: str, make: Callable[..., tuple[Tensor, Tensor]], ds: int, dt: int
 ) -> None:
+    """The derivative anywhere of a linear map; of another its mean over the rows it learned from.
+
+    The transpose holds for all.
+    """
     if not applies(name, ds, dt):
         return
-    fitted = fit(name, folded(*rows(4, ds, dt)))
+    x, y = make(4, ds, dt)
+    fitted = fit(name, folded(x, y))
     points, directions, covectors = normal(1, 3, ds), normal(2, 3, ds), normal(3, 3, dt)
-    derivative = torch.func.jvp(fitted.transform, (points,), (directions,))[1]
-    torch.testing.assert_close(fitted.pushforward(directions), derivative)
+    if name in NETWORKS:
+        assert isinstance(fitted, Network) == (make is bent)
+        at_rows = [
+            torch.func.jvp(fitted.transform, (x,), (each.expand(len(x), ds),))[1].mean(0)
+            for each in directions
+        ]
+        torch.testing.assert_close(fitted.pushforward(directions), torch.stack(at_rows))
+    if isinstance(fitted, Linear):
+        derivative = torch.func.jvp(fitted.transform, (points,), (directions,))[1]
+        torch.testing.assert_close(fitted.pushforward(directions), derivative)
     reads_target = (fitted.pushforward(directions) * covectors).sum(1)
     reads_source = (directions * fitted.pullback(covectors)).sum(1)
     torch.testing.assert_close(reads_target, reads_source, rtol=1e-4, atol=1e-4)
@@ -136,10 +122,10 @@ def test_pushforward_is_the_derivative_and_pullback_its_transpose(
 @quick
 @seeds
 def test_neither_the_order_nor_the_chunking_of_anchors_matters(name: str, seed: int) -> None:
-    x, y = rows(seed, 4, 4)
-    whole = fit(name, folded(x, y))
-    assert_alike(fit(name, shuffled(seed, x, y)), whole)
-    assert_alike(fit(name, chunked(x, y)), whole)
+    for x, y in (rows(seed, 4, 4), bent(seed, 4, 4, n=60)):
+        whole = fit(name, folded(x, y))
+        assert_alike(fit(name, shuffled(seed, x, y)), whole)
+        assert_alike(fit(name, chunked(x, y)), whole)
 
 
 @every_fitter
@@ -149,8 +135,8 @@ def test_nor_where_features_of_the_source_repeat(name: str, seed: int) -> None:
     x, y = rows(seed, 2, 4)
     x = torch.cat((x, x), dim=1)
     whole = fit(name, folded(x, y)).transform(x)
-    for moments in (shuffled(seed, x, y), chunked(x, y)):
-        torch.testing.assert_close(fit(name, moments).transform(x), whole, rtol=1e-3, atol=1e-3)
+    for again in (shuffled(seed, x, y), chunked(x, y)):
+        torch.testing.assert_close(fit(name, again).transform(x), whole, rtol=1e-3, atol=1e-3)
 
 
 # --- held-out R²
@@ -158,18 +144,21 @@ def test_nor_where_features_of_the_source_repeat(name: str, seed: int) -> None:
 
 @every_fitter
 @pytest.mark.parametrize(("ds", "dt"), [(5, 5), (3, 6), (6, 3), (16, 12)])
-def test_held_out_r2_is_that_of_the_rows(name: str, ds: int, dt: int) -> None:
+@pytest.mark.parametrize("make", [rows, bent])
+def test_held_out_r2_is_that_of_the_rows(
+    name: str, make: Callable[..., tuple[Tensor, Tensor]], ds: int, dt: int
+) -> None:
     if not applies(name, ds, dt):
         return
-    x, y = rows(1, ds, dt)
+    x, y = make(1, ds, dt)
     fitted = found(name, x, y)
-    recipe = FITTERS[name]().settled(fitted.chosen)
+    recipe = RECIPES[name].settled(fitted.chosen)
     error = spread = 0.0
     for fold in range(FOLDS):
         held = torch.arange(len(x)) % FOLDS == fold
         kept = torch.arange(int((~held).sum())) % 2
-        training = FoldedMoments.of_rows(x[~held], y[~held], kept, 2)
-        predicted = recipe.fit(training).map.transform(x[held])
+        training = of_rows(x[~held], y[~held], kept, 2)
+        predicted = recipe.fit(*training).map.transform(x[held])
         error += float((y[held] - predicted).square().sum())
         spread += float((y[held] - y[~held].mean(0)).square().sum())
     assert fitted.held_out_r2 == pytest.approx(1 - error / spread, abs=1e-4)
@@ -181,8 +170,8 @@ def test_held_out_r2_is_that_of_the_rows(name: str, ds: int, dt: int) -> None:
 def test_what_is_chosen_is_the_best_of_the_curve(name: str, seed: int) -> None:
     x, y = rows(seed, 5, 5)
     fitted = found(name, x, y)
-    again = FITTERS[name]().settled(fitted.chosen).fit(folded(x, y))
-    assert linear(again).to_bytes() == linear(fitted).to_bytes()
+    again = RECIPES[name].settled(fitted.chosen).fit(*folded(x, y))
+    assert again.map.to_bytes() == fitted.map.to_bytes()
     assert again.held_out_r2 == pytest.approx(fitted.held_out_r2, abs=1e-12)
     assert again.chosen == fitted.chosen
     if fitted.chosen:
@@ -199,13 +188,13 @@ def test_the_curve_is_that_of_each_candidate_alone(name: str, ds: int, dt: int) 
     if not applies(name, ds, dt):
         return
     x, y = rows(2, ds, dt)
-    recipe, curve = FITTERS[name](), found(name, x, y).curve
+    recipe, curve = RECIPES[name], found(name, x, y).curve
     tried = list(product(*(getattr(recipe, f"{each}s") for each in recipe.chooses)))
     assert len(curve) == (len(tried) if recipe.chooses else 0)
     for values, (label, score) in islice(zip(tried, curve.items(), strict=False), 0, None, 7):
         assert label == ", ".join(f"{value:g}" for value in values)
         alone = recipe.settled(dict(zip(recipe.chooses, values, strict=True)))
-        assert alone.fit(folded(x, y)).held_out_r2 == pytest.approx(score, abs=1e-12)
+        assert alone.fit(*folded(x, y)).held_out_r2 == pytest.approx(score, abs=1e-12)
 
 
 # --- planted maps
@@ -219,7 +208,7 @@ def test_what_pads_is_recovered_by_all(name: str, dt: int) -> None:
     x = normal(3, 60, 4)
     fitted = found(name, x, torch.cat((x, torch.zeros(60, dt - 4)), dim=1))
     wanted = torch.eye(dt, 4, dtype=torch.float64)
-    torch.testing.assert_close(linear(fitted).matrix, wanted, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(matrix(fitted.map), wanted, rtol=1e-3, atol=1e-3)
     assert fitted.held_out_r2 > 0.999
 
 
@@ -231,18 +220,18 @@ def test_a_planted_rotation_is_recovered(name: str, seed: int, scale: float) -> 
     planted = planted if name == "orthogonal" else scale * planted
     fitted = found(name, x, x @ planted + 7)
     wanted, slack = planted.mT.double(), 2e-3 * float(planted.norm())
-    torch.testing.assert_close(linear(fitted).matrix, wanted, rtol=1e-3, atol=slack)
+    torch.testing.assert_close(matrix(fitted.map), wanted, rtol=1e-3, atol=slack)
     assert fitted.held_out_r2 > 0.999
 
 
-@pytest.mark.parametrize("name", sorted(set(LEARNING) - {"orthogonal", "procrustes"}))
+@pytest.mark.parametrize("name", sorted(set(LEARNING) - {*ROTATIONS, "relative"}))
 @quick
 @seeds
 def test_any_planted_map_is_recovered(name: str, seed: int) -> None:
     x, planted = normal(seed, 200, 5) + 1, normal(seed + 1, 5, 5)
     fitted = found(name, x, x @ planted + 7)
     wanted, slack = planted.mT.double(), 2e-3 * float(planted.norm())
-    torch.testing.assert_close(linear(fitted).matrix, wanted, rtol=1e-3, atol=slack)
+    torch.testing.assert_close(matrix(fitted.map), wanted, rtol=1e-3, atol=slack)
     assert fitted.held_out_r2 > 0.999
 
 
@@ -256,7 +245,7 @@ def test_a_planted_map_of_low_rank_is_recovered_at_its_rank(name: str, seed: int
     x, y = hidden @ source.mT + 1, hidden[:, :2] @ target[:, :2].mT + 5
     curve = {}
     for rank in (1, 2):
-        fitted = FITTERS[name]().settled({"share": rank / 16}).fit(folded(x, y))
+        fitted = RECIPES[name].settled({"share": rank / 16}).fit(*folded(x, y))
         assert isinstance(fitted.map, LowRank)
         assert fitted.map.rank == rank
         curve[rank] = fitted.held_out_r2
@@ -269,7 +258,7 @@ def test_a_planted_map_of_low_rank_is_recovered_at_its_rank(name: str, seed: int
 def test_factors_are_kept_only_where_they_are_smaller_than_their_product(name: str) -> None:
     x, y = rows(5, 16, 16)
     for share, kind in ((0.25, LowRank), (0.5, Affine), (1.0, Affine)):
-        fitted = FITTERS[name]().settled({"share": share}).fit(folded(x, y))
+        fitted = RECIPES[name].settled({"share": share}).fit(*folded(x, y))
         assert isinstance(fitted.map, kind)
 
 
@@ -295,7 +284,7 @@ def test_a_source_that_does_not_vary_gives_the_mean(name: str, constant: float) 
     fitted = fit(name, folded(x, y.double()))
     wanted = y.mean(0).expand(61, 4)
     torch.testing.assert_close(fitted.transform(x.float()), wanted, rtol=1e-4, atol=1e-4)
-    assert name == "orthogonal" or not fitted.matrix.any()
+    assert name == "orthogonal" or not matrix(fitted).any()
 
 
 @pytest.mark.parametrize("name", REGRESSIONS)
@@ -311,7 +300,7 @@ def test_features_of_the_target_that_repeat_are_predicted_alike(name: str, seed:
 @every_fitter
 def test_moments_that_cannot_be_fitted_are_refused(name: str) -> None:
     x, y = rows(7, 4, 4, n=61)
-    one_fold = FoldedMoments.of_rows(x, y, np.zeros(61, dtype=int), 3)
+    one_fold = of_rows(x, y, np.zeros(61, dtype=int), 3)
     with pytest.raises(FitError, match="1 of 3 folds hold rows, need 2"):
         fit(name, one_fold)
     for constant in CONSTANTS:
@@ -320,6 +309,24 @@ def test_moments_that_cannot_be_fitted_are_refused(name: str) -> None:
     x[5, 1] = torch.nan
     with pytest.raises(FitError, match="NaN"):
         fit(name, folded(x, y))
+
+
+@pytest.mark.parametrize("name", [name for name, of in FITTERS.items() if of.needs_rows])
+def test_a_fitter_of_rows_says_that_it_needs_them(name: str) -> None:
+    x, y = rows(7, 4, 4)
+    line = rf"\Acannot fit: {name} needs a sample of rows in at least 2 folds\Z"
+    given = folded(x, y)
+    in_one_fold = FoldedRows.of_rows(x[:20], y[:20], np.zeros(20, dtype=int), FOLDS)
+    for few in (None, in_one_fold):
+        with pytest.raises(FitError, match=line):
+            RECIPES[name].fit(given.moments, few)
+
+
+@pytest.mark.parametrize("name", [name for name, of in FITTERS.items() if not of.needs_rows])
+def test_the_others_do_not_look_at_rows(name: str) -> None:
+    given = folded(*rows(7, 4, 4))
+    alone = RECIPES[name].fit(given.moments)
+    assert alone.map.to_bytes() == RECIPES[name].fit(*given).map.to_bytes()
 
 
 # --- recipes

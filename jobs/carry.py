@@ -1,0 +1,238 @@
+"""`isthmus carry`: a user's own cargo from one model into another.
+
+Shapes: d width.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import JsonValue
+
+from actors.cargo.formats import FORMATS, read_vectors, recognise
+from actors.cargo.steering import carry, injection
+from actors.cargo.vectors import SteeringVectors, VectorError
+from actors.catalog import ModelError, ModelFacts, ModelSpec
+from actors.fleet import find, spec
+from actors.weights import default_cache, facts, prepare
+from jobs.bridges import Bridge, Bridges
+from jobs.config import RunFile, read_run_file
+from jobs.names import ROOT, one_of
+from jobs.progress import Reporter
+
+DEFAULT_RUN = ROOT / "configs" / "demo.yaml"  # its anchors and maps, where a user names no run
+RECORD_FILE, README_FILE = "carried.json", "README.txt"
+_OWN = "isthmus"
+
+_README = """\
+{concept} steering at {sites} of {target}, carried from {source} as {record} says.
+Add strength times the vector of residual.N to what block N leaves (from 0), at every position.
+Each was made as long as a typical centred activation there: strengths are 0.05 to 0.4 as a rule.
+With safetensors and torch: safetensors.torch.load_file("{own}")["{site}"]  # [{width}]
+{export}
+"""
+_EXPORTS = {
+    "isthmus": "Carried with --format gguf or --format safetensors it is there for others as well.",
+    "gguf": "{file} is for llama.cpp (--control-vector) and repeng (ControlVector.import_gguf).",
+    "safetensors": "{file} is for steering-vectors: its layer.N is layer_activations[N].",
+}
+
+
+class CarryError(ValueError):
+    """Something that cannot be carried as asked; one line says why."""
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What was carried: the new directory, by which bridges, and the sites that had none."""
+
+    directory: Path
+    bridges: tuple[Bridge, ...]
+    left: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a user asks for: names of models as in other verbs, or of a run file's models."""
+
+    file: Path
+    source: str
+    target: str
+    out: Path
+    run: Path | None = None
+    concept: str | None = None
+    site: str | None = None
+    format: str | None = None
+
+
+def carry_steering(wish: Wish, reporter: Reporter) -> Carried:
+    """Carry the vectors of a file, and write them with all that is known of them.
+
+    The directory appears whole or not at all; nothing is tracked.
+
+    Raises:
+        CarryError: the directory is not empty, or both models are the same.
+        VectorError: the file is no vector of the source, or cannot be had in the format.
+        NoBridge: no map begins where the vector is.
+        ModelError, ConfigError: a model, or the run file, is not there or broken.
+    """
+    torch.set_num_threads(1)  # as a sweep's: the same maps to the bit
+    _require_free(wish.out)
+    export = _format(wish)
+    run = read_run_file(wish.run or DEFAULT_RUN)
+    specs = [_spec(name, run if wish.run else None) for name in (wish.source, wish.target)]
+    source, target = (_facts(each, reporter) for each in specs)
+    if source.fingerprint == target.fingerprint:
+        raise CarryError(f"{wish.source} and {wish.target} are the same model: nothing to carry")
+    if source.name == target.name:
+        raise CarryError(
+            f"both models are called {source.name}: name one of them otherwise, in a YAML file"
+        )
+    vectors = _vectors(wish, source)
+    run = run.model_copy(update={"models": tuple(specs)})
+    bridges = Bridges(run, source, target, reporter).of(
+        vectors.vectors, wish.concept or vectors.concept
+    )
+    carried = _across(vectors, bridges, target)
+    record = _record(wish, source, target, bridges)
+    try:
+        _write(carried, record, export, wish.out)
+    except OSError as error:
+        raise CarryError(f"{wish.out}: cannot be written: {error.strerror}") from None
+    begun = {bridge.source_site for bridge in bridges}
+    left = tuple(site for site in vectors.vectors if site not in begun)
+    return Carried(wish.out, tuple(bridges), left)
+
+
+# --- what is asked for
+
+
+def _require_free(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CarryError(f"{out} is already there: give another directory, or remove it")
+
+
+def _format(wish: Wish) -> str:
+    """What to write beside our own format: what came in, unless another is asked for."""
+    came = recognise(wish.file)
+    if wish.format is not None:
+        one_of("format", wish.format, tuple(FORMATS), CarryError)
+    return wish.format or came
+
+
+def _spec(model: str, run: RunFile | None) -> ModelSpec:
+    """A model of the run, or else one of those that other verbs know."""
+    own = {} if run is None else {each.name: each for each in run.models}
+    if model in own:
+        return own[model]
+    try:
+        return spec(find(model))
+    except ModelError as error:
+        if own:
+            raise type(error)(f"{error}; models of the run: {', '.join(own)}") from None
+        raise
+
+
+def _facts(model: ModelSpec, reporter: Reporter) -> ModelFacts:
+    with reporter.stage(f"looking at {model.name}"):
+        checkpoint = prepare(model, default_cache(), reporter.note)
+        return facts(checkpoint, model.name, model.dtype)
+
+
+def _vectors(wish: Wish, source: ModelFacts) -> SteeringVectors:
+    vectors = read_vectors(wish.file, source.layers, wish.site)
+    try:
+        vectors.require_for(source)
+    except VectorError as error:
+        raise VectorError(f"{wish.file}: {error}") from None
+    for site, vector in vectors.vectors.items():
+        if not vector.any():
+            raise VectorError(f"{wish.file}: {site}: the vector is zero, it has no direction")
+    return vectors
+
+
+# --- what comes of it
+
+
+def _across(
+    vectors: SteeringVectors, bridges: Sequence[Bridge], target: ModelFacts
+) -> SteeringVectors:
+    """Each vector as a direction of the target [d], as long as an activation is there."""
+    carried = {}
+    for bridge in bridges:
+        direction = carry(vectors.vectors[bridge.source_site], bridge.map)
+        if not direction.any():
+            raise VectorError(f"{bridge.source_site}: the map leaves nothing of the vector")
+        pushed = injection(bridge.target_site, direction, bridge.target_spread, 1.0)
+        carried[bridge.target_site] = pushed.vector
+    return SteeringVectors(
+        carried,
+        model=target.family,
+        fingerprint=target.fingerprint,
+        concept=vectors.concept,
+        spreads={bridge.target_site: bridge.target_spread for bridge in bridges},
+    )
+
+
+def _write(carried: SteeringVectors, record: dict[str, JsonValue], export: str, out: Path) -> None:
+    """The whole directory: our own file, that of the other format, the record and how to use it."""
+    names = {_OWN: f"steering.{FORMATS[_OWN].suffix}"}
+    if export != _OWN:
+        suffix = FORMATS[export].suffix
+        names[export] = f"{'layers' if suffix == FORMATS[_OWN].suffix else 'steering'}.{suffix}"
+    parent = out.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{out.name}.") as aside:
+        whole = Path(aside) / "whole"
+        whole.mkdir()
+        for name, file in names.items():
+            FORMATS[name].write(carried, whole / file)
+        (whole / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        (whole / README_FILE).write_text(_readme(carried, record, names), encoding="utf-8")
+        whole.replace(out)
+
+
+def _record(
+    wish: Wish, source: ModelFacts, target: ModelFacts, bridges: Sequence[Bridge]
+) -> dict[str, JsonValue]:
+    """Where all of it came from, as JSON."""
+    return {
+        "file": wish.file.name,
+        "file_sha256": hashlib.sha256(wish.file.read_bytes()).hexdigest(),
+        "source": source.name,
+        "source_fingerprint": source.fingerprint,
+        "target": target.name,
+        "target_fingerprint": target.fingerprint,
+        "carried": [
+            {
+                "source_site": bridge.source_site,
+                "target_site": bridge.target_site,
+                "map_address": bridge.address,
+                "map": bridge.tracked or "fitted, not tracked",
+                "fitter": bridge.fitter,
+                "held_out_r2": bridge.held_out_r2,
+                "target_spread": bridge.target_spread,
+            }
+            for bridge in bridges
+        ],
+    }
+
+
+def _readme(carried: SteeringVectors, record: dict[str, JsonValue], names: dict[str, str]) -> str:
+    *_, export = names
+    site = next(iter(carried.vectors))
+    return _README.format(
+        concept=carried.concept or "Unnamed",
+        source=record["source"],
+        target=record["target"],
+        sites=", ".join(carried.vectors),
+        record=RECORD_FILE,
+        own=names[_OWN],
+        site=site,
+        width=len(carried.vectors[site]),
+        export=_EXPORTS[export].format(file=names[export]),
+    )
