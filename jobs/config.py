@@ -102,8 +102,8 @@ class Maps(_Section):
     kinds: Annotated[tuple[KindName, ...], Field(min_length=1)] = ("residual",)
     roles: Annotated[tuple[RoleName, ...], Field(min_length=1)] = ROLE_NAMES
     fitters: Annotated[tuple[FitterName, ...], Field(min_length=1)] = (
-        "procrustes",
         "ridge",
+        "procrustes",
     )
 
 
