@@ -35,6 +35,10 @@ check: $(INSTALLED)
 bench: $(INSTALLED) $(ASSETS)
 	$(BIN)/python -m benchmarks.steering_retention
 	$(BIN)/python -m benchmarks.steering_concepts
+	$(BIN)/python -m benchmarks.steering_twins
+	$(BIN)/python -m benchmarks.steering_seeds
+	$(BIN)/python -m benchmarks.steering_components
+	$(BIN)/python -m benchmarks.anchor_curve
 	$(BIN)/python -m benchmarks.fitters
 	$(BIN)/python -m benchmarks.harvest_overhead
 	$(BIN)/python -m benchmarks.plan_memory

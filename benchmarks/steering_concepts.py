@@ -13,6 +13,7 @@ interval leaves out zero, those included whose effect relabelled texts have too.
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.cells import named
 from benchmarks.record import record
 from evaluation.digest import digest
 from evaluation.matrix import Cell, Matrix
@@ -45,7 +46,7 @@ def main() -> None:
             "all effects": asdict(digest("all", matrix.cells, by_chance_too=True)),
             "across families": asdict(digest("across families", _across(matrix))),
             "concepts": {name: asdict(digest(name, cells)) for name, cells in facets.items()},
-            "cells": {" -> ".join(c.key[:2]) + f", {c.concept}": _figures(c) for c in matrix.cells},
+            "cells": named(matrix.cells),
             "seconds": matrix.seconds,
         },
     )
@@ -55,32 +56,6 @@ def _across(matrix: Matrix) -> list[Cell]:
     """The cells between models that have no ancestor in common: Gemma and the others."""
     family = {model.name: model.vocabulary for model in matrix.models}  # tokenizers tell them apart
     return [cell for cell in matrix.cells if family[cell.source] != family[cell.target]]
-
-
-def _figures(cell: Cell) -> dict[str, object]:
-    return {
-        "retention": asdict(cell.retention) if cell.retention else None,
-        "native_slope_nats": asdict(cell.native),
-        "carried_slope_nats": asdict(cell.carried),
-        "role": cell.role,
-        "strength": cell.strength,
-        "way": cell.way,
-        "native_p": cell.native_p,
-        "together": asdict(cell.together) if cell.together else None,
-        "dev": {way.name: way.dev for way in cell.ways},
-        "places": {
-            place.site: {
-                "native_nats": place.native,
-                "retention": place.retention.value if place.retention else None,
-            }
-            for place in cell.places
-        },
-        "ways": {w.name: w.retention.value if w.retention else None for w in cell.ways},
-        "cosine_to_native": cell.cosine_to_native,
-        "controls": {control.name: asdict(control.retention) for control in cell.controls},
-        "largest_draws": {c.name: c.spread.largest for c in cell.controls if c.spread},
-        "neutral_kl": {row.name: row.kl for row in cell.neutral},
-    }
 
 
 if __name__ == "__main__":
