@@ -1,10 +1,10 @@
 """What a model does, with and without something added inside: next words, cost, generations.
 
 Shapes: k injections (s some of them), b texts, t tokens (p some of them), d width of the residual
-stream, v vocabulary.
+stream, v vocabulary, w words.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from actors.encoding import TextError, encode, first_tokens
+from actors.encoding import TextError, encode, first_tokens, told_apart, word_tokens
 from actors.engine import Engine
 from actors.sites import Injection, fanning_out, injecting, is_live
 
@@ -22,7 +22,7 @@ ROWS_A_HEAD = 64  # of logits at a time: 67 MB with a vocabulary of 262,144
 
 
 class WordsError(ValueError):
-    """The two sets of words cannot be told apart by their first tokens."""
+    """Words that cannot be told apart by their first tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,17 +59,56 @@ def next_word_log_odds(
     choices = _choices(engine, prompts, positive, negative)
     some, row = _distinct(injections)
     odds = np.empty((len(injections), len(prompts)))
-    for numbers in _passes(prompts, len(some)):
-        encoded = encode(engine, [prompts[number] for number in numbers])
-        ends = torch.tensor(encoded.lengths) - 1
-        states = _final_states(engine, encoded.ids, some, ends)  # [s, b, d]
-        for column, number in enumerate(numbers):
-            sides = [
-                engine.logits(states[:, column], tokens).double().mean(dim=1)
-                for tokens in choices[number]
-            ]
-            odds[:, number] = (sides[0] - sides[1]).cpu().numpy()[row]
+    for number, states in _ends(engine, prompts, some):
+        sides = [engine.logits(states, tokens).double().mean(dim=1) for tokens in choices[number]]
+        odds[:, number] = (sides[0] - sides[1]).cpu().numpy()[row]
     return odds
+
+
+@torch.inference_mode()
+def next_word_chances(
+    engine: Engine,
+    prompts: Sequence[str],
+    words: Sequence[str],
+    injections: Sequence[Injection | None],
+) -> np.ndarray:
+    """How likely each of the words is to come after each prompt, if one of them does.
+
+    A word stands for its first token, as the tokenizer writes it after that prompt. Words whose
+    first token begins another one too, after any of the prompts, are left out: their chance is 0.
+    So what two models give can be compared over the words to which both give a chance.
+
+    Returns:
+        float32 [k, len(prompts), w], log-chances in nats; -inf for what is left out.
+
+    Raises:
+        WordsError: fewer than two words are left.
+    """
+    tokens, apart = chosen_words(engine, prompts, words)
+    some, row = _distinct(injections)
+    chances = np.full((len(injections), len(prompts), len(words)), -np.inf, dtype=np.float32)
+    for number, states in _ends(engine, prompts, some):
+        logits = engine.logits(states, torch.from_numpy(tokens[number, apart]))
+        chances[:, number, apart] = logits.double().log_softmax(1).cpu().numpy()[row]
+    return chances
+
+
+def chosen_words(
+    engine: Engine, prompts: Sequence[str], words: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """First tokens [p, w] of the words after p prompts, and which words they tell apart, [w].
+
+    Raises:
+        WordsError: fewer than two.
+    """
+    tokens = word_tokens(engine, prompts, words)
+    apart = told_apart(tokens)
+    if apart.sum() < 2:
+        raise WordsError(
+            f"of {len(words)} words {apart.sum()} can be told from the others by the first token: "
+            "at least 2 are needed"
+        )
+    return tokens, apart
 
 
 @torch.inference_mode()
@@ -154,6 +193,18 @@ def _choices(
             (torch.tensor(sorted(wanted - unwanted)), torch.tensor(sorted(unwanted - wanted)))
         )
     return pairs
+
+
+def _ends(
+    engine: Engine, prompts: Sequence[str], injections: Sequence[Injection | None]
+) -> Iterator[tuple[int, Tensor]]:
+    """Each prompt's number, and what the head reads at its end under each injection, [k, d]."""
+    for numbers in _passes(prompts, len(injections)):
+        encoded = encode(engine, [prompts[number] for number in numbers])
+        ends = torch.tensor(encoded.lengths) - 1
+        states = _final_states(engine, encoded.ids, injections, ends)  # [k, b, d]
+        for column, number in enumerate(numbers):
+            yield number, states[:, column]
 
 
 def _passes(texts: Sequence[str], k: int) -> list[list[int]]:

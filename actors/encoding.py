@@ -1,11 +1,12 @@
 """Texts to token ids that line up in a batch, and back to the characters they stand for.
 
-Shapes: b texts, t tokens of the longest one.
+Shapes: b texts, t tokens of the longest one; p prompts, w words.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,20 +57,39 @@ def first_tokens(engine: Engine, prompts: Sequence[str], words: Sequence[str]) -
     Raises:
         TextError: a prompt after which no token begins, since it flows into the word that follows.
     """
+    return [set(of) for of in word_tokens(engine, prompts, words).tolist()]
+
+
+def word_tokens(engine: Engine, prompts: Sequence[str], words: Sequence[str]) -> np.ndarray:
+    """The token with which this tokenizer begins each word after each prompt, int64 [p, w].
+
+    Raises:
+        TextError: see `first_tokens`.
+    """
+    found = np.empty((len(prompts), len(words)), dtype=np.int64)
     followed = [f"{prompt} {word}" for prompt in prompts for word in words]
     if not followed:
-        return [set() for _ in prompts]
+        return found
     encoded = engine.tokenizer(followed, return_offsets_mapping=True)
-    found: list[set[int]] = []
     spans: list[list[Span]] = encoded["offset_mapping"]
     for number, prompt in enumerate(prompts):
-        begun: set[int] = set()
         for row in range(number * len(words), (number + 1) * len(words)):
             at = next(at for at, (_, end) in enumerate(spans[row]) if end > len(prompt))
             if spans[row][at][0] < len(prompt):
                 raise TextError(
                     f"prompt {prompt!r}: its end shares a token with the word that comes next"
                 )
-            begun.add(encoded["input_ids"][row][at])
-        found.append(begun)
+            found[number, row - number * len(words)] = encoded["input_ids"][row][at]
     return found
+
+
+def told_apart(tokens: np.ndarray) -> np.ndarray:
+    """Which words (bool [w]) begin with a token that begins no other word, after any prompt.
+
+    `tokens` [p, w] are those of `word_tokens`.
+    """
+    apart = np.ones(tokens.shape[1], dtype=bool)
+    for of_prompt in tokens:
+        _, which, times = np.unique(of_prompt, return_inverse=True, return_counts=True)
+        apart &= times[which] == 1
+    return apart

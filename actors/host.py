@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from actors import behaviour, reading, weights
+from actors import behaviour, reading, training, weights
 from actors.anchors import AnchorBatch
 from actors.behaviour import Neutral
 from actors.catalog import ModelFacts, ModelSpec
 from actors.engine import Held, load
 from actors.reading import Activations, NotFinite
 from actors.sites import Injection
+from actors.training import TrainedMap, TrainOrder
 from cluster.world import World
 
 
@@ -74,6 +75,19 @@ class ModelHost:
     ) -> np.ndarray:
         """See `actors.behaviour.next_word_log_odds`."""
         return behaviour.next_word_log_odds(self._engine, prompts, positive, negative, injections)
+
+    def next_word_chances(
+        self,
+        prompts: Sequence[str],
+        words: Sequence[str],
+        injections: Sequence[Injection | None],
+    ) -> np.ndarray:
+        """See `actors.behaviour.next_word_chances`."""
+        return behaviour.next_word_chances(self._engine, prompts, words, injections)
+
+    def train_map(self, order: TrainOrder) -> TrainedMap:
+        """See `actors.training.train_map`."""
+        return training.train_map(self._engine, order)
 
     def neutral(self, texts: Sequence[str], injections: Sequence[Injection | None]) -> Neutral:
         """See `actors.behaviour.neutral`."""

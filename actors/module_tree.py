@@ -3,6 +3,7 @@
 Shapes: b texts, t tokens, d width of the residual stream, v vocabulary (or the tokens asked for).
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -43,6 +44,14 @@ class Whole:
         """The head's logits [..., v] of states [..., d], or of the tokens [v] only."""
         assert isinstance(head, nn.Linear)
         return scores(states, head.weight, head.bias, tokens)
+
+    def with_gradients(self) -> AbstractContextManager[None]:
+        """Inside, gradients go back through a pass as they do through a model in one process."""
+        return nullcontext()
+
+    def agreed(self, number: float) -> float:
+        """The number of the first rank, so that no rank goes on where another one stops."""
+        return number
 
 
 def scores(states: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor | None) -> Tensor:

@@ -8,8 +8,8 @@ Shapes: b texts, t tokens, d width of the residual stream, v vocabulary.
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -33,7 +33,12 @@ os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else
 import deepspeed
 import deepspeed.ops
 from deepspeed.inference.engine import InferenceEngine
-from deepspeed.module_inject.layers import LinearAllreduce, LinearLayer, TensorParallel_Layer
+from deepspeed.module_inject.layers import (
+    LinearAllreduce,
+    LinearLayer,
+    TensorParallel_Layer,
+    set_autotp_mode,
+)
 
 # How transformers keeps all experts of a block: which dimension has their neurons, how many times.
 _EXPERTS = {"gate_up_proj": (1, 2), "down_proj": (2, 1)}
@@ -60,15 +65,27 @@ class TensorParallel(Whole):
 
     def own(self, whole: Tensor, projection: nn.Module) -> Tensor:
         start, end = _range(_sizes(projection), dist.get_rank())
-        return whole[..., start:end]
+        return _Entering.apply(whole)[..., start:end]
 
     def score(self, head: nn.Module, states: Tensor, tokens: Tensor | None) -> Tensor:
         # The head is cut across what it reads: each rank scores with its part, and all are added.
         assert isinstance(head, LinearAllreduce)
         assert head.bias is None, "no family that can be cut has a bias in its head"
-        found = scores(self.own(states, head), head.weight, None, tokens)
-        dist.all_reduce(found)
-        return found
+        return _Leaving.apply(scores(self.own(states, head), head.weight, None, tokens))
+
+    @contextmanager
+    def with_gradients(self) -> Iterator[None]:
+        set_autotp_mode(training=True)  # DeepSpeed then adds no bias in place
+        try:
+            yield
+        finally:
+            set_autotp_mode(training=False)
+
+    def agreed(self, number: float) -> float:
+        device = deepspeed.get_accelerator().current_device_name()
+        told = torch.tensor(number, dtype=torch.float64, device=device)
+        dist.broadcast(told, 0)
+        return told.item()
 
 
 class Offloaded(Whole):
@@ -82,6 +99,45 @@ class Offloaded(Whole):
     def score(self, head: nn.Module, states: Tensor, tokens: Tensor | None) -> Tensor:
         found = head(states)
         return found if tokens is None else found[..., tokens]
+
+    def with_gradients(self) -> AbstractContextManager[None]:
+        raise ShardingError(
+            "no gradients go through a model that is offloaded: its weights are gone when they "
+            "come back; hold it whole or sharded"
+        )
+
+
+class _Entering(torch.autograd.Function):
+    """What all ranks have, on its way into what each has a part of: f of arXiv 1909.08053.
+
+    What flows back from a rank's part is a share of the gradient: all shares are added up.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, whole: Tensor) -> Tensor:  # noqa: ARG004
+        return whole.view_as(whole)
+
+    @staticmethod
+    def backward(ctx: Any, *shares: Tensor) -> Tensor:  # noqa: ARG004
+        return _sum(shares[0])
+
+
+class _Leaving(torch.autograd.Function):
+    """The parts of all ranks added up: g of arXiv 1909.08053. Gradients pass as they are."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:  # noqa: ARG004
+        return _sum(part)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004
+        return gradients[0]
+
+
+def _sum(part: Tensor) -> Tensor:
+    total = part.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
 
 
 def join(world: World) -> None:
@@ -132,6 +188,7 @@ def load_sharded(
     _compute_buffers(model, parameters)
     for module in model.modules():
         if _experts(module):
+            module.register_forward_pre_hook(_share_out)
             module.register_forward_hook(_add_up)
     return model, TensorParallel()
 
@@ -244,10 +301,14 @@ def _cut_experts(experts: nn.Module, ranks: int, rank: int) -> None:
         experts.register_parameter(name, nn.Parameter(part, requires_grad=False))
 
 
+def _share_out(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """States and weights that a rank's neurons of the experts read, as all ranks have them."""
+    return tuple(_Entering.apply(arg) if arg.is_floating_point() else arg for arg in args)
+
+
 def _add_up(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
     """What a rank's neurons of the experts add, to what all of them do."""
-    dist.all_reduce(output)
-    return output
+    return _Leaving.apply(output)
 
 
 def _compute_buffers(model: PreTrainedModel, parameters: Mapping[str, Tensor]) -> None:

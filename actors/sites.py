@@ -129,17 +129,16 @@ def injecting(tree: ModuleTree, injections: Sequence[Injection | None]) -> Itera
     for row, injection in enumerate(injections):
         if injection is not None and is_live(injection):
             site = Site.parse(injection.site)
-            if site.kind not in INJECTED:
-                raise SiteError(f"injection at {site}: a router's decision can only be read")
+            require_injected(site)
             rows.setdefault(site, []).append(row)
     with ExitStack() as hooks:
         for site, live in rows.items():
-            added = torch.zeros(len(injections), 1, site_width(tree, site))
+            added = torch.zeros(len(injections), site_width(tree, site))
             for row in live:
-                added[row, 0] = _scaled(injections[row], added.shape[-1])
-            hook = _adder(tree, site, added, None if len(live) == len(injections) else live)
-            handle = _module(tree, site).register_forward_hook(hook, prepend=True)
-            hooks.callback(handle.remove)
+                added[row] = _scaled(injections[row], added.shape[-1])
+            hooks.enter_context(
+                _adding(tree, site, added, None if len(live) == len(injections) else live)
+            )
         yield
 
 
@@ -150,7 +149,23 @@ def fanning_out(tree: ModuleTree, injections: Sequence[Injection], b: int) -> It
     The blocks below the lowest injection run once for all. Only for batches without a padding mask.
     """
     lowest = min(Site.parse(injection.site) for injection in injections)
-    copies = len(injections)
+    everywhere = [each for each in injections for _ in range(b)]
+    with injecting(tree, everywhere), _widening(tree, lowest, len(injections)):
+        yield
+
+
+@contextmanager
+def fanning_out_at(tree: ModuleTree, site: Site, added: Tensor, b: int) -> Iterator[None]:
+    """`fanning_out` for vectors [n, d] that are all added at one site, and that gradients reach."""
+    require_injected(site)
+    rows = added.repeat_interleave(b, dim=0)
+    with _adding(tree, site, rows, None), _widening(tree, site, len(added)):
+        yield
+
+
+@contextmanager
+def _widening(tree: ModuleTree, lowest: Site, copies: int) -> Iterator[None]:
+    """Let every row of a batch come out `copies` times from the site on."""
 
     def widen_output(_module: nn.Module, _args: object, output: object) -> object:
         return _with_tensor(output, _tensor(output).repeat(copies, 1, 1))
@@ -171,7 +186,7 @@ def fanning_out(tree: ModuleTree, injections: Sequence[Injection], b: int) -> It
             changed["alibi"] = alibi.repeat(copies, *[1] * (alibi.dim() - 1))
         return args, changed
 
-    with injecting(tree, [each for each in injections for _ in range(b)]), ExitStack() as hooks:
+    with ExitStack() as hooks:
         block = _module(tree, Site("residual", lowest.layer))
         if lowest.kind == "residual":
             handle = block.register_forward_hook(widen_output, prepend=True)
@@ -192,6 +207,12 @@ def site_width(tree: ModuleTree, site: Site) -> int:
     if site.kind == "router":
         return tree.experts
     return tree.width
+
+
+def require_injected(site: Site) -> None:
+    """Raises SiteError where nothing can be added."""
+    if site.kind not in INJECTED:
+        raise SiteError(f"injection at {site}: a router's decision can only be read")
 
 
 class _Enough(Exception):
@@ -265,15 +286,16 @@ def _scaled(injection: Injection | None, width: int) -> Tensor:
     return torch.from_numpy(injection.strength * injection.vector.astype(np.float32))
 
 
-def _adder(
-    tree: ModuleTree, site: Site, added: Tensor, live: list[int] | None
-) -> Callable[[nn.Module, object, object], object]:
+@contextmanager
+def _adding(tree: ModuleTree, site: Site, added: Tensor, live: list[int] | None) -> Iterator[None]:
+    """Add added[i] to row i of what passes at the site inside; to the rows in `live` only."""
+
     def hook(_module: nn.Module, _args: object, output: object) -> object:
         changed = _tensor(output).clone()
         if len(changed) != len(added):
             raise SiteError(f"{len(added)} injections for a batch of {len(changed)} rows")
         place = _place(tree, site, changed)  # a view: what is added there is added to `changed`
-        own = added.to(place)
+        own = added[:, None].to(place)
         if site.kind in ("keys", "values"):
             own = tree.held.own(own, tree.values_projection(site.layer))
         shaped = own.view(len(added), 1, *place.shape[2:])
@@ -283,4 +305,8 @@ def _adder(
             place[live] += shaped[live]
         return _with_tensor(output, changed)
 
-    return hook
+    handle = _module(tree, site).register_forward_hook(hook, prepend=True)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -13,11 +13,10 @@ from jobs.config import RunFile
 from jobs.questions import Push, Questions, costs, slopes
 from jobs.texts import Texts
 from jobs.units import Arrays, Asking, Unit
-from jobs.ways import Way, Ways
+from jobs.ways import HopKey, Way, Ways, key_of
 from jobs.work import Hop, Place
 
 Spot = tuple[str, Place]  # a target and a place in it
-HopKey = tuple[str, str, Place]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +89,7 @@ class Choosing:
         chosen, all_visited = [], []
         for of in _by_pair(hops):
             visited = tuple(
-                Visited(hop, settings[hop.target, hop.place], carried[_key(hop)]) for hop in of
+                Visited(hop, settings[hop.target, hop.place], carried[key_of(hop)]) for hop in of
             )
             chosen.append(max(visited, key=lambda each: each.setting.effect))
             all_visited.append(visited)
@@ -133,7 +132,7 @@ class Choosing:
             for hop in hops
         ]
         odds = self._odds_at("every place on dev", pushes, settings)
-        return {_key(hop): of for hop, of in zip(hops, odds, strict=True)}
+        return {key_of(hop): of for hop, of in zip(hops, odds, strict=True)}
 
     def _tried(self, chosen: Sequence[Visited]) -> list[dict[str, np.ndarray]]:
         """Slopes [p] of every way to carry, for each pair."""
@@ -180,10 +179,6 @@ class Choosing:
 
     def _complete(self, stage: str, units: Sequence[Unit]) -> list[Arrays]:
         return self.asking.complete(f"{self.ways.concept}: {stage}", units)
-
-
-def _key(hop: Hop) -> HopKey:
-    return hop.source, hop.target, hop.place
 
 
 def _by_pair(hops: Iterable[Hop]) -> list[list[Hop]]:

@@ -142,14 +142,17 @@ class Steering(_Section):
     `strengths` are in units of the length of a typical centred activation of the target at the
     site: the same grid, and the same length of vector, for native, carried and controls. The one
     used is the greatest whose native vector costs at most `neutral_kl` (nats per token) on dev.
-    Neutral text is the first `neutral_words` words of each of `neutral_texts` texts.
-    `relabellings` are vectors made of the same texts with their sides drawn at random: an effect is
-    real if hardly any of them does as much.
+    Neutral text is the first `neutral_words` words of each of `neutral_texts` texts. With
+    `trained`, a map is also trained through each target, so that what vectors do to the next word
+    of the source is kept: another way to carry, tried last. `relabellings` are vectors made of the
+    same texts with their sides drawn at random: an effect is real if hardly any of them does as
+    much.
     """
 
     concepts: Annotated[tuple[Concept, ...], Field(min_length=1)]
     other: Contrast | None = None
     direction: DirectionName = "difference_of_means"
+    trained: bool = False
     strengths: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.05, 0.1, 0.2, 0.4)
     neutral_kl: Share = 0.05
     neutral_texts: Count = 8

@@ -19,7 +19,7 @@ from jobs.fitting import Fitting
 from jobs.questions import Push, Questions, costs, slopes, written
 from jobs.texts import Texts
 from jobs.units import Arrays, Asking, Unit
-from jobs.ways import SCALED, Way, Ways
+from jobs.ways import SCALED, HopKey, Way, Ways
 from jobs.work import Work, shuffled
 
 RELABELLED = "relabelled texts"
@@ -69,13 +69,14 @@ class Steerer:
         vectors: Vectors,
         asking: Asking,
         fitting: Fitting,
+        trained: Mapping[HopKey, str],
     ) -> None:
         self.run, self.texts, self.work = run, texts, work
         self.concept = concept.name
         self.other = run.steering.other_than(concept.name)
         self.prompts = texts.prompts[concept.name]
         self.asking, self.fitting = asking, fitting
-        self.ways = Ways(concept.name, work, models, vectors, fitting.store)
+        self.ways = Ways(concept.name, work, models, vectors, fitting.store, trained)
         self.questions = Questions(models, SUITES[concept.suite])
 
     def judge(self, targets: Collection[str]) -> list[Judged]:

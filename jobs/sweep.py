@@ -21,6 +21,7 @@ from jobs.config import RunFile
 from jobs.extract import Vectors, extract
 from jobs.fitting import Fitting
 from jobs.harvest import Harvest, folders, require_shared
+from jobs.lessons import train
 from jobs.progress import Reporter
 from jobs.steer import Judged, Steerer
 from jobs.texts import Texts, gather
@@ -61,8 +62,10 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
         fitting = Fitting(store, workers, run.cluster.restarts, reporter)
         work, vectors = _read(run, texts, asking, workers)
         fitting.complete("fitting maps", [hop.order for hop in work.hops])
+        known = (run, texts, work, models.facts, vectors, asking)
+        trained = train(*known) if run.steering.trained else {}
         steerers = [
-            Steerer(run, concept, texts, work, models.facts, vectors, asking, fitting)
+            Steerer(run, concept, texts, work, models.facts, vectors, asking, fitting, trained)
             for concept in run.steering.concepts
         ]
         # The wave that was read last is still there.

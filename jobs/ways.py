@@ -19,7 +19,14 @@ from jobs.extract import Vectors
 from jobs.questions import Push
 from jobs.work import Hop, Place, Work
 
-DIRECT, SCALED = "direct", "scaled"  # without a fitted map; other ways are called as their fitters
+DIRECT, SCALED = "direct", "scaled"  # without a fitted map; others are called as their fitters
+TRAINED = "trained"  # through the target
+HopKey = tuple[str, str, Place]
+
+
+def key_of(hop: Hop) -> HopKey:
+    """What tells a hop from all others of a run."""
+    return hop.source, hop.target, hop.place
 
 
 class Way(NamedTuple):
@@ -40,19 +47,24 @@ class Ways:
         models: Mapping[str, ModelFacts],
         vectors: Vectors,
         store: Store,
+        trained: Mapping[HopKey, str] | None = None,
     ) -> None:
         self.concept, self.store = concept, store
+        self._trained = trained or {}
         self._work, self._models, self._vectors = work, models, vectors
 
     def of(self, hop: Hop) -> dict[str, Way]:
         """Every way to carry over a pair, simplest first.
 
         The vector as it is (`direct`), cut or padded to the target's width; the same at the
-        target's length (`scaled`); and by each fitted map.
+        target's length (`scaled`); by each fitted map; and by the trained one, where there is one.
         """
         without = (Way(DIRECT, hop.resizing, hop.source), Way(SCALED, hop.resizing, hop.target))
         fitted = (Way(name, to, hop.target) for name, to in hop.maps.items())
-        return {way.name: way for way in (*without, *fitted)}
+        ways = [*without, *fitted]
+        if (to := self._trained.get(key_of(hop))) is not None:
+            ways.append(Way(TRAINED, to, hop.target))
+        return {way.name: way for way in ways}
 
     def best_fitted(self, hop: Hop) -> Way:
         """By the map with the best R² on held-out anchors: no cargo is looked at for that."""
@@ -71,18 +83,18 @@ class Ways:
         """The source's vector of the concept, or of another one."""
         vector = self._vectors[hop.source, hop.place, concept or self.concept][0]
         direction = carry(vector, map_from_bytes(self.store.get(way.map_address)))
-        return Push(hop.target_site, direction, self._length(way.unit_of, hop.place))
+        return Push(hop.target_site, direction, self.length(way.unit_of, hop.place))
 
     def together(self, carried: Sequence[Push], hop: Hop) -> Push:
         """The mean of what several sources carry to one site, each at the same length."""
         units = [each.direction / np.linalg.norm(each.direction) for each in carried]
-        length = self._length(hop.target, hop.place)
+        length = self.length(hop.target, hop.place)
         return Push(hop.target_site, np.mean(units, axis=0), length)
 
     def random(self, hop: Hop, count: int, seed: int) -> list[Push]:
         """Directions drawn evenly, the same ones whatever the source."""
         drawn = random_directions(self._models[hop.target].width, count, seed)
-        unit = self._length(hop.target, hop.place)
+        unit = self.length(hop.target, hop.place)
         return [Push(hop.target_site, direction, unit) for direction in drawn]
 
     def report(self, map_address: str) -> dict[str, Any]:
@@ -90,15 +102,15 @@ class Ways:
         return json.loads(self.store.get(report_address(map_address)))
 
     def _of_target(self, hop: Hop) -> list[Push]:
-        unit = self._length(hop.target, hop.place)
+        unit = self.length(hop.target, hop.place)
         directions = self._vectors[hop.target, hop.place, self.concept]
         return [Push(hop.target_site, direction, unit) for direction in directions]
 
-    def _length(self, model: str, place: Place) -> float:
+    def length(self, model: str, place: Place) -> float:
+        """Of a typical activation of a model at a place: the unit of strength."""
         return self._lengths[model, place]
 
     @cached_property
     def _lengths(self) -> dict[tuple[str, Place], float]:
-        """Of a typical activation of each model at each place: the unit of strength."""
         first = {(hop.target, hop.place): hop.resizing for hop in self._work.hops}
         return {at: self.report(to)["target_spread"] for at, to in first.items()}

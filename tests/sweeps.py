@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil  # pyrefly: ignore[untyped-import]
+import yaml
 
 from actors.weights import facts
 from jobs.config import read_run_file
@@ -46,6 +47,11 @@ def run_script(script: str, *arguments: str, **more: str) -> subprocess.Complete
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran
+
+
+def change(run: Path, **sections: Any) -> None:
+    """Write other sections into a run file."""
+    run.write_text(yaml.safe_dump(yaml.safe_load(run.read_text()) | sections))
 
 
 class Driver:

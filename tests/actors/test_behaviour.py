@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from actors import behaviour
-from actors.behaviour import WordsError, generate, neutral, next_word_log_odds
+from actors.behaviour import (
+    WordsError,
+    generate,
+    neutral,
+    next_word_chances,
+    next_word_log_odds,
+)
 from actors.encoding import TextError, encode, first_tokens
 from actors.engine import Engine
 from actors.sites import Injection, Site, injecting, site_width
@@ -44,6 +50,25 @@ def test_log_odds_are_the_models_own(engine: Engine, site: str) -> None:
             pairs = [torch.log(chances[one] / chances[other]) for one in good for other in bad]
             expected = torch.stack(pairs).mean()
             assert odds[row, column] == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_chances_are_the_models_own_among_the_words(engine: Engine) -> None:
+    several = injections(engine)
+    words = ("happy", "sad", "salt", "happy")
+    found = next_word_chances(engine, PROMPTS, words, several)
+    assert (found.dtype, found.shape) == (np.float32, (4, 3, 4))
+    assert (found[:, :, [0, 3]] == -np.inf).all()  # they cannot be told apart
+    for column, prompt in enumerate(PROMPTS):
+        tokens = [first_tokens(engine, [prompt], [word])[0].pop() for word in words[1:3]]
+        for row, injection in enumerate(several):
+            own = own_logits(engine, prompt, injection)[-1, tokens].log_softmax(0)
+            np.testing.assert_allclose(found[row, column, 1:3], own, atol=1e-4)
+    assert np.array_equal(found[1], found[2])
+
+
+def test_chances_among_no_two_words_are_refused(gpt_like: Engine) -> None:
+    with pytest.raises(WordsError, match="of 3 words 1 can be told from the others"):
+        next_word_chances(gpt_like, ["She was"], ["happy", "happy", "sad"], [None])
 
 
 def test_no_injection_and_strength_0_are_the_same_to_the_bit(engine: Engine) -> None:

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models, trainers
 from transformers import PreTrainedTokenizerFast
 
-from actors.encoding import TextError, encode, first_tokens
+from actors.encoding import TextError, encode, first_tokens, told_apart, word_tokens
 from actors.engine import Engine
 
 
@@ -37,6 +37,15 @@ def test_first_tokens_are_those_written_after_the_prompt(engine: Engine) -> None
     for prompt, found in zip(prompts, first_tokens(engine, prompts, words), strict=True):
         before = len(read(prompt)["input_ids"])
         assert found == {read(f"{prompt} {word}")["input_ids"][before] for word in words}
+
+
+def test_words_are_told_apart_by_their_first_tokens(engine: Engine) -> None:
+    prompts, words = ["She was", "The dog was merely"], ["happy", "hungry", "salt", "hungry"]
+    tokens = word_tokens(engine, prompts, words)
+    assert [set(of) for of in tokens.tolist()] == first_tokens(engine, prompts, words)
+    assert told_apart(tokens).tolist() == [True, False, True, False]
+    tokens[1, 0] = tokens[1, 2]  # alike after one of the prompts is alike
+    assert told_apart(tokens).tolist() == [False] * 4
 
 
 def test_a_prompt_that_flows_into_the_word_is_refused(gpt_like: Engine) -> None:

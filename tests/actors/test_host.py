@@ -7,13 +7,16 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
+import torch
 
-from actors import behaviour, reading
+from actors import behaviour, reading, training
 from actors.anchors import AnchorBatch
 from actors.catalog import ModelSpec
 from actors.engine import load
 from actors.host import ModelHost
 from actors.sites import Injection
+from actors.training import Training, TrainOrder
+from alignment.maps import Affine
 
 SITES = ("residual.1", "mlp.0")
 
@@ -57,6 +60,24 @@ def test_a_host_answers_as_its_engine_does(
     assert np.array_equal(
         host.next_word_log_odds(*words), behaviour.next_word_log_odds(engine, *words)
     )
+    among = (["She was"], ["happy", "sad"], [None, added])
+    assert np.array_equal(
+        host.next_word_chances(*among), behaviour.next_word_chances(engine, *among)
+    )
+    order = TrainOrder(
+        base=Affine(torch.eye(32), torch.zeros(32)).to_bytes(),
+        site="residual.1",
+        vectors=np.ones((1, 32), np.float32),
+        spread=2.0,
+        strength=1.0,
+        prompts=["She was"],
+        held_out=["The dog was"],
+        words=["happy", "sad"],
+        effects=np.array([[[[1.0, -1.0]] * 2] * 2], np.float32),
+        training=Training(epochs=2),
+    )
+    own = training.train_map(engine, order)
+    assert host.train_map(order).map == own.map
     cost = behaviour.neutral(engine, batch.texts, [added])
     assert np.array_equal(host.neutral(batch.texts, [added]).kl, cost.kl)
     asked = (["She was"], [added], 4)

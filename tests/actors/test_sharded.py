@@ -1,6 +1,7 @@
 """A model over two real DeepSpeed ranks is the model that one process has: what passes at every
 site, what it keeps, what it answers, with and without something added."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,14 +11,25 @@ import numpy as np
 import pytest
 import torch
 from ray import cloudpickle
+from safetensors.torch import load_file, save_file
 
 from actors import behaviour, reading
 from actors.anchors import AnchorBatch
 from actors.architectures import ARCHITECTURES
 from actors.engine import Engine, load
 from actors.fleet import find, spec
-from actors.sites import INJECTED, Injection, Site, SiteError, injecting, site_width
+from actors.sites import (
+    INJECTED,
+    Injection,
+    Site,
+    SiteError,
+    fanning_out_at,
+    injecting,
+    site_width,
+)
+from actors.training import TrainedMap, Training, TrainOrder, train_map
 from actors.weights import default_cache, prepare
+from alignment.maps import Affine, map_from_bytes
 from cluster.gang import Gang
 from cluster.session import session
 from cluster.world import World
@@ -77,6 +89,42 @@ def essentials(engine: Engine, texts: tuple[str, ...], sites: list[str]) -> Answ
         return found | {"logits": engine.logits(engine.states(ids)).numpy()}
 
 
+def gradients(engine: Engine, kinds: tuple[str, ...]) -> Answers:
+    """Of the chances of some tokens, by what is added at each kind of site to two of the rows."""
+    ids = torch.arange(5, 17).view(2, 6)
+    found = {}
+    for kind in kinds:
+        site = Site.parse(f"{kind}.1")
+        drawn = torch.Generator().manual_seed(3)
+        added = torch.randn(2, site_width(engine, site), generator=drawn, requires_grad=True)
+        with engine.held.with_gradients():
+            with fanning_out_at(engine, site, added, len(ids)):
+                states = engine.states(ids)
+            said = engine.logits(states[:, -1], torch.arange(20, 40)).log_softmax(1)
+            (gradient,) = torch.autograd.grad(said[:, :7].sum(), added)
+        found[kind] = gradient.numpy()
+    return found
+
+
+def train_order(engine: Engine, site: str) -> TrainOrder:
+    """With effects drawn at random, the same after every prompt, so that there is what to learn."""
+    drawn = np.random.default_rng(1)
+    weight = torch.from_numpy(drawn.normal(size=(site_width(engine, Site.parse(site)), 24)))
+    words = ("happy", "sad", "hungry", "dog", "map", "roof", "price", "salt")
+    return TrainOrder(
+        base=Affine(weight.float(), torch.zeros(len(weight))).to_bytes(),
+        site=site,
+        vectors=drawn.normal(size=(3, 24)).astype(np.float32),
+        spread=2.0,
+        strength=0.5,
+        prompts=("She was", "The old", "Nobody reads"),
+        held_out=("The dog was", "Rain fell on"),
+        words=words,
+        effects=drawn.normal(size=(3, 2, 1, len(words))).astype(np.float32).repeat(5, axis=2),
+        training=Training(rank=2, epochs=4, batch=2),
+    )
+
+
 class Ranks:
     """Loads one model after another over the ranks of one world."""
 
@@ -89,6 +137,13 @@ class Ranks:
     def essentials(self, checkpoint: Path, texts: tuple[str, ...], sites: list[str]) -> Answers:
         engine = load(checkpoint, held="sharded", world=self.world)
         return essentials(engine, texts, sites)
+
+    def gradients(self, checkpoint: Path, kinds: tuple[str, ...]) -> Answers:
+        return gradients(load(checkpoint, held="sharded", world=self.world), kinds)
+
+    def trained(self, checkpoint: Path, held: Any, site: str) -> TrainedMap:
+        engine = load(checkpoint, held=held, world=self.world)
+        return train_map(engine, train_order(engine, site))
 
     def backend(self) -> str:
         from deepspeed import comm
@@ -126,6 +181,57 @@ def test_a_model_cut_up_is_the_model_in_one_process(
     where = checkpoint(case)
     assert_same(ranks.call("answers", where, "sharded", sentences), answers(load(where), sentences))
     assert ranks.call("backend") == "2 ranks over gloo"
+
+
+@pytest.fixture(scope="module")
+def biased(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A llama with a bias wherever its family can have one."""
+    where, llama = tmp_path_factory.mktemp("biased"), checkpoint("llama")
+    for file in llama.iterdir():
+        (where / file.name).write_bytes(file.read_bytes())
+    config = json.loads((llama / "config.json").read_text())
+    config |= {"attention_bias": True, "mlp_bias": True}
+    (where / "config.json").write_text(json.dumps(config))
+    weights = load_file(llama / "model.safetensors")
+    drawn = torch.Generator().manual_seed(7)
+    for name, weight in list(weights.items()):
+        if "_proj." in name:
+            bias = 0.3 * torch.randn(len(weight), generator=drawn)
+            weights[name.replace("weight", "bias")] = bias
+    save_file(weights, where / "model.safetensors", {"format": "pt"})
+    return where
+
+
+@pytest.mark.parametrize("case", [*SHARDED, "biased"])
+def test_gradients_through_a_model_cut_up_are_those_of_one_process(
+    ranks: Gang, checkpoint: Callable[[str], Path], biased: Path, case: str
+) -> None:
+    where = biased if case == "biased" else checkpoint(case)
+    assert_same(ranks.call("gradients", where, INJECTED), gradients(load(where), INJECTED))
+
+
+@pytest.mark.parametrize("case", ["gemma", "mixtral", "qwen2", "biased"])
+@pytest.mark.parametrize("site", ["residual.1", "values.1"])
+def test_a_map_trained_through_a_model_cut_up_is_that_of_one_process(
+    ranks: Gang, checkpoint: Callable[[str], Path], biased: Path, case: str, site: str
+) -> None:
+    where = biased if case == "biased" else checkpoint(case)
+    whole = load(where)
+    own = train_map(whole, train_order(whole, site))
+    found = ranks.call("trained", where, "sharded", site)
+    assert own.improved
+    assert found.losses == pytest.approx(own.losses, rel=RELATIVE)
+    assert found.held_out == pytest.approx(own.held_out, rel=RELATIVE)
+    maps = (map_from_bytes(each.map).tensors() for each in (found, own))
+    assert_same(*({"weight": tensors["weight"].numpy()} for tensors in maps))
+
+
+def test_nothing_is_trained_through_a_model_that_is_offloaded(
+    ranks: Gang, checkpoint: Callable[[str], Path]
+) -> None:
+    said = r"^no gradients go through a model that is offloaded: .*; hold it whole or sharded\Z"
+    with pytest.raises(ValueError, match=said):
+        ranks.call("trained", checkpoint("llama"), "offloaded", "residual.1")
 
 
 @pytest.mark.parametrize("case", ["llama", "mixtral", "phi3"])

@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -23,6 +22,7 @@ from tests.sweeps import (
     Driver,
     Result,
     assert_same,
+    change,
     command,
     environment,
     moments,
@@ -239,11 +239,6 @@ def test_what_no_machine_here_has_is_refused_within_a_minute(
     assert time.monotonic() - began < 60
     assert last.startswith("host-tiny-llama asks for 64 CPU, 0 GPU")
     assert " lacks " in last
-
-
-def change(run: Path, **sections: Any) -> None:
-    """Write other sections into a run file."""
-    run.write_text(yaml.safe_dump(yaml.safe_load(run.read_text()) | sections))
 
 
 def blobs(store: Path) -> dict[str, bytes]:
