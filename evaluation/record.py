@@ -109,6 +109,11 @@ def cell_metrics(cell: Cell) -> dict[str, float]:
     for place in cell.places:
         metrics[f"place.{slug(place.site)}.native"] = place.native
         metrics |= _bounds(f"place.{slug(place.site)}.retention", place.retention)
+    for row in cell.judged:
+        metrics |= _bounds(f"judged.{slug(row.judge)}.native", row.native)
+        metrics |= _bounds(f"judged.{slug(row.judge)}.carried", row.carried)
+        metrics |= _bounds(f"judged.{slug(row.judge)}.control", row.control)
+        metrics |= _bounds(f"judged.{slug(row.judge)}.retention", row.retention)
     for row in cell.neutral:
         metrics[f"neutral.{slug(row.name)}.nll"] = row.nll
         metrics[f"neutral.{slug(row.name)}.kl"] = row.kl

@@ -15,7 +15,8 @@ class Suite:
 
     The propensity of a prompt is the log-odds (nats) that the next word is a `positive` one rather
     than a `negative` one, the mean over all pairs of them. `samples` are openings for texts that
-    people read.
+    people read. `judges` tell what is written after the prompts: their names in
+    `evaluation/judges/`.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Suite:
     positive: tuple[str, ...]
     negative: tuple[str, ...]
     samples: tuple[str, ...]
+    judges: tuple[str, ...] = ()
 
 
 def filled_in(openings: Sequence[str], subjects: Sequence[str]) -> tuple[str, ...]:

@@ -18,10 +18,13 @@ from alignment.layers import measured_pairing
 from alignment.similarity import Similarity
 from cluster.session import ROOMS
 from cluster.storage import Store, address
+from evaluation.judges import JUDGES
 from evaluation.matrix import (
     AnchorFacts,
     Cell,
     Control,
+    GroupAgreement,
+    JudgedRow,
     LayerSimilarity,
     Matrix,
     ModelRow,
@@ -33,6 +36,8 @@ from evaluation.matrix import (
 )
 from evaluation.protocol import stands_out
 from evaluation.retention import Interval, level, measure_retention
+from evaluation.suites import SUITES
+from evaluation.written import judge_written
 from jobs.choosing import Visited
 from jobs.config import RunFile
 from jobs.names import ROOT
@@ -52,6 +57,7 @@ def assemble(
     texts: Texts,
     models: Mapping[str, ModelFacts],
     judged: Sequence[Judged],
+    agreements: Sequence[GroupAgreement],
     store: Store,
     seconds: dict[str, float],
 ) -> Matrix:
@@ -71,6 +77,7 @@ def assemble(
         models=tuple(ModelRow(**facts.model_dump(include=_SHOWN)) for facts in models.values()),
         similarities=tuple(similarities),
         cells=cells,
+        agreements=tuple(agreements),
         anchors=AnchorFacts(
             texts=len(texts.anchors),
             rows=round(min(report["rows"] for report in reports)),
@@ -149,6 +156,7 @@ def _cell(run: RunFile, store: Store, judged: Judged, seconds: dict[str, float])
         neutral=tuple(
             NeutralRow(name=name, nll=nll, kl=kl) for name, (nll, kl) in judged.neutral.items()
         ),
+        judged=_judged(run, judged),
         samples=tuple(
             Sample(prompt=prompt, base=base_text, native=native_text, carried=carried_text)
             for prompt, base_text, native_text, carried_text in zip(
@@ -180,6 +188,12 @@ def _ways(judged: Judged, store: Store, share: Share) -> tuple[WayScore, ...]:
             )
         )
     return tuple(scores)
+
+
+def _judged(run: RunFile, of: Judged) -> tuple[JudgedRow, ...]:
+    (suite,) = (each.suite for each in run.steering.concepts if each.name == of.concept)
+    draws = {"draws": run.steering.bootstrap_draws, "seed": run.seed}
+    return tuple(judge_written(JUDGES[name], of.written, **draws) for name in SUITES[suite].judges)
 
 
 def _place(visited: Visited, draws: dict[str, int]) -> PlaceScore:

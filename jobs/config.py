@@ -22,6 +22,7 @@ from jobs.shorthand import ConfigError, written_out
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 
 
 def _one_of(what: str, allowed: Sequence[str]) -> AfterValidator:
@@ -107,20 +108,50 @@ class Maps(_Section):
     )
 
 
+class Group(_Section):
+    """The two sides of a concept in one domain or language."""
+
+    positive: CorpusSpec
+    negative: CorpusSpec
+
+
 class Contrast(_Section):
     """Two sets of texts; a vector is extracted from the first `texts` of each by hash.
 
-    With `paired`, the texts of the two sides belong together, one by one, and are read from the
-    word on at which they part. `pool` is what stands for a text: the mean over its words, or its
-    last word.
+    `groups` give the two sides once for each domain or language; `texts` of each side of each group
+    are taken, so that all groups count alike. With `paired`, the texts of the two sides belong
+    together, one by one, and are read from the word on at which they part. `pool` is what stands
+    for a text: the mean over its words, or its last word.
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
-    positive: CorpusSpec
-    negative: CorpusSpec
+    name: Name
+    positive: CorpusSpec | None = None
+    negative: CorpusSpec | None = None
+    groups: dict[Name, Group] = Field(default_factory=dict)
     paired: bool = False
     pool: Literal["words", "last_word"] = "words"
     texts: Annotated[int, Field(ge=4)] = 160
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        given = [side for side in ("positive", "negative") if getattr(self, side) is not None]
+        if self.groups and given:
+            raise ValueError(
+                f"{self.name} has groups ({', '.join(self.groups)}) and {' and '.join(given)} "
+                "beside them; either is enough"
+            )
+        if not self.groups and len(given) < 2:
+            raise ValueError(f"{self.name} needs positive and negative, or groups of them")
+        if len(self.groups) == 1:
+            raise ValueError(f"{self.name} has one group, {next(iter(self.groups))}; at least two")
+        return self
+
+    @property
+    def by_group(self) -> dict[str, Group]:
+        """Both sides of every group; of a concept without groups, by its own name."""
+        if self.positive is None or self.negative is None:
+            return {f"{self.name}.{group}": sides for group, sides in self.groups.items()}
+        return {self.name: Group(positive=self.positive, negative=self.negative)}
 
 
 class Concept(Contrast):
@@ -146,7 +177,7 @@ class Steering(_Section):
     `trained`, a map is also trained through each target, so that what vectors do to the next word
     of the source is kept: another way to carry, tried last. `relabellings` are vectors made of the
     same texts with their sides drawn at random: an effect is real if hardly any of them does as
-    much.
+    much. What is written after `judged_prompts` of the test prompts is read by judges.
     """
 
     concepts: Annotated[tuple[Concept, ...], Field(min_length=1)]
@@ -160,6 +191,7 @@ class Steering(_Section):
     random_directions: Annotated[int, Field(ge=20)] = 20
     relabellings: Annotated[int, Field(ge=20)] = 20
     shuffles: Count = 20
+    judged_prompts: Annotated[int, Field(ge=2)] = 16
     samples: Count = 3
     sample_tokens: Count = 24
     bootstrap_draws: Annotated[int, Field(ge=200)] = 2000
@@ -333,7 +365,7 @@ def _keys_at(place: tuple[str | int, ...]) -> tuple[str, ...]:
 def _section_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if get_origin(annotation) in (tuple, Union, UnionType, Annotated):
+    if get_origin(annotation) in (tuple, dict, Union, UnionType, Annotated):
         found = (_section_in(inner) for inner in get_args(annotation))
         return next((section for section in found if section), None)
     return None

@@ -8,7 +8,10 @@ from collections.abc import Collection
 import numpy as np
 
 from actors.catalog import ModelFacts
+from alignment.agreement import compare
+from alignment.contrast import DirectionError
 from alignment.directions import DIRECTIONS
+from evaluation.matrix import GroupAgreement
 from jobs.config import RunFile
 from jobs.texts import Sides, Texts
 from jobs.units import Arrays, Asking, Unit
@@ -39,6 +42,56 @@ def extract(run: RunFile, texts: Texts, models: Collection[ModelFacts], asking: 
             by_chance = recipe.by_chance(*both, **drawn)
             vectors[facts.name, place, concept] = np.stack([recipe.direction(*both), *by_chance])
     return vectors
+
+
+def agreements(
+    run: RunFile, texts: Texts, models: Collection[ModelFacts], asking: Asking
+) -> list[GroupAgreement]:
+    """How far the groups of each concept agree, at every mapped site of these models.
+
+    It stands on the same answers as `extract`. Texts that are no pairs are compared in the order of
+    their hashes, which is as good as drawing lots: the direction is the same however they are put
+    together.
+
+    Raises:
+        DirectionError: a model does not tell the sides of a group apart.
+    """
+    grouped = {concept: sides for concept, sides in texts.sides.items() if sides.groups}
+    if not grouped:
+        return []
+    places = [(facts, concept) for facts in models for concept in grouped]
+    units = [_reading(run, facts, grouped[concept]) for facts, concept in places]
+    answers = asking.complete("comparing groups", units)
+    return [
+        _agreement(run, facts, concept, site, grouped[concept], pools[site])
+        for (facts, concept), pools in zip(places, answers, strict=True)
+        for site in mapped_sites(run, facts)
+    ]
+
+
+def _agreement(
+    run: RunFile, facts: ModelFacts, concept: str, site: str, sides: Sides, points: np.ndarray
+) -> GroupAgreement:
+    count = len(sides.positive)
+    of = np.array(sides.groups)
+    members = {name: np.flatnonzero(of == name) for name in dict.fromkeys(sides.groups)}
+    groups = {name: (points[rows], points[count + rows]) for name, rows in members.items()}
+    draws = run.steering.bootstrap_draws
+    try:
+        found = compare(groups, draws=draws, permutations=draws, seed=run.seed)
+    except DirectionError as error:
+        raise DirectionError(f"{concept} in {facts.name} at {site}: {error}") from None
+    return GroupAgreement(
+        concept=concept,
+        model=facts.name,
+        site=site,
+        names=found.names,
+        cosine=found.cosine.tolist(),
+        debiased=found.debiased.tolist(),
+        low=found.low.tolist(),
+        high=found.high.tolist(),
+        null_95=found.null_95,
+    )
 
 
 def _reading(run: RunFile, facts: ModelFacts, sides: Sides) -> Unit:

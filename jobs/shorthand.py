@@ -8,7 +8,6 @@ from cluster.yaml_file import read_yaml
 from jobs.names import ROOT, file_names, one_of
 
 CONCEPTS = ROOT / "configs" / "concepts"
-_SIDES = ("positive", "negative")
 
 
 class ConfigError(ValueError):
@@ -50,10 +49,13 @@ def _concept(name: str) -> dict[str, Any]:
     one_of("concept", name, CONCEPT_NAMES, ConfigError)
     concept = read_yaml(CONCEPTS / f"{name}.yaml", ConfigError)
     assert isinstance(concept, dict), f"{name}.yaml is a mapping"
-    for side in _SIDES:
-        if "file" in concept[side]:
-            concept[side] = concept[side] | {"file": str(CONCEPTS / concept[side]["file"])}
-    return {"name": name} | concept
+    return {"name": name} | _beside(concept)
+
+
+def _beside(part: dict[str, Any]) -> dict[str, Any]:
+    """The same with every file in the folder of concepts."""
+    whole = {key: _beside(each) if isinstance(each, dict) else each for key, each in part.items()}
+    return whole | ({"file": str(CONCEPTS / part["file"])} if "file" in part else {})
 
 
 def _with_sources(models: list[Any]) -> list[Any]:

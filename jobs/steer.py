@@ -12,11 +12,12 @@ from actors.catalog import ModelFacts
 from actors.folder import FitOrder
 from evaluation.matrix import EQUAL_EFFECT, Key
 from evaluation.suites import SUITES
+from evaluation.written import Both
 from jobs.choosing import Choice, Choosing
 from jobs.config import Concept, RunFile
 from jobs.extract import Vectors
 from jobs.fitting import Fitting
-from jobs.questions import Push, Questions, costs, slopes, written
+from jobs.questions import SIGNS, Push, Questions, costs, slopes, written
 from jobs.texts import Texts
 from jobs.units import Arrays, Asking, Unit
 from jobs.ways import SCALED, HopKey, Way, Ways
@@ -36,6 +37,7 @@ class Judged:
     should do nothing; `together` those of the mean of all sources' vectors, where there are
     several. `vector` [d] is what was injected: strength times it, at the site. `neutral` has
     (nll, kl) of the target as it is, steered natively and carried, means over texts and signs.
+    `written` are generations for the judges, where the suite has any.
     """
 
     concept: str
@@ -47,6 +49,7 @@ class Judged:
     native_direction: np.ndarray
     vector: np.ndarray
     neutral: dict[str, tuple[float, float]]
+    written: dict[str, Both]
     prompts: tuple[str, ...]
     samples: dict[str, list[str]]
 
@@ -77,7 +80,8 @@ class Steerer:
         self.prompts = texts.prompts[concept.name]
         self.asking, self.fitting = asking, fitting
         self.ways = Ways(concept.name, work, models, vectors, fitting.store, trained)
-        self.questions = Questions(models, SUITES[concept.suite])
+        self.suite = SUITES[concept.suite]
+        self.questions = Questions(models, self.suite)
 
     def judge(self, targets: Collection[str]) -> list[Judged]:
         """Choose on dev, measure on test; one result for each ordered pair with such a target.
@@ -88,9 +92,11 @@ class Steerer:
         choices = choosing.choose([hop for hop in self.work.hops if hop.target in targets])
         effects = self._effects(choices)
         neutral = self._neutral(choices)
+        texts = self._written(choices)
         samples = self._samples(choices)
         return [
-            self._judged(*parts) for parts in zip(choices, effects, neutral, samples, strict=True)
+            self._judged(*parts)
+            for parts in zip(choices, effects, neutral, texts, samples, strict=True)
         ]
 
     def _effects(self, choices: Sequence[Choice]) -> list[Effects]:
@@ -158,6 +164,25 @@ class Steerer:
         answers = iter(self._complete("cost on neutral text", units))
         return [_neutral_rows(*(next(answers) for _ in range(3))) for _ in choices]
 
+    def _written(self, choices: Sequence[Choice]) -> list[dict[str, Both]]:
+        """What is written after test prompts, pushed both ways: natively, carried, and as a control
+        in the first of the random directions."""
+        if not self.suite.judges:
+            return [{} for _ in choices]
+        prompts = self.prompts.test[: self.run.steering.judged_prompts]
+        tokens = self.run.steering.sample_tokens
+        units = []
+        for choice in choices:
+            pushes = (*self._both(choice), *self.ways.random(choice.hop, 1, self.run.seed))
+            both = [push.at(sign * choice.strength) for push in pushes for sign in SIGNS]
+            units.append(self.questions.writing(choice.hop.target, prompts, both, tokens))
+        found = []
+        for answer in self._complete("writing for the judges", units):
+            texts = iter(written(answer, prompts))
+            names = ("native", "carried", "control")
+            found.append({name: (next(texts), next(texts)) for name in names})
+        return found
+
     def _samples(self, choices: Sequence[Choice]) -> list[dict[str, list[str]]]:
         prompts, tokens = self._samples_asked, self.run.steering.sample_tokens
         units = []
@@ -177,6 +202,7 @@ class Steerer:
         choice: Choice,
         effects: Effects,
         neutral: dict[str, tuple[float, float]],
+        texts: dict[str, Both],
         samples: dict[str, list[str]],
     ) -> Judged:
         native, carried = self._both(choice)
@@ -191,6 +217,7 @@ class Steerer:
             native_direction=native.direction,
             vector=carried.at(choice.strength).vector,
             neutral=neutral,
+            written=texts,
             prompts=self._samples_asked,
             samples=samples,
         )

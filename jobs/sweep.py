@@ -13,12 +13,14 @@ from alignment.maps import map_from_bytes
 from cluster.gang import Gang
 from cluster.session import session
 from cluster.storage import Store, open_store
-from evaluation.matrix import Matrix
+from evaluation.judges import JUDGES
+from evaluation.matrix import GroupAgreement, Matrix
 from evaluation.report import write_page
+from evaluation.suites import SUITES
 from evaluation.tracking import TrackedRun, track
 from jobs.assemble import assemble
 from jobs.config import RunFile
-from jobs.extract import Vectors, extract
+from jobs.extract import Vectors, agreements, extract
 from jobs.fitting import Fitting
 from jobs.harvest import Harvest, folders, require_shared
 from jobs.lessons import train
@@ -49,6 +51,8 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
     """
     torch.set_num_threads(1)
     texts = gather(run)
+    with reporter.stage("calling judges"):
+        call_judges(run)
     store = open_store(run.store_location)
     with ExitStack() as open_things:
         with reporter.stage("starting Ray"):
@@ -60,7 +64,7 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
                 require_shared(store, workers)
         asking = Asking(models, store, run.cluster.in_flight, run.cluster.restarts, reporter)
         fitting = Fitting(store, workers, run.cluster.restarts, reporter)
-        work, vectors = _read(run, texts, asking, workers)
+        work, vectors, agreed = _read(run, texts, asking, workers)
         fitting.complete("fitting maps", [hop.order for hop in work.hops])
         known = (run, texts, work, models.facts, vectors, asking)
         trained = train(*known) if run.steering.trained else {}
@@ -78,26 +82,39 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
     pairs = {(hop.source, hop.target): place for place, hop in enumerate(work.hops)}
     concepts = [concept.name for concept in run.steering.concepts]
     judged.sort(key=lambda each: (concepts.index(each.concept), pairs[each.key[:2]]))
-    matrix = assemble(run, work, texts, models.facts, judged, store, reporter.seconds)
+    matrix = assemble(run, work, texts, models.facts, judged, agreed, store, reporter.seconds)
     return _publish(run, matrix, judged, store, reporter)
+
+
+def call_judges(run: RunFile) -> None:
+    """Make every judge of a run ready: what one lacks is said at the start, not at the end.
+
+    Raises JudgeError where a judge lacks what it is made from.
+    """
+    for concept in run.steering.concepts:
+        for judge in SUITES[concept.suite].judges:
+            JUDGES[judge].facts()
 
 
 def _read(
     run: RunFile, texts: Texts, asking: Asking, workers: tuple[Gang, Gang]
-) -> tuple[Work, Vectors]:
+) -> tuple[Work, Vectors, list[GroupAgreement]]:
     """Everything that is read of the models, wave by wave: anchors, and the texts of vectors."""
     models = asking.crew
     harvest = Harvest(run, models, asking.store, *workers, asking.reporter)
     work = make_work(run, texts.anchors, models.facts)
     vectors: Vectors = {}
+    agreed: list[GroupAgreement] = []
     for wave in models.waves:
         if not models.facts.keys() >= set(wave):
             models.meet(wave)
             work = make_work(run, texts.anchors, models.facts)
         harvest.read(work, wave)
-        vectors |= extract(run, texts, [models.facts[name] for name in wave], asking)
+        known = (run, texts, [models.facts[name] for name in wave], asking)
+        vectors |= extract(*known)
+        agreed += agreements(*known)
     harvest.forget(work)
-    return work, vectors
+    return work, vectors, agreed
 
 
 def _publish(

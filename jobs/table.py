@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from evaluation.matrix import Cell, Matrix
+from evaluation.matrix import Cell, GroupAgreement, Matrix
 from evaluation.retention import Interval, Level
 
 _STYLES = {
@@ -41,6 +41,23 @@ def layer_lines(matrix: Matrix) -> list[str]:
         f"(random pairings {pair.depth_agreement.chance:.0%})"
         for pair in matrix.similarities
     ]
+
+
+def group_lines(matrix: Matrix) -> list[str]:
+    """How the directions of a concept's groups agree, a line for each concept and model."""
+    found: dict[tuple[str, str], list[GroupAgreement]] = {}
+    for each in matrix.agreements:
+        found.setdefault((each.concept, each.model), []).append(each)
+    return [_group_line(*key, sites) for key, sites in found.items()]
+
+
+def _group_line(concept: str, model: str, sites: list[GroupAgreement]) -> str:
+    at = min(sites, key=lambda each: each.least)
+    one, other = (at.names[place] for place in at.furthest)
+    return (
+        f"groups   {concept} in {model}: the directions of {one} and {other} agree least, cosine "
+        f"{at.least:.2f} at {at.site} (by chance below {at.null_95:.2f})"
+    )
 
 
 def _interval(interval: Interval) -> str:

@@ -9,7 +9,7 @@ from actors.corpora import CorpusSpec, read_texts
 from alignment.directions import DIRECTIONS
 from evaluation.suite import Suite
 from evaluation.suites import SUITES
-from jobs.config import Contrast, RunFile, Steering
+from jobs.config import Contrast, Group, RunFile, Steering
 
 # What becomes of the texts of the anchor corpora, and of the openings of a suite.
 _CORPUS_PARTS = {"anchors": 8, "neutral-dev": 1, "neutral-test": 1}
@@ -21,13 +21,15 @@ class Sides:
     """The texts that a concept is extracted from; of a `paired` one, row by row.
 
     `first_words` are the numbers of the words from which on the positive texts count, then the
-    negative ones.
+    negative ones. `groups` has the name of the group of each positive text, and of the negative
+    one in its place; it is empty where there are no groups.
     """
 
     positive: tuple[str, ...]
     negative: tuple[str, ...]
     paired: bool
     first_words: tuple[int, ...]
+    groups: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -115,31 +117,45 @@ def _uses(texts: Texts, concept: str, other: str) -> Mapping[str, tuple[str, ...
 
 
 def _sides(contrast: Contrast, seed: int) -> Sides:
+    by_group = {
+        place: _both(place, contrast, sides, seed) for place, sides in contrast.by_group.items()
+    }
+    for number, side in enumerate(("positive", "negative")):
+        check_disjoint({f"{place}-{side}": both[number] for place, both in by_group.items()})
+    positive, negative = (
+        tuple(chain.from_iterable(both[number] for both in by_group.values())) for number in (0, 1)
+    )
+    parting = [0] * 2 * len(positive)
     if contrast.paired:
-        pairs = _pairs(contrast, seed)
-        positive, negative = (tuple(pair[side] for pair in pairs) for side in (0, 1))
-        parting = [_parting(*pair) for pair in pairs] * 2
-    else:
-        positive, negative = (
-            tuple(_first(f"{contrast.name}.{side}", _distinct(spec), contrast.texts, seed))
-            for side, spec in (("positive", contrast.positive), ("negative", contrast.negative))
-        )
-        parting = [0] * 2 * contrast.texts
+        parting = [_parting(*pair) for pair in zip(positive, negative, strict=True)] * 2
     if contrast.pool == "last_word":
         parting = [len(text.split()) - 1 for text in (*positive, *negative)]
-    return Sides(positive, negative, contrast.paired, tuple(parting))
+    groups = tuple(name for name in contrast.groups for _ in range(contrast.texts))
+    return Sides(positive, negative, contrast.paired, tuple(parting), groups)
 
 
-def _pairs(contrast: Contrast, seed: int) -> list[tuple[str, str]]:
-    sides = [list(read_texts(spec)) for spec in (contrast.positive, contrast.negative)]
+def _both(place: str, contrast: Contrast, sides: Group, seed: int) -> tuple[list[str], list[str]]:
+    """As many texts of either side as the concept asks for."""
+    if contrast.paired:
+        pairs = _pairs(place, sides, contrast.texts, seed)
+        return [one for one, _ in pairs], [other for _, other in pairs]
+    positive, negative = (
+        _first(f"{place}.{side}", _distinct(spec), contrast.texts, seed)
+        for side, spec in (("positive", sides.positive), ("negative", sides.negative))
+    )
+    return positive, negative
+
+
+def _pairs(place: str, of: Group, count: int, seed: int) -> list[tuple[str, str]]:
+    sides = [list(read_texts(spec)) for spec in (of.positive, of.negative)]
     counts = [len(side) for side in sides]
     if counts[0] != counts[1]:
         raise AnchorError(
-            f"{contrast.name}: {counts[0]} positive and {counts[1]} negative texts are no pairs"
+            f"{place}: {counts[0]} positive and {counts[1]} negative texts are no pairs"
         )
     partner = dict(reversed([pair for pair in zip(*sides, strict=True) if pair[0] != pair[1]]))
     distinct = split(partner, {"all": 1})["all"]
-    chosen = _first(f"{contrast.name}, pairs", distinct, contrast.texts, seed)
+    chosen = _first(f"{place}, pairs", distinct, count, seed)
     return [(text, partner[text]) for text in chosen]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from actors.blueprint import Blueprint
 from alignment.layers import ROLES
+from evaluation.suites import SUITES
 from jobs.config import RunFile
 from jobs.questions import SIGNS
 from jobs.texts import Texts
@@ -58,7 +59,9 @@ def readings(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
     )
     spared = neutral_dev * concepts * both * places * strengths
     spared += neutral_test * (1 + concepts * others * 3 * both)
-    written = 3 * concepts * steering.samples * steering.sample_tokens
+    judged = sum(bool(SUITES[each.suite].judges) for each in steering.concepts)
+    written = 3 * concepts * steering.samples + 3 * both * judged * steering.judged_prompts
+    written *= steering.sample_tokens
     rows = (
         sum(len(each.dev) for each in prompts) * on_dev,
         sum(len(each.test) for each in prompts) * on_test,

@@ -99,4 +99,5 @@ FORMALITY = Suite(
         "The rules for the use of the kitchen are",
         "At the end of the evening our host stood up and",
     ),
+    judges=("formality_classifier",),
 )

@@ -99,4 +99,5 @@ SENTIMENT = Suite(
         "When the lights came on, everyone agreed that it had been",
         "She opened the parcel and found",
     ),
+    judges=("sentiment_lexicon", "sentiment_classifier"),
 )

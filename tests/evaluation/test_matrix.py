@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -100,6 +101,18 @@ def test_it_does_not_contradict_itself(made_up: Maker) -> None:
     ):
         with pytest.raises(MatrixError, match=line):
             Matrix.from_json(json.dumps(plain | {"similarities": [pair | wrong]}))
+
+
+def test_groups_have_grids_of_their_number(made_up: Maker) -> None:
+    square = ((1.0, 0.5), (0.5, 1.0))
+    grids: dict[str, Any] = dict.fromkeys(("cosine", "debiased", "low", "high"), square)
+    whole = {"concept": "a", "model": "b", "site": "c", "names": ["d", "e"], "null_95": 0.1} | grids
+    matrix = json.loads(made_up(2).to_json())
+    found = Matrix.from_json(json.dumps(matrix | {"agreements": [whole]})).agreements
+    assert (found[0].furthest, found[0].least) == ((0, 1), 0.5)
+    for wrong in ({"names": ["d"]}, {"low": square[:1]}, {"high": ((1.0,), (0.5,))}):
+        with pytest.raises(MatrixError, match=r"a: \d groups, and grids of "):
+            Matrix.from_json(json.dumps(matrix | {"agreements": [whole | wrong]}))
 
 
 def test_it_cannot_be_changed(made_up: Maker) -> None:

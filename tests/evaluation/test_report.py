@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.matrix import Matrix
+from evaluation.matrix import GroupAgreement, Matrix
 from evaluation.report import number, percent, render, summary, write_page
 
 Maker = Callable[..., Matrix]
@@ -145,6 +146,28 @@ def test_several_concepts_have_a_table_each_and_one_of_all(made_up: Maker) -> No
     said = summary(matrix)
     assert "of 24 crossings of 2 concepts" in said
     assert "sentiment from smollm2-135m into" in said or "sentiment from gemma-3-270m into" in said
+
+
+def test_groups_have_a_table_where_there_are_any(made_up: Maker) -> None:
+    title = "How far the groups of a concept agree"
+    matrix = made_up(2)
+    assert title not in render(matrix)
+    agreed = GroupAgreement(
+        concept="sentiment",
+        model="gemma-3-270m",
+        site="residual.10",
+        names=("films", "books", "plays"),
+        cosine=((1.0, 0.81, 0.77), (0.81, 1.0, 0.43), (0.77, 0.43, 1.0)),
+        debiased=((1.0, 0.9, 0.8), (0.9, 1.0, math.nan), (0.8, math.nan, 1.0)),
+        low=((1.0, 0.7, 0.6), (0.7, 1.0, -1.0), (0.6, -1.0, 1.0)),
+        high=((1.0, 0.95, 0.9), (0.95, 1.0, 1.0), (0.9, 1.0, 1.0)),
+        null_95=0.19,
+    )
+    text = render(matrix.model_copy(update={"agreements": (agreed,)}))
+    assert title in text
+    assert "<td>books, plays</td>" in text
+    for said in ("0.43", "– <small>(−1.00 to 1.00)</small>", "0.19", "residual.10"):
+        assert said in text
 
 
 def test_the_summary_is_computed(made_up: Maker) -> None:

@@ -76,6 +76,7 @@ def measured(source: str, target: str, kept: float | None) -> Matrix:
         places=(),
         together=None,
         native_p=0.05,
+        judged=(),
         cosine_to_native=0.5,
         neutral=(),
         samples=(),

@@ -32,12 +32,18 @@ from jobs.shorthand import CONCEPT_NAMES
 
 DEMO = ROOT / "configs" / "demo.yaml"
 SECTIONS = ("anchors", "similarity", "maps", "steering", "cluster", "tracking")
+SIDES = ("positive", "negative")
 Edit = Callable[[dict[str, Any]], Any]
 
 
 def demo() -> dict[str, Any]:
     """The demo's run file, with every section written out."""
     return {name: {} for name in SECTIONS} | yaml.safe_load(DEMO.read_text())
+
+
+def groups(*names: str) -> dict[str, Any]:
+    """A concept's texts by these groups."""
+    return {name: {side: {"file": f"{name}.txt"} for side in SIDES} for name in names}
 
 
 def refusal(directory: Path, content: Any) -> list[str]:
@@ -151,6 +157,31 @@ def refusal(directory: Path, content: Any) -> list[str]:
         (
             lambda run: run["steering"]["other"].update(name="sentiment"),
             "steering: two concepts are named sentiment; names are distinct",
+        ),
+        (
+            lambda run: run["steering"]["concepts"][0].update(groups=groups("films", "books")),
+            "steering.concepts.0: sentiment has groups (books, films) and positive and negative "
+            "beside them; either is enough",
+        ),
+        (
+            lambda run: run["steering"]["concepts"][0].pop("negative"),
+            "steering.concepts.0: sentiment needs positive and negative, or groups of them",
+        ),
+        (
+            lambda run: run["steering"]["concepts"].append(
+                {"name": "refusal", "groups": groups("films")}
+            ),
+            "steering.concepts.1: refusal has one group, films; at least two",
+        ),
+        (
+            lambda run: run["steering"]["concepts"].append(
+                {
+                    "name": "refusal",
+                    "groups": groups("films")
+                    | {"plays": groups("plays")["plays"] | {"postive": 1}},
+                }
+            ),
+            "steering.concepts.1.groups.plays.postive: no such key; allowed: positive, negative",
         ),
     ],
 )

@@ -24,7 +24,7 @@ def run_with(file: Path, place: str, value: Any) -> RunFile:
     section, (*steps, last) = whole, place.split(".")
     for step in steps:
         section = section[int(step) if step.isdigit() else step]
-    section[last] = value
+    section[int(last) if last.isdigit() else last] = value
     file.write_text(yaml.safe_dump(whole))
     return read_run_file(file)
 
@@ -142,6 +142,24 @@ def of_pairs(tmp_path: Path, tiny_run: Writer) -> Path:
     return file
 
 
+@pytest.fixture
+def of_groups(tmp_path: Path, tiny_run: Writer) -> Path:
+    """A run whose concept has pairs of two groups that part at their fourth word."""
+    groups: dict[str, Any] = {}
+    for group in ("even", "odd"):
+        lines = [
+            {"yes": f"Is {n} {group}? It is.", "no": f"Is {n} {group}? No."} for n in range(30)
+        ]
+        file = tmp_path / f"{group}.jsonl"
+        file.write_text("\n".join(map(json.dumps, lines)))
+        fields = {"positive": "yes", "negative": "no"}
+        groups[group] = {side: {"file": str(file), "field": of} for side, of in fields.items()}
+    concept = {"name": "sentiment", "texts": 12, "paired": True, "groups": groups}
+    file = tiny_run(tmp_path / "home")
+    run_with(file, "steering.concepts.0", concept)
+    return file
+
+
 def test_pairs_stay_together_and_count_from_where_they_part(of_pairs: Path) -> None:
     sides = gather(read_run_file(of_pairs)).sides["sentiment"]
     assert len(set(sides.positive)) == 12
@@ -160,6 +178,33 @@ def test_what_is_no_pair_is_said(of_pairs: Path, corpora: Path) -> None:
     run = run_with(of_pairs, "steering.direction", "principal_difference")
     line = "places is not paired, and principal_difference needs pairs; allowed without pairs: diff"
     with pytest.raises(AnchorError, match=line):
+        gather(run)
+
+
+def test_groups_count_alike_and_pairs_stay_in_theirs(of_groups: Path) -> None:
+    sides = gather(read_run_file(of_groups)).sides["sentiment"]
+    assert sides.groups == ("even",) * 12 + ("odd",) * 12
+    for group, one, other in zip(sides.groups, sides.positive, sides.negative, strict=True):
+        assert {group in text.split()[2] for text in (one, other)} == {True}
+        assert one.split()[:3] == other.split()[:3]
+    assert sides.first_words == (3,) * 48
+    assert gather(read_run_file(of_groups)).sides["places"].groups == ()
+    apart = gather(run_with(of_groups, "steering.concepts.0.paired", False)).sides["sentiment"]
+    assert apart.groups == sides.groups
+    assert apart.first_words == (0,) * 48
+    for group, one, other in zip(apart.groups, apart.positive, apart.negative, strict=True):
+        assert {group in text.split()[2] for text in (one, other)} == {True}
+
+
+def test_a_group_with_too_few_texts_or_those_of_another_is_named(of_groups: Path) -> None:
+    few = r"^sentiment\.even, pairs: 40 texts are asked for, the corpus has 30$"
+    with pytest.raises(AnchorError, match=few):
+        gather(run_with(of_groups, "steering.concepts.0.texts", 40))
+    run_with(of_groups, "steering.concepts.0.texts", 12)
+    even = yaml.safe_load(of_groups.read_text())["steering"]["concepts"][0]["groups"]["even"]
+    run = run_with(of_groups, "steering.concepts.0.groups.odd", even)
+    shared = r"^splits sentiment\.even-positive and sentiment\.odd-positive share the text '"
+    with pytest.raises(OverlapError, match=shared):
         gather(run)
 
 
