@@ -1,8 +1,6 @@
 """Run files: what is wrong is said in a line each, before anything heavy is imported."""
 
 import copy
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -389,24 +387,3 @@ def test_names_that_a_run_file_may_use_are_what_there_is() -> None:
     # What a map of the residual stream does not fit, or nothing can be added to, is only read.
     assert set(KIND_NAMES) == set(KINDS) - {"keys", "values", "router"}
     assert all(suite.name == name for name, suite in SUITES.items())
-
-
-def test_nothing_heavy_is_imported_to_check_a_run_file(tmp_path: Path) -> None:
-    (tmp_path / "wrong.yaml").write_text("name: wrong\nmodles: []\n")
-    check = (
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from jobs.__main__ import main\n"
-        "from jobs.config import read_run_file\n"
-        f"read_run_file(Path({str(DEMO)!r}))\n"
-        f"sys.argv = ['isthmus', 'sweep', {str(tmp_path / 'wrong.yaml')!r}]\n"
-        "try:\n"
-        "    main()\n"
-        "except SystemExit as ended:\n"
-        "    heavy = {'torch', 'transformers', 'ray', 'mlflow', 'numpy', 'scipy', 'pyarrow'}\n"
-        "    print(ended.code, sorted(heavy & set(sys.modules)))\n"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
-    assert ran.stdout == "2 []\n", ran.stderr
