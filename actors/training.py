@@ -23,9 +23,8 @@ from actors.sites import Site, fanning_out_at, require_injected, site_width
 from alignment.maps import Affine, Linear, LowRank, Map, map_from_bytes
 
 SIGNS = (1.0, -1.0)  # with and against each vector, in the order in which effects are kept
-TOKENS_A_PASS = (
-    512  # of all copies together: every block above the site keeps them for the way back
-)
+# Of all copies together: every block above the site keeps them for the way back.
+TOKENS_A_PASS = 512
 
 
 class TrainingError(ValueError):

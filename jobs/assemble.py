@@ -131,7 +131,8 @@ def _cell(run: RunFile, store: Store, judged: Judged, seconds: dict[str, float])
         return measure_retention(base, judged.native, slopes, **draws).retention
 
     carried = measure_retention(base, judged.native, judged.ways[choice.way.name], **draws)
-    report = json.loads(store.get(report_address(choice.way.map_address)))
+    ways = _ways(judged, store, share)
+    (used,) = (way for way in ways if way.name == choice.way.name)
     return Cell(
         source=hop.source,
         target=hop.target,
@@ -147,8 +148,8 @@ def _cell(run: RunFile, store: Store, judged: Judged, seconds: dict[str, float])
         native=carried.native,
         carried=carried.carried,
         controls=_controls(judged, share),
-        held_out_r2=report["held_out_r2"],
-        ways=_ways(judged, store, share),
+        held_out_r2=used.held_out_r2,
+        ways=ways,
         places=tuple(_place(each, draws) for each in choice.visited),
         together=None if judged.together is None else share(judged.together),
         native_p=stands_out(judged.native, judged.controls[RELABELLED]),
@@ -156,7 +157,7 @@ def _cell(run: RunFile, store: Store, judged: Judged, seconds: dict[str, float])
         neutral=tuple(
             NeutralRow(name=name, nll=nll, kl=kl) for name, (nll, kl) in judged.neutral.items()
         ),
-        judged=_judged(run, judged),
+        judged=_judged(run, judged, draws),
         samples=tuple(
             Sample(prompt=prompt, base=base_text, native=native_text, carried=carried_text)
             for prompt, base_text, native_text, carried_text in zip(
@@ -190,9 +191,8 @@ def _ways(judged: Judged, store: Store, share: Share) -> tuple[WayScore, ...]:
     return tuple(scores)
 
 
-def _judged(run: RunFile, of: Judged) -> tuple[JudgedRow, ...]:
+def _judged(run: RunFile, of: Judged, draws: dict[str, int]) -> tuple[JudgedRow, ...]:
     (suite,) = (each.suite for each in run.steering.concepts if each.name == of.concept)
-    draws = {"draws": run.steering.bootstrap_draws, "seed": run.seed}
     return tuple(judge_written(JUDGES[name], of.written, **draws) for name in SUITES[suite].judges)
 
 

@@ -3,7 +3,6 @@
 import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,15 +14,14 @@ from actors.folder import report_address
 from actors.sites import Site
 from alignment.fitters import FITTERS
 from alignment.maps import Map, map_from_bytes
-from cluster.session import session
 from cluster.storage import Store, open_store
 from evaluation.tracking import ModelVersion, pull, versions
 from jobs.config import RunFile
 from jobs.fitting import Fitting
-from jobs.harvest import Harvest, folders, require_shared
+from jobs.harvest import Harvest
+from jobs.opened import opened
 from jobs.progress import Reporter
 from jobs.texts import Texts, gather
-from jobs.waves import crew
 from jobs.work import Hop, Place, make_work, mapped_sites, outputs, site_of
 
 _R2 = "held_out_r2"
@@ -157,14 +155,7 @@ def fit(run: RunFile, texts: Texts, store: Store, hops: Sequence[Hop], reporter:
 
     What is read and fitted is kept where a sweep keeps it, and a sweep finds it there.
     """
-    with ExitStack() as open_things:
-        with reporter.stage("starting Ray"):
-            cluster = open_things.enter_context(session(run.cluster.address))
-        models = open_things.enter_context(crew(run, texts, cluster, reporter))
-        with reporter.stage("starting folders"):
-            workers = open_things.enter_context(folders(run, store))
-            if run.store is not None or len(cluster.nodes) > 1:
-                require_shared(store, workers)
+    with opened(run, texts, store, reporter) as (models, workers):
         harvest = Harvest(run, models, store, *workers, reporter)
         # No layers are compared: a map needs none of that.
         work = replace(make_work(run, texts.anchors, models.facts), comparisons=(), compared=())

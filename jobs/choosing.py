@@ -17,6 +17,7 @@ from jobs.ways import HopKey, Way, Ways, key_of
 from jobs.work import Hop, Place
 
 Spot = tuple[str, Place]  # a target and a place in it
+Asked = tuple[str, Push, tuple[float, ...]]  # a target, what is added there, at which strengths
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,14 +106,15 @@ class Choosing:
         """Of each target at every place: the same whatever is carried there."""
         strengths = self.run.steering.strengths
         natives = {(hop.target, hop.place): self.ways.native(hop) for hop in hops}
-        odds = self._odds("native vectors on dev", natives.items(), strengths)
+        asked = [(target, push, strengths) for (target, _), push in natives.items()]
+        found = self._slopes("native vectors on dev", asked)
         units = [
             self.questions.cost(target, [push], strengths, self.texts.neutral_dev)
             for (target, _), push in natives.items()
         ]
         answers = self._complete("their cost on neutral text", units)
         settings = {}
-        for spot, of, cost in zip(natives, odds, answers, strict=True):
+        for spot, of, cost in zip(natives, found, answers, strict=True):
             strength = self._spared(costs(cost, "kl", strengths)[0])
             settings[spot] = Setting(strength, of[strengths.index(strength)])
         return settings
@@ -127,51 +129,39 @@ class Choosing:
     def _by_best_fitted(
         self, hops: Sequence[Hop], settings: Mapping[Spot, Setting]
     ) -> dict[HopKey, np.ndarray]:
-        pushes = [
-            ((hop.target, hop.place), self.ways.carried(hop, self.ways.best_fitted(hop)))
+        asked = [
+            (
+                hop.target,
+                self.ways.carried(hop, self.ways.best_fitted(hop)),
+                (settings[hop.target, hop.place].strength,),
+            )
             for hop in hops
         ]
-        odds = self._odds_at("every place on dev", pushes, settings)
-        return {key_of(hop): of for hop, of in zip(hops, odds, strict=True)}
+        found = self._slopes("every place on dev", asked)
+        return {key_of(hop): of[0] for hop, of in zip(hops, found, strict=True)}
 
     def _tried(self, chosen: Sequence[Visited]) -> list[dict[str, np.ndarray]]:
         """Slopes [p] of every way to carry, for each pair."""
-        ways = [(each, way) for each in chosen for way in self.ways.of(each.hop).values()]
-        pushes = [
-            ((each.hop.target, each.hop.place), self.ways.carried(each.hop, way))
-            for each, way in ways
+        asked = [
+            (each.hop.target, self.ways.carried(each.hop, way), (each.setting.strength,))
+            for each in chosen
+            for way in self.ways.of(each.hop).values()
         ]
-        settings = {(each.hop.target, each.hop.place): each.setting for each in chosen}
-        odds = iter(self._odds_at("ways to carry on dev", pushes, settings))
-        return [{name: next(odds) for name in self.ways.of(each.hop)} for each in chosen]
+        found = iter(self._slopes("ways to carry on dev", asked))
+        return [{name: next(found)[0] for name in self.ways.of(each.hop)} for each in chosen]
 
     def _simplest(self, setting: Setting, tried: Mapping[str, np.ndarray]) -> str:
         draws = self.run.steering.bootstrap_draws
         return simplest(setting.slopes, tried, draws=draws, seed=self.run.seed)
 
-    def _odds_at(
-        self,
-        stage: str,
-        pushes: Sequence[tuple[Spot, Push]],
-        settings: Mapping[Spot, Setting],
-    ) -> list[np.ndarray]:
-        """Slopes [p] of each push at the strength of its spot."""
-        units = [
-            self.questions.propensity(spot[0], [push], (settings[spot].strength,), self._prompts)
-            for spot, push in pushes
-        ]
-        answers = zip(pushes, self._complete(stage, units), strict=True)
-        return [slopes(odds, (settings[spot].strength,))[0, 0] for (spot, _), odds in answers]
-
-    def _odds(
-        self, stage: str, pushes: Iterable[tuple[Spot, Push]], strengths: tuple[float, ...]
-    ) -> list[np.ndarray]:
-        """Slopes [s, p] of each push at every strength."""
+    def _slopes(self, stage: str, asked: Sequence[Asked]) -> list[np.ndarray]:
+        """Slopes [s, p] of each push at each of its strengths."""
         units = [
             self.questions.propensity(target, [push], strengths, self._prompts)
-            for (target, _), push in pushes
+            for target, push, strengths in asked
         ]
-        return [slopes(odds, strengths)[0] for odds in self._complete(stage, units)]
+        answers = zip(asked, self._complete(stage, units), strict=True)
+        return [slopes(odds, strengths)[0] for (*_, strengths), odds in answers]
 
     @property
     def _prompts(self) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from safetensors.numpy import save_file
 
 from alignment.maps import map_from_bytes
 from cluster.gang import Gang
-from cluster.session import session
 from cluster.storage import Store, open_store
 from evaluation.judges import JUDGES
 from evaluation.matrix import GroupAgreement, Matrix
@@ -22,13 +20,13 @@ from jobs.assemble import assemble
 from jobs.config import RunFile
 from jobs.extract import Vectors, agreements, extract
 from jobs.fitting import Fitting
-from jobs.harvest import Harvest, folders, require_shared
+from jobs.harvest import Harvest
 from jobs.lessons import train
+from jobs.opened import opened
 from jobs.progress import Reporter
 from jobs.steer import Judged, Steerer
 from jobs.texts import Texts, gather
 from jobs.units import Asking
-from jobs.waves import crew
 from jobs.work import Work, make_work
 
 MATRIX_FILE = "matrix.json"
@@ -54,14 +52,7 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
     with reporter.stage("calling judges"):
         call_judges(run)
     store = open_store(run.store_location)
-    with ExitStack() as open_things:
-        with reporter.stage("starting Ray"):
-            cluster = open_things.enter_context(session(run.cluster.address))
-        models = open_things.enter_context(crew(run, texts, cluster, reporter))
-        with reporter.stage("starting folders"):
-            workers = open_things.enter_context(folders(run, store))
-            if run.store is not None or len(cluster.nodes) > 1:
-                require_shared(store, workers)
+    with opened(run, texts, store, reporter) as (models, workers):
         asking = Asking(models, store, run.cluster.in_flight, run.cluster.restarts, reporter)
         fitting = Fitting(store, workers, run.cluster.restarts, reporter)
         work, vectors, agreed = _read(run, texts, asking, workers)

@@ -52,6 +52,9 @@ class Ways:
         self.concept, self.store = concept, store
         self._trained = trained or {}
         self._work, self._models, self._vectors = work, models, vectors
+        # Of what was read from the store: it never changes there, and may be far away.
+        self._pushes: dict[tuple[HopKey, Way, str], Push] = {}
+        self._reports: dict[str, dict[str, Any]] = {}
 
     def of(self, hop: Hop) -> dict[str, Way]:
         """Every way to carry over a pair, simplest first.
@@ -81,9 +84,14 @@ class Ways:
 
     def carried(self, hop: Hop, way: Way, concept: str | None = None) -> Push:
         """The source's vector of the concept, or of another one."""
-        vector = self._vectors[hop.source, hop.place, concept or self.concept][0]
-        direction = carry(vector, map_from_bytes(self.store.get(way.map_address)))
-        return Push(hop.target_site, direction, self.length(way.unit_of, hop.place))
+        concept = concept or self.concept
+        asked = key_of(hop), way, concept
+        if asked not in self._pushes:
+            vector = self._vectors[hop.source, hop.place, concept][0]
+            direction = carry(vector, map_from_bytes(self.store.get(way.map_address)))
+            length = self.length(way.unit_of, hop.place)
+            self._pushes[asked] = Push(hop.target_site, direction, length)
+        return self._pushes[asked]
 
     def together(self, carried: Sequence[Push], hop: Hop) -> Push:
         """The mean of what several sources carry to one site, each at the same length."""
@@ -99,7 +107,9 @@ class Ways:
 
     def report(self, map_address: str) -> dict[str, Any]:
         """What was written of a map when it was fitted."""
-        return json.loads(self.store.get(report_address(map_address)))
+        if map_address not in self._reports:
+            self._reports[map_address] = json.loads(self.store.get(report_address(map_address)))
+        return self._reports[map_address]
 
     def _of_target(self, hop: Hop) -> list[Push]:
         unit = self.length(hop.target, hop.place)

@@ -72,8 +72,10 @@ def test_the_tiny_models_are_what_their_checkpoints_hold(
 ) -> None:
     directory = checkpoint(case)
     said = blueprint(json.loads((directory / "config.json").read_text()))
-    stored = facts(directory, "tiny", "float32").model_dump(exclude={"name", "fingerprint"})
+    held = facts(directory, "tiny", "float32")
+    stored = held.model_dump(exclude={"name", "fingerprint", "sparse"})
     assert said.model_dump(include=set(stored)) == stored
+    assert held.sparse == (said.experts is not None)
 
 
 @pytest.mark.parametrize("entry", SHAPES, ids=named)

@@ -11,12 +11,12 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 SWEEP = """
 import sys
 from pathlib import Path
-from jobs import sweep
+from jobs import opened, sweep
 from jobs.config import read_run_file
 from jobs.progress import Reporter
 import functools
 
-sweep.session = functools.partial(sweep.session, num_cpus=2)
+opened.session = functools.partial(opened.session, num_cpus=2)
 sweep.sweep(read_run_file(Path(sys.argv[1])), Reporter())
 """
 
