@@ -28,7 +28,7 @@ from cluster.storage import Store, address
 SAMPLE_ROWS_A_BATCH = 64
 SAMPLE_ROWS_IN_ALL = 8192  # that a map is fitted on, whatever the number of shards
 _SHUFFLED = "shuffled_xy"
-_SAMPLE = ("sample_x", "sample_y")
+_SAMPLE = {"sample_x": "x", "sample_y": "y", "routes_x": "x_routes", "routes_y": "y_routes"}
 
 
 class ShardLost(RuntimeError):
@@ -37,12 +37,17 @@ class ShardLost(RuntimeError):
 
 @dataclass(frozen=True)
 class SitePair:
-    """A site of one model beside a site of another; models are named by fingerprint."""
+    """A site of one model beside a site of another; models are named by fingerprint.
+
+    Routers are the sites of decisions that are kept with sampled rows, where fitters want them.
+    """
 
     source: str
     source_site: str
     target: str
     target_site: str
+    source_router: str | None = None
+    target_router: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,8 +108,9 @@ class _Sums:
 
     def to_bytes(self) -> bytes:
         sample = Sample.joined(self.samples)
-        rows = dict(zip(_SAMPLE, (sample.x, sample.y), strict=True))
-        tensors = {**self.moments.tensors(), _SHUFFLED: self.shuffled, **rows}
+        rows = {name: getattr(sample, field) for name, field in _SAMPLE.items()}
+        there = {name: tensor for name, tensor in rows.items() if tensor is not None}
+        tensors = {**self.moments.tensors(), _SHUFFLED: self.shuffled, **there}
         return safetensors_torch.save({name: t.contiguous() for name, t in tensors.items()})
 
 
@@ -216,7 +222,8 @@ class Folder:
             else:  # summed as they come, so that memory does not grow with the shards
                 folds[number % order.folds] += moments
             if order.needs_rows:
-                sample = Sample(*(tensors[name] for name in _SAMPLE))
+                there = {of: tensors[name] for name, of in _SAMPLE.items() if name in tensors}
+                sample = Sample(**there)
                 quota = _quota(number, len(order.shards))
                 samples[number % order.folds].append(sample.thinned(quota))
         return FoldedMoments(tuple(folds)), _rows(order, samples) if order.needs_rows else None
@@ -241,7 +248,16 @@ def _sums(pair: SitePair, source: Activations, target: Activations) -> _Sums:
     x = torch.from_numpy(source.points[pair.source_site][in_source])
     y = torch.from_numpy(target.points[pair.target_site][in_target])
     shuffled = cross_moment(x, y[_across(len(y), source.batch)])
-    return _Sums(Moments.of(x, y), shuffled, (Sample.of(x, y).thinned(SAMPLE_ROWS_A_BATCH),))
+    routes = (
+        _routes(source, pair.source_router, in_source),
+        _routes(target, pair.target_router, in_target),
+    )
+    sample = Sample.of(x, y, *routes).thinned(SAMPLE_ROWS_A_BATCH)
+    return _Sums(Moments.of(x, y), shuffled, (sample,))
+
+
+def _routes(of: Activations, router: str | None, rows: np.ndarray) -> Tensor | None:
+    return None if router is None else torch.from_numpy(of.points[router][rows])
 
 
 def _quota(number: int, shards: int) -> int:

@@ -68,6 +68,7 @@ class Fitter(ABC):
     chooses: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[str] = "any widths"  # what `applies` asks for, in words
     needs_rows: ClassVar[bool] = False
+    needs_routes: ClassVar[bool] = False  # of the routers of sparse models, at those rows
 
     @classmethod
     def between(cls, source: Anatomy, target: Anatomy) -> Self:

@@ -16,7 +16,7 @@ from actors.folder import Comparison, Keep, SitePair
 from cluster.storage import Store
 from jobs.config import RunFile
 from jobs.placing import Wave
-from jobs.work import Shard, Work, kept, layer_sites, mapped_sites
+from jobs.work import Shard, Work, kept, layer_sites, read_sites
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Due:
         fold, compare = self._fold(shard).names, self._compare(shard).names
         wanted = {}
         for name in self.wave:
-            mapped = mapped_sites(self.run, self.models[name]) if name in fold else ()
+            mapped = read_sites(self.run, self.models[name]) if name in fold else ()
             every = layer_sites(self.models[name]) if name in compare else ()
             if mapped or every:
                 wanted[name] = tuple(sorted({*mapped, *every}))
@@ -81,7 +81,7 @@ class Due:
         """The models of the wave that are folded at a batch (or none), and how."""
         wanted = self._fold(shard)
         moments = tuple(self.moments.get(shard.number, ()))
-        exchange = self._exchange(wanted, batch, lambda facts: mapped_sites(self.run, facts))
+        exchange = self._exchange(wanted, batch, lambda facts: read_sites(self.run, facts))
         last = batch == shard.batches[-1]
         return self._mine(wanted), Keep(batch.index, last, moments, exchange)
 
@@ -152,7 +152,7 @@ def set_down(run: RunFile, work: Work, models: Mapping[str, ModelFacts]) -> list
     """Every address at which these models may have left something for later waves."""
     places = []
     for facts in models.values():
-        mapped, layers = mapped_sites(run, facts), layer_sites(facts)
+        mapped, layers = read_sites(run, facts), layer_sites(facts)
         places += [kept(facts, mapped, batch).to for s in work.shards for batch in s.batches]
         places += [kept(facts, layers, batch).to for s in work.compared for batch in s.batches]
     return places
@@ -172,7 +172,7 @@ def _spare(found: Due, store: Store) -> None:
     for shard in work.shards:
         wanted = found.folds.get(shard.number, Wanted())
         for name in list(wanted.left):
-            if whole(name, mapped_sites(found.run, found.models[name]), [shard]):
+            if whole(name, read_sites(found.run, found.models[name]), [shard]):
                 wanted.left.discard(name)
     for name in list(found.layers.left):
         if whole(name, layer_sites(found.models[name]), work.compared):

@@ -86,10 +86,10 @@ def make_work(run: RunFile, texts: list[str], models: dict[str, ModelFacts]) -> 
     shards = shards_of(run, texts)
     pairs = [_ordered(a, b) for a, b in combinations(models.values(), 2)]
     places = places_of(run)
-    site_pairs = [_site_pair(place, a, b) for a, b in pairs for place in places]
+    site_pairs = [_site_pair(run, place, a, b) for a, b in pairs for place in places]
     moments = {
         (pair, shard.number): address("moments", FORMAT, settled, shard.content)
-        for pair, settled in ((pair, asdict(pair)) for pair in site_pairs)
+        for pair, settled in ((pair, _settled(pair)) for pair in site_pairs)
         for shard in shards
     }
     compared = compared_shards(run, shards)
@@ -127,6 +127,12 @@ def mapped_sites(run: RunFile, facts: ModelFacts) -> tuple[str, ...]:
     return tuple(sorted({site_of(place, facts) for place in places_of(run)}))
 
 
+def read_sites(run: RunFile, facts: ModelFacts) -> tuple[str, ...]:
+    """Every site of a model that is read for maps: those, and routers that fitters want to see."""
+    routers = (_router(run, place, facts) for place in places_of(run))
+    return tuple(sorted({*mapped_sites(run, facts), *(site for site in routers if site)}))
+
+
 def kept(model: ModelFacts, sites: tuple[str, ...], batch: AnchorBatch) -> Kept:
     """What a model holds at a batch, as it is set down for models of a later wave."""
     to = address("kept", FORMAT, model.fingerprint, sites, batch.hash)
@@ -155,8 +161,20 @@ def _ordered(a: ModelFacts, b: ModelFacts) -> tuple[ModelFacts, ModelFacts]:
     return (a, b) if a.fingerprint <= b.fingerprint else (b, a)
 
 
-def _site_pair(place: Place, a: ModelFacts, b: ModelFacts) -> SitePair:
-    return SitePair(a.fingerprint, site_of(place, a), b.fingerprint, site_of(place, b))
+def _site_pair(run: RunFile, place: Place, a: ModelFacts, b: ModelFacts) -> SitePair:
+    sites = (a.fingerprint, site_of(place, a), b.fingerprint, site_of(place, b))
+    return SitePair(*sites, _router(run, place, a), _router(run, place, b))
+
+
+def _router(run: RunFile, place: Place, facts: ModelFacts) -> str | None:
+    """That of the block at the place; None in a dense model, or where no fitter looks at it."""
+    wanted = facts.sparse and any(FITTERS[name].needs_routes for name in run.maps.fitters)
+    return f"router.{role_layer(place.role, facts.layers)}" if wanted else None
+
+
+def _settled(pair: SitePair) -> dict[str, str]:
+    """A pair in an address: what is not read leaves no trace there."""
+    return {name: of for name, of in asdict(pair).items() if of is not None}
 
 
 def _comparison(
@@ -178,7 +196,7 @@ def _hop(
     shards: tuple[Shard, ...],
     moments: dict[tuple[SitePair, int], str],
 ) -> Hop:
-    pair = _site_pair(place, *_ordered(models[source], models[target]))
+    pair = _site_pair(run, place, *_ordered(models[source], models[target]))
     reverse = pair.source != models[source].fingerprint
     sums = tuple(moments[pair, shard.number] for shard in shards)
 

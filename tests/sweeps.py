@@ -20,7 +20,7 @@ from actors.weights import facts
 from jobs.config import read_run_file
 from jobs.names import ROOT
 from jobs.texts import gather
-from jobs.work import make_work
+from jobs.work import Work, make_work
 
 _OF_ONE_RUN = ("created", "seconds")
 PATIENCE = 240  # seconds; a quiet machine needs a tenth of it
@@ -183,12 +183,16 @@ def assert_same(result: Result, undisturbed: Result) -> None:
     assert result.numbers == undisturbed.numbers
 
 
-def moments(run_file: Path) -> set[str]:
-    """The addresses at which a sweep leaves the moments of its shards."""
+def work_of(run_file: Path) -> Work:
+    """Every unit of a sweep."""
     run = read_run_file(run_file)
     models = {}
     for spec in run.models:
         assert spec.directory is not None
         models[spec.name] = facts(spec.directory, spec.name, spec.dtype)
-    work = make_work(run, gather(run).anchors, models)
-    return set(work.moments.values())
+    return make_work(run, gather(run).anchors, models)
+
+
+def moments(run_file: Path) -> set[str]:
+    """The addresses at which a sweep leaves the moments of its shards."""
+    return set(work_of(run_file).moments.values())

@@ -16,6 +16,7 @@ from actors.folder import (
     SAMPLE_ROWS_IN_ALL,
     FitOrder,
     Folder,
+    Keep,
     _quota,
     report_address,
 )
@@ -25,7 +26,7 @@ from alignment.fitters.mlp import Mlp
 from alignment.moments import FoldedMoments
 from alignment.samples import FoldedRows
 from cluster.storage import DirectoryStore, address
-from tests.actors.folding import SHARD, aligned, batch, fold_all, fold_shards, order
+from tests.actors.folding import PAIR, SHARD, aligned, batch, fold_all, fold_shards, order
 
 QUICK_MLP = Mlp(lambdas=(0.1,), decays=(0.1,), steps=(1, 30))
 
@@ -117,3 +118,23 @@ def test_the_rows_given_to_fitters_are_bounded_in_all(shards: int) -> None:
     quotas = [_quota(number, shards) for number in range(shards)]
     assert sum(quotas) == SAMPLE_ROWS_IN_ALL
     assert max(quotas) - min(quotas) <= 1
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("shuffle", [None, 5])
+def test_routers_decisions_stay_with_their_rows(
+    store: DirectoryStore, reverse: bool, shuffle: int | None
+) -> None:
+    """Here the decision is the first feature of the row of the sparse model."""
+    pair = replace(PAIR, target_router="router.0")
+    for number in range(6):
+        source, target = batch(number)
+        target.points["router.0"] = target.points["residual.0"][:, :1]
+        to = address("shard", number)
+        Folder(store).fold(Keep(0, True, ((pair, to),)), source, target)
+    shards = tuple(address("shard", number) for number in range(6))
+    for fold in given_rows(store, order(shards, reverse, shuffle)).folds:
+        rows, routes = (fold.x, fold.x_routes) if reverse else (fold.y, fold.y_routes)
+        assert routes is not None
+        assert torch.equal(routes, rows[:, :1])
+        assert (fold.y_routes if reverse else fold.x_routes) is None

@@ -22,6 +22,7 @@ from alignment.maps import (
     LowRank,
     Map,
     MapError,
+    Mixture,
     Network,
     map_from_bytes,
 )
@@ -47,9 +48,18 @@ def network(seed: int, ds: int, dt: int, h: int = 3) -> Network:
     return Network.over(normal(seed + 5, 9, ds), affine(seed, ds, dt), *layers)
 
 
+def mixture(seed: int, ds: int, dt: int, e: int = 3) -> Mixture:
+    experts = normal(seed, e, dt, ds), normal(seed + 1, e, dt)
+    return Mixture.of(*experts, normal(seed + 2, e, ds), normal(seed + 3, e)).over(
+        normal(seed + 5, 9, ds)
+    )
+
+
 LINEAR: dict[str, Callable[[int, int, int], Linear]] = {"affine": affine, "low_rank": low_rank}
-MAKERS: dict[str, Callable[[int, int, int], Map]] = {**LINEAR, "network": network}
+BENT: dict[str, Callable[[int, int, int], Map]] = {"network": network, "mixture": mixture}
+MAKERS: dict[str, Callable[[int, int, int], Map]] = {**LINEAR, **BENT}
 linear_kinds = pytest.mark.parametrize("make", LINEAR.values(), ids=LINEAR)
+bent_kinds = pytest.mark.parametrize("make", BENT.values(), ids=BENT)
 every_kind = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 
@@ -75,10 +85,13 @@ def test_pushforward_is_the_derivative_and_pullback_its_adjoint(
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@bent_kinds
 @quick
 @shapes
-def test_a_network_pushes_forward_by_its_mean_derivative(seed: int, ds: int, dt: int) -> None:
-    some, directions, covectors = network(seed, ds, dt), normal(3, 3, ds), normal(4, 3, dt)
+def test_what_is_bent_pushes_forward_by_its_mean_derivative(
+    make: Callable[..., Map], seed: int, ds: int, dt: int
+) -> None:
+    some, directions, covectors = make(seed, ds, dt), normal(3, 3, ds), normal(4, 3, dt)
     points = normal(seed + 5, 9, ds)
     for direction, pushed in zip(directions, some.pushforward(directions), strict=True):
         derivative = torch.func.jvp(some.transform, (points,), (direction.expand(9, ds),))[1]
@@ -123,7 +136,7 @@ def test_maps_of_widths_that_do_not_meet_are_not_chained(links: tuple[str, str])
 
 
 @pytest.mark.parametrize("links", [*set(product(MAKERS, MAKERS)) - set(product(LINEAR, LINEAR))])
-def test_a_network_is_not_multiplied_out(links: tuple[str, str]) -> None:
+def test_what_is_bent_is_not_multiplied_out(links: tuple[str, str]) -> None:
     line = rf"^cannot chain maps of kind {links[0]} and {links[1]} into one: only linear maps can"
     with pytest.raises(MapError, match=line):
         MAKERS[links[0]](0, 2, 3).then(MAKERS[links[1]](1, 3, 2))
@@ -170,6 +183,7 @@ def test_a_saved_map_needs_no_code_of_ours(make: Callable[..., Map], tmp_path: P
     assert (record["source_width"], record["target_width"]) == (4, 5)
     assert record.get("rank") == (2 if record["kind"] == "low_rank" else None)
     assert record.get("neurons") == (3 if record["kind"] == "network" else None)
+    assert record.get("experts") == (3 if record["kind"] == "mixture" else None)
     answer, formula = record["formula"].split(" = ")
     assert answer == "y"
     for framework in ("np", "pt") if isinstance(some, Linear) else ("pt",):
@@ -178,6 +192,14 @@ def test_a_saved_map_needs_no_code_of_ours(make: Callable[..., Map], tmp_path: P
         x = points.numpy() if framework == "np" else points
         by_hand = eval(formula, {"torch": torch, "x": x, **known})
         np.testing.assert_allclose(by_hand, some.transform(points), rtol=1e-5, atol=1e-5)
+
+
+def test_a_gate_that_is_sure_leaves_one_expert() -> None:
+    weight, bias = normal(0, 2, 3, 4), normal(1, 2, 3)
+    sure = Mixture.of(weight, bias, torch.zeros(2, 4), torch.tensor([-1e3, 1e3]))
+    one, points = Affine(weight[1], bias[1]), normal(2, 5, 4)
+    torch.testing.assert_close(sure.transform(points), one.transform(points))
+    torch.testing.assert_close(sure.over(points).pushforward(points), one.pushforward(points))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -204,7 +226,8 @@ def test_bytes_that_are_no_map_are_refused() -> None:
     with pytest.raises(MapError, match="whole safetensors file"):
         map_from_bytes(affine(3, 4, 5).to_bytes()[:-1])
     with pytest.raises(
-        MapError, match="only maps of format 1, kind affine or low_rank or network can be"
+        MapError,
+        match="only maps of format 1, kind affine or low_rank or network or mixture can be",
     ):
         map_from_bytes(save({"weight": torch.zeros(2, 2)}))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from alignment.fitted import Fitted, Fitter
 from alignment.fitters import FITTERS
 from alignment.fitters.mlp import Mlp
+from alignment.fitters.routed import Routed
 from alignment.maps import Linear, Map
 from alignment.moments import FoldedMoments
 from alignment.samples import FoldedRows
@@ -20,6 +21,7 @@ NETWORKS = ("mlp",)  # the only ones whose map need not be linear
 # Training is slow: fewer candidates are tried here.
 RECIPES: dict[str, Fitter] = {
     **{name: recipe() for name, recipe in FITTERS.items()},
+    "routed": Routed(lambdas=(1e-4, 1e-1), pulls=(1.0,)),
     "mlp": Mlp(lambdas=(1e-4, 1e-1), decays=(0.1,), steps=(1, 30)),
 }
 FOLDS = 3

@@ -1,0 +1,170 @@
+"""Maps from one model's activations to another's, and how they are stored.
+
+Shapes: n rows, ds source width, dt target width.
+
+Stored as safetensors, with a JSON record of what they are; a bitwise round trip. No code of ours
+is needed to use a stored map: the record says in a formula what to do with the tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from safetensors import SafetensorError
+from safetensors import torch as safetensors_torch
+from torch import Tensor
+
+FORMAT = 1
+RECORD_FILE = "map.json"
+WEIGHTS_FILE = "map.safetensors"
+_HEADER = "isthmus"
+
+
+class MapError(ValueError):
+    """A map that cannot be read, or that does not fit the one it is chained to."""
+
+
+KINDS: dict[str, type[Map]] = {}  # filled as the kinds are imported, which the package does
+
+
+class Map(ABC):
+    """Carries points, directions and covectors from a source [.., ds] to a target [.., dt]."""
+
+    kind: ClassVar[str]
+    formula: ClassVar[str]  # how to use the tensors without any code of ours
+
+    def __init_subclass__(cls) -> None:
+        if "kind" in vars(cls):
+            KINDS[cls.kind] = cls
+
+    @property
+    @abstractmethod
+    def source_width(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def target_width(self) -> int: ...
+
+    @abstractmethod
+    def transform(self, points: Tensor) -> Tensor:
+        """Points [n, ds] -> [n, dt]."""
+
+    @abstractmethod
+    def pushforward(self, directions: Tensor) -> Tensor:
+        """Differences of points [n, ds] -> [n, dt]: the derivative of transform, so no bias.
+
+        Where the derivative is another at every point, it is the mean over points of the source.
+        """
+
+    @abstractmethod
+    def pullback(self, covectors: Tensor) -> Tensor:
+        """What reads the target [n, dt] -> what reads the source alike [n, ds]."""
+
+    @abstractmethod
+    def then(self, other: Map) -> Map:
+        """This map followed by another. MapError when the widths do not meet, or no one map is
+        both."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """What is stored, by the names that the kind is made with."""
+
+    def record(self) -> dict[str, str | int]:
+        """What this map is, as plain JSON."""
+        return {
+            "format": FORMAT,
+            "kind": self.kind,
+            "formula": self.formula,
+            "source_width": self.source_width,
+            "target_width": self.target_width,
+        }
+
+    def to_bytes(self) -> bytes:
+        """A safetensors file with the record in its metadata."""
+        return safetensors_torch.save(self.tensors(), {_HEADER: _json(self.record())})
+
+    def save(self, directory: Path) -> None:
+        """Write map.safetensors and map.json (which holds its SHA-256, and is written last)."""
+        directory.mkdir(parents=True, exist_ok=True)
+        weights = self.to_bytes()
+        record = {**self.record(), "sha256": hashlib.sha256(weights).hexdigest()}
+        _write(directory / WEIGHTS_FILE, weights)
+        _write(directory / RECORD_FILE, (_json(record) + "\n").encode())
+
+    @staticmethod
+    def load_map(directory: Path) -> Map:
+        """Read what `save` wrote. MapError when a file is missing, altered or of another format."""
+        try:
+            record = json.loads((directory / RECORD_FILE).read_bytes())
+            weights = (directory / WEIGHTS_FILE).read_bytes()
+        except FileNotFoundError as error:
+            missing = Path(error.filename).name
+            raise MapError(f"{directory} holds no map: {missing} is missing") from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise MapError(f"{directory / RECORD_FILE} is not JSON: fetch the map again") from error
+        if (
+            not isinstance(record, dict)
+            or record.get("sha256") != hashlib.sha256(weights).hexdigest()
+        ):
+            raise MapError(
+                f"{directory / WEIGHTS_FILE} is not the file that {RECORD_FILE} describes "
+                "(SHA-256 differs): fetch the map again"
+            )
+        return map_from_bytes(weights)
+
+
+def map_from_bytes(data: bytes) -> Map:
+    """Read what `Map.to_bytes` wrote. MapError when it is not such a file."""
+    try:
+        tensors = safetensors_torch.load(data)
+    except SafetensorError as error:
+        raise MapError(f"a map must be a whole safetensors file: {error}") from error
+    length = int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    record = json.loads(metadata.get(_HEADER, "{}"))
+    if record.get("format") != FORMAT or record.get("kind") not in KINDS:
+        raise MapError(
+            f"this file holds format {record.get('format')}, kind {record.get('kind')}; "
+            f"only maps of format {FORMAT}, kind {' or '.join(KINDS)} can be read"
+        )
+    return KINDS[record["kind"]](**tensors)
+
+
+def require_meeting(first: Map, second: Map) -> None:
+    """MapError unless the second reads what the first writes."""
+    if second.source_width != first.target_width:
+        raise MapError(
+            f"cannot chain maps: the first writes width {first.target_width}, "
+            f"the second reads width {second.source_width}"
+        )
+
+
+def unchained(first: Map, second: Map) -> MapError:
+    """What is raised where no one map is both."""
+    return MapError(
+        f"cannot chain maps of kind {first.kind} and {second.kind} into one: only linear maps can "
+        "be; transform points by one after the other"
+    )
+
+
+def _json(record: dict[str, str | int]) -> str:
+    return json.dumps(record, sort_keys=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write aside in the same directory, then rename: never half a file."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as aside:
+        try:
+            aside.write(data)
+            aside.flush()
+            os.fsync(aside.fileno())
+            Path(aside.name).replace(path)
+        except BaseException:
+            Path(aside.name).unlink(missing_ok=True)
+            raise
