@@ -1,7 +1,7 @@
 """Whether maps that know of experts are better between dense and sparse models than ridge.
 
-Runs (or resumes) configs/routing.yaml and records, for every ordered pair and fitter, R² on held-out
-rows and retention on test.
+Runs (or resumes) configs/routing.yaml and records, for every ordered pair and fitter, R² on
+held-out rows and retention on test.
 
     python -m benchmarks.dense_sparse
 """
