@@ -66,7 +66,7 @@ def main() -> None:
     """Measure and record."""
     run = _run()
     texts = gather(run)
-    models = [_model(run, texts, number) for number in range(2)]
+    models = [read_model(run, texts, number) for number in range(2)]
     curves = {}
     for source, target in permutations(models, 2):
         name = f"{source.facts.name} -> {target.facts.name}"
@@ -95,7 +95,8 @@ def _run() -> RunFile:
     )
 
 
-def _model(run: RunFile, texts: Texts, number: int) -> Model:
+def read_model(run: RunFile, texts: Texts, number: int) -> Model:
+    """One of the models of a run, read at all of its anchors."""
     torch.set_num_threads(2)
     host = ModelHost(run.models[number], default_cache(), threads=2)
     facts = host.facts()
@@ -117,7 +118,7 @@ def _in_turn(shards: Sequence[Sequence[AnchorBatch]]) -> Iterator[AnchorBatch]:
 
 
 def _curve(texts: Texts, source: Model, target: Model) -> Iterator[dict[str, Any]]:
-    x, y = _rows(source, target)
+    x, y = rows_of_both(source, target)
     spread = float(np.median(y.std(0)) * y.shape[1] ** 0.5)
     held = x[-HELD_ROWS:], y[-HELD_ROWS:]
     native = {name: _slopes(texts, name, target, target.vectors[name], spread) for name in CONCEPTS}
@@ -132,11 +133,13 @@ def _curve(texts: Texts, source: Model, target: Model) -> Iterator[dict[str, Any
         rows = FoldedRows.of_rows(some_x[thin], some_y[thin], folds[thin], FOLDS)
         fitters: dict[str, dict[str, Any]] = {}
         for name in FITTERS:
-            if not FITTERS[name]().applies(x.shape[1], y.shape[1]):
+            recipe = FITTERS[name]()
+            # Both models are dense: no router has anything to tell.
+            if recipe.needs_routes or not recipe.applies(x.shape[1], y.shape[1]):
                 continue
             started = time.monotonic()
             try:
-                found = FITTERS[name]().fit(moments, rows)
+                found = recipe.fit(moments, rows)
             except FitError as error:
                 fitters[name] = {"refused": str(error)}
                 continue
@@ -153,7 +156,7 @@ def _curve(texts: Texts, source: Model, target: Model) -> Iterator[dict[str, Any
         yield {"rows": count, "fitters": fitters}
 
 
-def _rows(source: Model, target: Model) -> tuple[np.ndarray, np.ndarray]:
+def rows_of_both(source: Model, target: Model) -> tuple[np.ndarray, np.ndarray]:
     """All rows that both models have [n, ds], [n, dt]."""
     pairs = []
     for one, other in zip(source.read, target.read, strict=True):

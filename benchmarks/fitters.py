@@ -5,8 +5,8 @@ from the same candidates by the same four folds. Ours reads float32 rows once, i
 has them all, in float64. The careful user of a library is meant: what candidates can share is made
 once. Each runs in a process of its own; its peak is what resident memory grew by. Asked for: a
 peak that does not grow with the rows. Left out are identity and pad/truncate, which learn nothing;
-mlp, as no library trains the same network from the same weights; and architecture_aware, which
-between two models of which nothing else is known is residual or ridge.
+mlp, as no library trains the same network from the same weights; architecture_aware and the maps
+of experts, which between two dense models of which nothing else is known are residual or ridge.
 
     python -m benchmarks.fitters
 
