@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.blueprint import Blueprint
+from actors.training import Training
 from alignment.layers import ROLES
 from evaluation.suites import SUITES
 from jobs.config import RunFile
+from jobs.lessons import HELD_OUT, OPENING_WORDS, OPENINGS
 from jobs.questions import SIGNS
 from jobs.texts import Texts
 
@@ -66,7 +68,7 @@ def readings(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
         sum(len(each.dev) for each in prompts) * on_dev,
         sum(len(each.test) for each in prompts) * on_test,
     )
-    return (
+    stages = (
         Reading("anchors", _tokens(texts.anchors)),
         Reading("vectors", sum(_tokens(side) for side in contrasts)),
         Reading("choosing on dev", dev * on_dev, above, rows[0]),
@@ -74,6 +76,20 @@ def readings(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
         Reading("neutral text", spared, above, spared),
         Reading("samples", others * written, 1.0, others * written),
     )
+    if not steering.trained:
+        return stages
+    return (*stages, _training(others * places, both * concepts, above))
+
+
+def _training(lessons: int, copies: int, above: float) -> Reading:
+    """Of a model as the target of so many lessons and the source of as many, at most.
+
+    Each opening is read by every copy, one for each vector and sign. Backwards costs two passes.
+    """
+    openings = OPENINGS + HELD_OUT
+    epochs = Training().epochs * (3 * OPENINGS + HELD_OUT)
+    read = lessons * (copies * epochs + (1 + copies) * openings)
+    return Reading("training, at most", read * OPENING_WORDS * TOKENS_PER_WORD, above, read)
 
 
 def _tokens(texts: Sequence[str]) -> float:

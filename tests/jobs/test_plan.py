@@ -110,6 +110,17 @@ def test_tokens_grow_in_line_with_the_anchors_and_nothing_else_does(
     assert all(reading.tokens > 0 and 0 < reading.share <= 1 for reading in once)
 
 
+def test_training_is_counted_where_it_is_asked_for(
+    tmp_path: Path, tiny_run: Writer, texts: Texts
+) -> None:
+    run = read_run_file(tiny_run(tmp_path))
+    asked = run.model_copy(update={"steering": run.steering.model_copy(update={"trained": True})})
+    (*same, one), (*_, two) = (readings(asked, texts, others) for others in (1, 2))
+    assert tuple(same) == readings(run, texts, 1)
+    assert one.stage == "training, at most"
+    assert two.tokens == 2 * one.tokens > 0
+
+
 @pytest.mark.parametrize("case", ["llama", "qwen2", "gemma3_text"])
 def test_the_work_of_a_token_is_what_a_forward_pass_does(
     checkpoint: Callable[[str], Path], case: str
