@@ -29,7 +29,7 @@ def figures(cell: Cell) -> dict[str, object]:
         "cosine_to_native": cell.cosine_to_native,
         "controls": {control.name: asdict(control.retention) for control in cell.controls},
         "largest_draws": {c.name: c.spread.largest for c in cell.controls if c.spread},
-        "judged": {row.judge: asdict(row) for row in cell.judged},
+        "judged": {row.judge: row.model_dump(mode="json") for row in cell.judged},
         "neutral_kl": {row.name: row.kl for row in cell.neutral},
     }
 
