@@ -42,8 +42,13 @@ class Experts:
     """The maps of each expert's rows, pulled towards the one of all rows."""
 
     def __init__(self, training: Part, decay: float) -> None:
-        self.moments, self.spectrum = training.moments, Spectrum(training.moments)
+        self.moments = training.moments
         self._rows, self._routes, self._decay = training.rows, routes(training.rows), decay
+
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        """Of all rows."""
+        return Spectrum(self.moments)
 
     def base(self, value: float) -> Tensor:
         """The weight [dt, ds] of ridge regression over all rows."""
@@ -73,8 +78,6 @@ class Experts:
         As far as `pull` lets it: 1 / (1 + pull) of the way there from where the base sends it.
         """
         offset = self.moments.mean_y - base @ self.moments.mean_x
-        if not self._sums:
-            return offset[None]
         found = []
         for weight, sums in zip(weights, self._sums, strict=True):
             left = sums.mean_y - base @ sums.mean_x - offset

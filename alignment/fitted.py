@@ -208,6 +208,15 @@ def squared_error(fitted: Linear, moments: Moments) -> float:
     return float(moments.yy.trace() - 2 * crossed + predicted + shifted)
 
 
+def error_added(added: Tensor, left: Tensor, held: Part) -> float:
+    """Σ‖left - added‖² - ‖left‖² over all held rows, as far as the sample [n, ..] of them tells.
+
+    Zero to the last bit where nothing is added.
+    """
+    times = held.moments.count / max(len(held.rows), 1)
+    return times * float((added * (added - 2 * left)).sum(dtype=torch.float64))
+
+
 def r2_from_moments(fitted: Linear, moments: Moments, mean_y: Tensor | None = None) -> float:
     """1 - SSE/SST of a map on the rows of the moments, SST about mean_y [dt] or their own mean."""
     mean = moments.mean_y if mean_y is None else mean_y

@@ -12,7 +12,7 @@ Shapes: n rows, ds source width, dt target width, p prompts.
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -64,7 +64,10 @@ class Model:
 
 def main() -> None:
     """Measure and record."""
-    run = _run()
+    run = run_of(CONCEPTS)
+    # About 75 word ends a text; what is over is not used.
+    anchors = run.anchors.model_copy(update={"texts": (max(COUNTS) + HELD_ROWS) // 60})
+    run = run.model_copy(update={"anchors": anchors})
     texts = gather(run)
     models = [read_model(run, texts, number) for number in range(2)]
     curves = {}
@@ -83,16 +86,13 @@ def main() -> None:
     )
 
 
-def _run() -> RunFile:
+def run_of(concepts: Collection[str]) -> RunFile:
+    """The two models of the demo with texts and concepts of the fleet's run."""
     steering = read_run_file(ROOT / "configs/steering.yaml")
     demo = read_run_file(ROOT / "configs/demo.yaml")
-    # About 75 word ends a text; what is over is not used.
-    anchors = steering.anchors.model_copy(update={"texts": (max(COUNTS) + HELD_ROWS) // 60})
-    chosen = tuple(c for c in steering.steering.concepts if c.name in CONCEPTS)
-    concepts = steering.steering.model_copy(update={"concepts": chosen})
-    return steering.model_copy(
-        update={"models": demo.models, "anchors": anchors, "steering": concepts}
-    )
+    chosen = tuple(each for each in steering.steering.concepts if each.name in concepts)
+    some = steering.steering.model_copy(update={"concepts": chosen})
+    return steering.model_copy(update={"models": demo.models, "steering": some})
 
 
 def read_model(run: RunFile, texts: Texts, number: int) -> Model:

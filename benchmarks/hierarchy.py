@@ -27,10 +27,8 @@ from alignment.fitters.ridge import Ridge
 from alignment.maps import Map
 from alignment.moments import FoldedMoments
 from alignment.spectrum import components
-from benchmarks.anchor_curve import FOLDS, PLACE, Model, read_model, rows_of_both
+from benchmarks.anchor_curve import FOLDS, PLACE, Model, read_model, rows_of_both, run_of
 from benchmarks.record import record
-from jobs.config import RunFile, read_run_file
-from jobs.names import ROOT
 from jobs.texts import gather
 
 PARTS = ("corrigibility", "coordination", "myopia", "survival", "sycophancy", "hallucination")
@@ -40,7 +38,7 @@ DRAWS = 10_000
 
 def main() -> None:
     """Measure and record."""
-    run = _run()
+    run = run_of(PARTS)
     texts = gather(run)
     models = [read_model(run, texts, number) for number in range(2)]
     found = {}
@@ -56,14 +54,6 @@ def main() -> None:
             "by dimensions of the source": found,
         },
     )
-
-
-def _run() -> RunFile:
-    steering = read_run_file(ROOT / "configs/steering.yaml")
-    demo = read_run_file(ROOT / "configs/demo.yaml")
-    chosen = tuple(each for each in steering.steering.concepts if each.name in PARTS)
-    concepts = steering.steering.model_copy(update={"concepts": chosen})
-    return steering.model_copy(update={"models": demo.models, "steering": concepts})
 
 
 def _both(source: Model, target: Model, most: int | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alignment.fitted import FitError, Fitter, Part, through_means
+from alignment.fitted import FitError, Fitter, Part, error_added, through_means
 from alignment.maps import Affine, Map, Network
 from alignment.spectrum import Spectrum, column, components, covariances
 
@@ -74,7 +74,6 @@ class Mlp(Fitter):
         problem = _Problem(training, self)
         shrinks = problem.spectrum.ridge(column(self.lambdas))
         errors = problem.spectrum.squared_errors(held.moments, shrinks)
-        times = held.moments.count / max(len(held.rows), 1)
         start, seen, unseen = problem.start(self), problem.inputs(training), problem.inputs(held)
         found = []
         for (error, value), decay in product(zip(errors, self.lambdas, strict=True), self.decays):
@@ -83,8 +82,7 @@ class Mlp(Fitter):
             scale = problem.scale(wanted)
             for network in _trained(start, seen, wanted / scale, decay, self.steps):
                 added = scale * network.answer(unseen)
-                # ‖left - added‖² - ‖left‖², which for the zero network is zero to the last bit
-                found.append(error + times * (added * (added - 2 * left)).sum(dtype=torch.float64))
+                found.append(error + error_added(added, left, held))
         return torch.stack(found)
 
     def facts(self, training: Part, learned: Map) -> dict[str, float]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from alignment.anatomy import Anatomy
 from alignment.experts import Experts
-from alignment.fitted import Fitter, Part, squared_error, through_means
+from alignment.fitted import Fitter, Part, error_added, squared_error, through_means
 from alignment.maps import Linear, Map, Mixture
 from alignment.spectrum import column
 
@@ -63,7 +63,10 @@ class Routed(Fitter):
                 if isinstance(found, Linear):
                     errors.append(squared_error(found, held.moments))
                 else:
-                    errors.append(float(error) + _gain(plain, found, held))
+                    reached = plain.transform(held.rows.x)
+                    added = found.transform(held.rows.x) - reached
+                    left = held.rows.y - reached
+                    errors.append(float(error) + error_added(added, left, held))
         return torch.tensor(errors, dtype=torch.float64)
 
     def mixed(self, experts: Experts, base: Tensor, pull: float) -> Map:
@@ -81,11 +84,3 @@ class Routed(Fitter):
             "experts": len(share),
             "largest_share": float(share.max()),
         }
-
-
-def _gain(plain: Linear, found: Map, held: Part) -> float:
-    """Σ‖y - found(x)‖² - ‖y - plain(x)‖², over all rows as far as the sample tells."""
-    reached = plain.transform(held.rows.x)
-    added, left = found.transform(held.rows.x) - reached, held.rows.y - reached
-    times = held.moments.count / max(len(held.rows), 1)
-    return times * float((added * (added - 2 * left)).sum(dtype=torch.float64))

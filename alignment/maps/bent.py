@@ -16,8 +16,29 @@ from alignment.maps.base import Map, require_meeting, unchained
 from alignment.maps.linear import Affine
 
 
+class Bent(Map):
+    """Made of tensors, of which weight [.., dt, ds] has the widths; no chain of them is one map."""
+
+    weight: Tensor
+
+    @property
+    def source_width(self) -> int:
+        return self.weight.shape[-1]
+
+    @property
+    def target_width(self) -> int:
+        return self.weight.shape[-2]
+
+    def then(self, other: Map) -> Map:
+        require_meeting(self, other)
+        raise unchained(self, other)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: tensor.contiguous() for name, tensor in vars(self).items()}
+
+
 @dataclass(frozen=True, eq=False)
-class Network(Map):
+class Network(Bent):
     """An affine map, and a network of one hidden layer on top, in float32.
 
     weight [dt, ds] and bias [dt]; inner [h, ds], inner_bias [h], outer [dt, h]. GELU is the exact
@@ -31,7 +52,7 @@ class Network(Map):
         "y = x @ weight.T + bias + torch.nn.functional.gelu(x @ inner.T + inner_bias) @ outer.T"
     )
 
-    weight: Tensor
+    weight: Tensor  # pyrefly: ignore[bad-override]  (frozen here, so only read)
     bias: Tensor
     inner: Tensor
     inner_bias: Tensor
@@ -54,14 +75,6 @@ class Network(Map):
         derivative = torch.special.ndtr(z) + z * torch.exp(-z.square() / 2) / (2 * torch.pi) ** 0.5
         return cls(base.weight, base.bias, inner, inner_bias, outer, derivative.mean(0).float())
 
-    @property
-    def source_width(self) -> int:
-        return self.weight.shape[1]
-
-    @property
-    def target_width(self) -> int:
-        return self.weight.shape[0]
-
     def record(self) -> dict[str, str | int]:
         return {**super().record(), "neurons": len(self.inner)}
 
@@ -77,16 +90,9 @@ class Network(Map):
     def pullback(self, covectors: Tensor) -> Tensor:
         return covectors @ self.weight + (covectors @ self.outer * self.slope) @ self.inner
 
-    def then(self, other: Map) -> Map:
-        require_meeting(self, other)
-        raise unchained(self, other)
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {name: tensor.contiguous() for name, tensor in vars(self).items()}
-
 
 @dataclass(frozen=True, eq=False)
-class Mixture(Map):
+class Mixture(Bent):
     """Affine maps, one for each expert, mixed as a gate has it at each point, in float32.
 
     weight [e, dt, ds] and bias [e, dt]; gate [e, ds] and gate_bias [e]: the shares of the experts
@@ -100,7 +106,7 @@ class Mixture(Map):
         "* (torch.einsum('...s,ets->...et', x, weight) + bias)).sum(-2)"
     )
 
-    weight: Tensor
+    weight: Tensor  # pyrefly: ignore[bad-override]  (frozen here, so only read)
     bias: Tensor
     gate: Tensor
     gate_bias: Tensor
@@ -132,14 +138,6 @@ class Mixture(Map):
         """Of each expert at each point [n, e]; they sum to 1."""
         return functional.linear(points, self.gate, self.gate_bias).softmax(-1)
 
-    @property
-    def source_width(self) -> int:
-        return self.slope.shape[1]
-
-    @property
-    def target_width(self) -> int:
-        return self.slope.shape[0]
-
     def record(self) -> dict[str, str | int]:
         return {**super().record(), "experts": len(self.gate)}
 
@@ -157,10 +155,3 @@ class Mixture(Map):
 
     def pullback(self, covectors: Tensor) -> Tensor:
         return covectors @ self.slope
-
-    def then(self, other: Map) -> Map:
-        require_meeting(self, other)
-        raise unchained(self, other)
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {name: tensor.contiguous() for name, tensor in vars(self).items()}
