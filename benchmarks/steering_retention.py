@@ -7,11 +7,10 @@ beside every control. Asked for: retention of 0.90 or more in both directions, e
     python -m benchmarks.steering_retention
 """
 
-from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.cells import named
 from benchmarks.record import record
-from evaluation.matrix import Cell
 from jobs.config import read_run_file
 from jobs.names import ROOT
 from jobs.progress import Reporter
@@ -29,31 +28,9 @@ def main() -> None:
             "run": str(RUN_FILE),
             "asked": {"retention": ">= 0.90 both ways", "controls": "< 0.2 of native"},
             "anchors": swept.matrix.anchors.model_dump(exclude={"fingerprint"}),
-            "pairs": {f"{c.source} -> {c.target}": _figures(c) for c in swept.matrix.cells},
+            "pairs": named(swept.matrix.cells),
         },
     )
-
-
-def _figures(cell: Cell) -> dict[str, object]:
-    return {
-        "retention": asdict(cell.retention) if cell.retention else None,
-        "native_slope_nats": asdict(cell.native),
-        "carried_slope_nats": asdict(cell.carried),
-        "site": cell.site,
-        "role": cell.role,
-        "strength": cell.strength,
-        "way": cell.way,
-        "held_out_r2": cell.held_out_r2,
-        "cosine_to_native": cell.cosine_to_native,
-        "ways": {w.name: w.retention.value if w.retention else None for w in cell.ways},
-        "controls": {control.name: asdict(control.retention) for control in cell.controls},
-        "random_directions": {
-            control.name: {"count": control.spread.count, "largest": control.spread.largest}
-            for control in cell.controls
-            if control.spread
-        },
-        "neutral": {row.name: {"nll": row.nll, "kl": row.kl} for row in cell.neutral},
-    }
 
 
 if __name__ == "__main__":
