@@ -9,7 +9,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from actors.architectures import Architecture
@@ -111,6 +111,13 @@ class ModuleTree:
         heads = self.held.width(self.values_projection(layer)) // self.head_width
         return (heads - self.heads) // 2 if values.layout in ("stacked", "grouped") else heads
 
+    @property
+    def cached_copies(self) -> int:
+        """How often the family's cache holds each KV head: once, but in Falcon's newer decoder."""
+        if not getattr(self.model.config, "new_decoder_architecture", False):
+            return 1
+        return self.heads // self.kv_heads(0)
+
     def values_projection(self, layer: int) -> nn.Module:
         """The matrix of block `layer` that makes its values: the keys are shared out like them."""
         assert self.architecture.values is not None, "the values of this family cannot be told"
@@ -150,6 +157,11 @@ class ModuleTree:
         token, and without a mask torch takes its fast path.
         """
         return self._backbone(input_ids=ids, use_cache=False).last_hidden_state
+
+    def states_after(self, ids: Tensor, cache: Cache) -> Tensor:
+        """As `states`, for ids [b, t] that come after what is cached of each text; it grows."""
+        run = self._backbone(input_ids=ids, past_key_values=cache, use_cache=True)
+        return run.last_hidden_state
 
     def cache(self, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys (rotated) and values of every layer, each [b, k, t, w], for token ids [b, t].

@@ -1,0 +1,166 @@
+"""A model's cache as cells: taken out of a text, and put back for the model to go on from.
+
+The cell of a token at a layer is its key, as it is before any rotary embedding, and its value.
+
+Shapes: t tokens of a text, p of them in a cache, f that are fed after it, d width of all keys (or
+values) of a layer, k variants, w width of a head.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from actors.encoding import encode
+from actors.engine import Engine
+from actors.reading import NotFinite
+from actors.sites import Kind, Site, reading
+
+ROWS_A_HEAD = 256  # of logits at a time: 268 MB with a vocabulary of 262,144
+
+CellsBySite = Mapping[str, np.ndarray]  # float32 [p, d], for `keys.L` and `values.L` of every layer
+
+
+class CacheError(ValueError):
+    """Cells that a model cannot go on from, or a cache that cannot be used; one line."""
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """One text as a model holds it: ids and (start, end) characters of its tokens, and the cells.
+
+    Tokens that stand for no text have a span of (0, 0).
+    """
+
+    model: str
+    ids: np.ndarray  # int64 [t]
+    spans: np.ndarray  # int64 [t, 2]
+    cells: dict[str, np.ndarray]
+
+    def first(self, count: int) -> dict[str, np.ndarray]:
+        """The cells of the first tokens."""
+        return {site: held[:count] for site, held in self.cells.items()}
+
+
+def cell_sites(layers: int) -> tuple[str, ...]:
+    """Every site of a cache: the keys of all layers, then the values."""
+    kinds: tuple[Kind, ...] = ("keys", "values")
+    return tuple(str(Site(kind, layer)) for kind in kinds for layer in range(layers))
+
+
+@torch.inference_mode()
+def read(engine: Engine, fingerprint: str, texts: Sequence[str]) -> list[Read]:
+    """Each text by itself, in one pass over all of them; give texts of like length.
+
+    Raises:
+        NotFinite: a cell holds NaN or Inf.
+    """
+    encoded = encode(engine, texts)
+    sites = cell_sites(len(engine.blocks))
+    with reading(engine, [Site.parse(site) for site in sites]) as found:
+        engine.states(encoded.ids)
+    held = {str(site): cells.float().cpu().numpy() for site, cells in found.items()}
+    result = []
+    for row, length in enumerate(encoded.lengths):
+        cells = {site: held[site][row, :length] for site in sites}
+        for site, of in cells.items():
+            if not np.isfinite(of).all():
+                raise NotFinite(f"text {texts[row][:40]!r}, site {site}: cells are not finite")
+        spans = np.array(encoded.spans[row][:length], dtype=np.int64).reshape(-1, 2)
+        ids = encoded.ids[row, :length].cpu().numpy()
+        result.append(Read(fingerprint, ids, spans, cells))
+    return result
+
+
+@torch.inference_mode()
+def own_states(engine: Engine, ids: np.ndarray, layers: int) -> np.ndarray:
+    """What the model itself makes of tokens [t] in its first layers, float32 [t, e].
+
+    With no layer: the rows of its embedding matrix, for each token and for the one before it (zeros
+    before the first). Else the residual stream after so many; nothing above them is computed.
+    """
+    tokens = torch.from_numpy(ids).to(engine.device)[None]
+    if layers == 0:
+        rows = engine.model.get_input_embeddings()(tokens)[0].float()
+        before = torch.cat((torch.zeros_like(rows[:1]), rows[:-1]))
+        return torch.cat((rows, before), dim=1).cpu().numpy()
+    site = Site("residual", layers - 1)
+    with reading(engine, [site], stop=True) as found:
+        engine.states(tokens)
+    return found[site][0].float().cpu().numpy()
+
+
+@torch.inference_mode()
+def fill(engine: Engine, variants: Sequence[CellsBySite]) -> DynamicCache:
+    """A transformers cache with a row for each variant, as if the model had read p tokens.
+
+    Raises:
+        CacheError: cells of other layers, widths or lengths than this model has, or not finite.
+    """
+    sites = cell_sites(len(engine.blocks))
+    length = _length(variants, sites)
+    positions = torch.arange(length, device=engine.device)
+    cache = DynamicCache(config=engine.model.config)
+    for layer in range(len(engine.blocks)):
+        keys, values = (_heads(engine, Site(kind, layer), variants) for kind in ("keys", "values"))
+        rotary = engine.rotary(layer)
+        keys = keys if rotary is None else rotary.rotate(keys, positions)
+        cache.update(keys.transpose(1, 2).contiguous(), values.transpose(1, 2).contiguous(), layer)
+    return cache
+
+
+@torch.inference_mode()
+def continuation_nll(
+    engine: Engine, fed: np.ndarray, variants: Sequence[CellsBySite], known: int = 1
+) -> np.ndarray:
+    """Nats per token of `fed` [f] (token ids) after the known ones, each variant cached before.
+
+    The first `known` of `fed`, which follow the cached ones, are read and not judged.
+
+    Returns:
+        float64 [k].
+
+    Raises:
+        CacheError: as `fill`; or nothing is left to judge.
+    """
+    if not 1 <= known < len(fed):
+        raise CacheError(
+            f"of {len(fed)} tokens that are fed, {known} known ones leave none to judge"
+        )
+    ids = torch.from_numpy(fed).to(engine.device)
+    together = max(1, ROWS_A_HEAD // len(fed))
+    found: list[float] = []
+    for start in range(0, len(variants), together):
+        some = variants[start : start + together]
+        states = engine.states_after(ids.expand(len(some), -1), fill(engine, some))
+        chances = engine.logits(states[:, known - 1 : -1]).log_softmax(-1)
+        own = chances.gather(2, ids[None, known:, None].expand(len(some), -1, 1))[..., 0]
+        found += (-own.double().mean(1)).tolist()
+    return np.array(found)
+
+
+def _length(variants: Sequence[CellsBySite], sites: Sequence[str]) -> int:
+    lengths = set()
+    for cells in variants:
+        if missing := [site for site in sites if site not in cells]:
+            raise CacheError(f"the cache has no {missing[0]}; it needs {sites[0]} to {sites[-1]}")
+        lengths |= {len(cells[site]) for site in sites}
+    if len(lengths) != 1:
+        raise CacheError(f"cells of {', '.join(map(str, sorted(lengths)))} tokens side by side")
+    return lengths.pop()
+
+
+def _heads(engine: Engine, site: Site, variants: Sequence[CellsBySite]) -> Tensor:
+    """The cells of a site as this rank's cache has them, [k, p, heads, w], in the model's type."""
+    width = engine.kv_heads(site.layer) * engine.head_width
+    cells = np.stack([each[str(site)] for each in variants])
+    if cells.shape[-1] != width:
+        raise CacheError(f"{site}: cells of width {cells.shape[-1]}, and this model has {width}")
+    if not np.isfinite(cells).all():
+        raise CacheError(f"{site}: cells with NaN or Inf")
+    held = torch.from_numpy(cells).to(engine.device, engine.model.dtype)
+    own = engine.held.own(held, engine.values_projection(site.layer))
+    return own.unflatten(2, (-1, engine.head_width)).repeat_interleave(engine.cached_copies, dim=2)

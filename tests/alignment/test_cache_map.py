@@ -1,0 +1,172 @@
+"""Maps between caches, held to scikit-learn, to singular values, and to planted maps."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
+from torch import Tensor
+
+from alignment.cache_map import CacheMap, CacheMoments, Reduction, fit_caches, reductions
+from alignment.fitted import FitError
+from alignment.maps import LowRank, MapError
+
+SITES = {"keys.0": 6, "values.0": 4}
+READS = {"keys.0": 5, "keys.1": 5, "tokens": 3}
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def inputs(seed: int, rows: int = 400) -> dict[str, Tensor]:
+    return {
+        name: normal(seed + number, rows, width) * torch.arange(1, width + 1) + number
+        for number, (name, width) in enumerate(READS.items())
+    }
+
+
+def planted(of: dict[str, Tensor], noise: float = 0.0, rank: int = 10) -> Tensor:
+    x = torch.cat(list(of.values()), 1)
+    weight = normal(90, x.shape[1], rank) @ normal(91, rank, sum(SITES.values()))
+    return x @ weight + 3 + noise * normal(92, len(x), weight.shape[1])
+
+
+def moments(of: dict[str, Tensor], y: Tensor, reduced: dict[str, Reduction]) -> CacheMoments:
+    return CacheMoments.of(torch.cat([each(of[name]) for name, each in reduced.items()], 1), y)
+
+
+def everything(of: dict[str, Tensor]) -> dict[str, Reduction]:
+    return reductions(of, {name: rows.shape[1] for name, rows in of.items()})
+
+
+@given(st.integers(0, 10**6))
+def test_sums_add_up_in_any_order(seed: int) -> None:
+    x, y = normal(seed, 90, 4), normal(seed + 1, 90, 3)
+    whole = CacheMoments.of(x, y)
+    order = torch.randperm(90, generator=torch.Generator().manual_seed(seed))
+    parts = [CacheMoments.of(x[some], y[some]) for some in order.split(40)]
+    summed = parts[2] + parts[0] + parts[1]
+    for name in ("sum_x", "sum_y", "xx", "xy", "yy"):
+        torch.testing.assert_close(getattr(summed, name), getattr(whole, name), rtol=0, atol=1e-4)
+
+
+def test_rows_about_a_place_are_rows_that_were_moved() -> None:
+    x, y = normal(1, 50, 4), normal(2, 50, 3)
+    a, b = normal(3, 4).double(), normal(4, 3).double()
+    moved = CacheMoments.of(x.double() - a, y.double() - b)
+    near = CacheMoments.of(x, y).about(a, b)
+    for name in ("sum_x", "sum_y", "xx", "xy", "yy"):
+        torch.testing.assert_close(getattr(near, name), getattr(moved, name), rtol=0, atol=1e-4)
+
+
+def test_components_are_those_of_scikit_learn() -> None:
+    rows = normal(0, 300, 8) @ normal(1, 8, 8) + 2
+    reduced = Reduction.of(rows, 3)
+    standard = (rows - rows.mean(0)) / rows.std(0)
+    expected = PCA(3).fit_transform(standard.double().numpy())
+    assert np.allclose(np.abs(reduced(rows).numpy()), np.abs(expected), atol=1e-3)
+
+
+def test_what_never_changes_tells_nothing() -> None:
+    rows = normal(0, 50, 3)
+    rows[:, 1] = 7.0
+    assert not Reduction.of(rows, 3).basis[:, 1].any()
+
+
+def test_a_planted_map_is_recovered() -> None:
+    of = inputs(0)
+    y, reduced = planted(of), everything(of)
+    found = fit_caches(moments(of, y, reduced), moments(of, y, reduced), reduced, SITES)
+    cells = found.map.transform(of)
+    assert {site: part.shape[1] for site, part in cells.items()} == SITES
+    torch.testing.assert_close(torch.cat(list(cells.values()), 1), y, rtol=1e-2, atol=1e-1)
+    assert min(found.held_out_r2.values()) > 0.999
+
+
+def test_each_site_is_fitted_as_by_scikit_learn() -> None:
+    of, held = inputs(0), inputs(50, 200)
+    y, wanted, reduced = planted(of, 30.0), planted(held, 30.0), everything(of)
+    sums = moments(of, y, reduced), moments(held, wanted, reduced)
+    found = fit_caches(*sums, reduced, SITES, lambdas=(0.01, 0.3))
+    x = torch.cat([each(of[name]) for name, each in reduced.items()], 1).double().numpy()
+    xh = torch.cat([each(held[name]) for name, each in reduced.items()], 1).double().numpy()
+    columns = dict(zip(SITES, (slice(0, 6), slice(6, 10)), strict=True))
+    for site, of_site in columns.items():
+        errors = {}
+        for value in (0.01, 0.3):
+            model = Ridge(alpha=value * x.var(0).mean() * len(x)).fit(x, y[:, of_site].numpy())
+            errors[value] = ((wanted[:, of_site].numpy() - model.predict(xh)) ** 2).sum()
+        best = min(errors, key=errors.__getitem__)
+        assert found.lambdas[site] == best
+        centre = wanted[:, of_site] - y[:, of_site].mean(0)
+        expected = 1 - errors[best] / float(centre.square().sum())
+        assert found.held_out_r2[site] == pytest.approx(expected, abs=1e-4)
+        both = np.concatenate((x, xh))
+        model = Ridge(alpha=best * both.var(0).mean() * len(both))
+        model.fit(both, torch.cat((y, wanted))[:, of_site].numpy())
+        carried = found.map.transform(held)[site].numpy()
+        assert np.allclose(carried, model.predict(xh), rtol=1e-3, atol=1e-2)
+
+
+def test_a_cut_keeps_the_main_directions_of_what_is_fitted() -> None:
+    of = inputs(0)
+    y, reduced = planted(of, 5.0), everything(of)
+    sums = moments(of, y, reduced)
+    full = fit_caches(sums, sums, reduced, SITES).map
+    cut = fit_caches(sums, sums, reduced, SITES, rank=3).map
+    assert isinstance(cut.map, LowRank)
+    assert cut.map.rank == 3
+    # Every row is twice in the sums: that changes no mean and no spread.
+    spread = y.double().std(0, correction=0)
+    fitted = full.map.transform(full.reduced(of)).double()
+    near = (fitted - fitted.mean(0)) / spread
+    _, _, directions = torch.linalg.svd(near, full_matrices=False)
+    expected = near @ directions[:3].mT @ directions[:3] * spread + y.double().mean(0)
+    carried = torch.cat(list(cut.transform(of).values()), 1).double()
+    torch.testing.assert_close(carried, expected, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_stored_and_read_it_is_the_same_to_the_bit(rank: int | None) -> None:
+    of = inputs(0)
+    reduced = reductions(of, {"keys.0": 2, "keys.1": 5, "tokens": 1})
+    sums = moments(of, planted(of), reduced)
+    made = fit_caches(sums, sums, reduced, SITES, rank=rank).map
+    again = CacheMap.from_bytes(made.to_bytes())
+    assert again.reads == made.reads == READS
+    for site, cells in again.transform(of).items():
+        assert torch.equal(cells, made.transform(of)[site])
+    assert again.to_bytes() == made.to_bytes()
+
+
+def test_fewer_inputs_are_fitted_from_the_same_sums() -> None:
+    of = inputs(0)
+    y, reduced = planted(of, 5.0), everything(of)
+    sums = moments(of, y, reduced)
+    some = {name: reduced[name] for name in ("keys.0", "keys.1")}
+    fewer = sums.of_inputs(torch.arange(10))
+    found = fit_caches(fewer, fewer, some, SITES).map
+    alone = moments(of, y, some)
+    expected = fit_caches(alone, alone, some, SITES).map
+    torch.testing.assert_close(found.map.bias, expected.map.bias, rtol=1e-4, atol=1e-4)
+    assert found.reads == {"keys.0": 5, "keys.1": 5}
+
+
+def test_what_cannot_be_fitted_is_said() -> None:
+    of = inputs(0)
+    y, reduced = planted(of), everything(of)
+    good = moments(of, y, reduced)
+    with pytest.raises(FitError, match="at least one λ, each positive"):
+        fit_caches(good, good, reduced, SITES, lambdas=())
+    flat = moments(of, y, reduced)
+    flat.xx[:] = 1.0
+    with pytest.raises(FitError, match="λ 1e-20 is too small"):
+        fit_caches(flat, good, reduced, SITES, lambdas=(1e-20,))
+    broken = moments(of, y * torch.nan, reduced)
+    with pytest.raises(FitError, match="not finite"):
+        fit_caches(broken, good, reduced, SITES)
+    with pytest.raises(MapError, match="whole safetensors file"):
+        CacheMap.from_bytes(b"no such thing")
