@@ -1,0 +1,184 @@
+"""A cache as a directory, with all that is needed to know whether a model can use it.
+
+memory.json says whose cache it is and of what text; memory.safetensors holds the ids and spans of
+the tokens and their cells, keys as they are before any rotary embedding. The pair is checked before
+anything is loaded into a model.
+
+Shapes: t tokens, d width of all keys (or values) of a layer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors import numpy as safetensors_numpy
+
+from actors.caching import Read, cell_sites
+from actors.catalog import ModelFacts
+
+FORMAT = 1
+RECORD_FILE, CELLS_FILE = "memory.json", "memory.safetensors"
+_IDS, _SPANS = "ids", "spans"
+
+
+class PackageError(ValueError):
+    """A memory package that cannot be used; one line says why, and what can be."""
+
+
+class Record(BaseModel):
+    """memory.json: the model's name and `ModelFacts.fingerprint`, the text, and how many tokens.
+
+    `sha256` is that of memory.safetensors.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int
+    model: str
+    fingerprint: str
+    text: str
+    tokens: int
+    layers: int
+    sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryPackage:
+    """What a model holds of a text; `read.model` is the model's fingerprint."""
+
+    model: str
+    text: str
+    read: Read
+
+    def save(self, directory: Path) -> None:
+        """Write both files. The directory, which must not be there yet, appears whole or not at
+        all.
+
+        Raises:
+            PackageError: it is there, or cannot be written.
+        """
+        cells = {_IDS: self.read.ids, _SPANS: self.read.spans, **self.read.cells}
+        tensors = safetensors_numpy.save({n: np.ascontiguousarray(c) for n, c in cells.items()})
+        record = Record(
+            format=FORMAT,
+            model=self.model,
+            fingerprint=self.read.model,
+            text=self.text,
+            tokens=len(self.read.ids),
+            layers=len(self.read.cells) // 2,
+            sha256=hashlib.sha256(tensors).hexdigest(),
+        )
+        if directory.exists():
+            raise PackageError(f"{directory} is already there: give another directory")
+        try:
+            directory.absolute().parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(
+                dir=directory.absolute().parent, prefix=f".{directory.name}."
+            ) as aside:
+                whole = Path(aside) / "whole"
+                whole.mkdir()
+                (whole / CELLS_FILE).write_bytes(tensors)
+                text = record.model_dump_json(indent=2) + "\n"
+                (whole / RECORD_FILE).write_text(text, encoding="utf-8")
+                whole.replace(directory)
+        except OSError as error:
+            raise PackageError(f"{directory}: cannot be written: {error.strerror}") from None
+
+    @classmethod
+    def load(cls, directory: Path) -> MemoryPackage:
+        """Read what `save` wrote.
+
+        Raises:
+            PackageError: a file is missing, damaged or of another format, or they do not belong
+                together.
+        """
+        record = read_record(directory)
+        place = directory / CELLS_FILE
+        try:
+            data = place.read_bytes()
+            if hashlib.sha256(data).hexdigest() != record.sha256:
+                raise PackageError(
+                    f"{place} is not the file that {RECORD_FILE} describes (SHA-256)"
+                )
+            cells = safetensors_numpy.load(data)
+        except OSError as error:
+            raise PackageError(f"{place}: cannot be read: {error.strerror}") from None
+        except SafetensorError as error:
+            raise PackageError(f"{place} is no safetensors file: {error}") from None
+        wanted = {_IDS, _SPANS, *cell_sites(record.layers)}
+        if cells.keys() != wanted:
+            odd = min(cells.keys() ^ wanted)
+            wrong = "has an odd" if odd in cells else "lacks"
+            raise PackageError(f"{place} {wrong} {odd}, for a cache of {record.layers} layers")
+        by_site = {site: cells[site] for site in cell_sites(record.layers)}
+        read = Read(record.fingerprint, cells[_IDS], cells[_SPANS], by_site)
+        _check(place, record, read)
+        return cls(record.model, record.text, read)
+
+    def require_of(self, model: ModelFacts) -> None:
+        """Make sure that this is a cache of the model.
+
+        Raises:
+            PackageError: of another revision of it, or of another shape.
+        """
+        if self.read.model != model.fingerprint:
+            raise PackageError(
+                f"a cache of {self.model}, fingerprint {self.read.model[:12]}; {model.name} here "
+                f"has fingerprint {model.fingerprint[:12]}: another model, or another revision"
+            )
+        width = model.kv_heads * model.head_width
+        if len(self.read.cells) != 2 * model.layers:
+            raise PackageError(
+                f"a cache of {len(self.read.cells) // 2} layers; {model.name} has {model.layers}"
+            )
+        for site, cells in self.read.cells.items():
+            if cells.shape[1] != width:
+                raise PackageError(
+                    f"{site}: cells of width {cells.shape[1]}; {model.name} has {width} there"
+                )
+
+
+def read_record(directory: Path) -> Record:
+    """memory.json alone, without the cells.
+
+    Raises:
+        PackageError: it is missing, damaged or of another format.
+    """
+    place = directory / RECORD_FILE
+    try:
+        record = json.loads(place.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PackageError(f"{directory} is no memory package: it has no {RECORD_FILE}") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise PackageError(f"{place} cannot be read: {error}") from None
+    if isinstance(record, dict) and record.get("format") != FORMAT:
+        raise PackageError(f"{place}: format {record.get('format')}; {FORMAT} can be read")
+    try:
+        return Record.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise PackageError(f"{place}: {where}: {first['msg']}") from None
+
+
+def _check(place: Path, record: Record, read: Read) -> None:
+    """Everything about every token, and every token in the text."""
+    if read.ids.shape != (record.tokens,) or read.spans.shape != (record.tokens, 2):
+        raise PackageError(f"{place}: ids and spans are not of {record.tokens} tokens")
+    starts, ends = read.spans.T
+    if ((starts < 0) | (starts > ends) | (ends > len(record.text))).any():
+        raise PackageError(
+            f"{place}: spans that are not in a text of {len(record.text)} characters"
+        )
+    for site, cells in read.cells.items():
+        if cells.ndim != 2 or len(cells) != record.tokens:
+            raise PackageError(f"{place}: {site}: cells of shape {cells.shape}, not of all tokens")
+        if cells.dtype != np.float32 or not np.isfinite(cells).all():
+            raise PackageError(f"{place}: {site}: cells are float32 and finite")
