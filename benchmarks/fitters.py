@@ -66,7 +66,7 @@ class Size:
     rows: int
 
 
-SIZES = (Size(576, 640, 20_000), Size(576, 640, 40_000), Size(1024, 1152, 20_000))
+SIZES = (Size(576, 640, 20_000), Size(576, 640, 40_000))
 
 
 @dataclass(frozen=True)
