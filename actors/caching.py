@@ -21,7 +21,8 @@ from actors.sites import Kind, Site, reading
 
 ROWS_A_HEAD = 256  # of logits at a time: 268 MB with a vocabulary of 262,144
 
-CellsBySite = Mapping[str, np.ndarray]  # float32 [p, d], for `keys.L` and `values.L` of every layer
+# Float32 [p, d], for `keys.L` and `values.L` of every layer.
+CellsBySite = Mapping[str, np.ndarray] | Mapping[str, Tensor]
 
 
 class CacheError(ValueError):
@@ -59,13 +60,10 @@ def read(engine: Engine, fingerprint: str, texts: Sequence[str]) -> list[Read]:
         NotFinite: a cell holds NaN or Inf.
     """
     encoded = encode(engine, texts)
-    sites = cell_sites(len(engine.blocks))
-    with reading(engine, [Site.parse(site) for site in sites]) as found:
-        engine.states(encoded.ids)
-    held = {str(site): cells.float().cpu().numpy() for site, cells in found.items()}
+    held = {site: cells.cpu().numpy() for site, cells in cells_of(engine, encoded.ids).items()}
     result = []
     for row, length in enumerate(encoded.lengths):
-        cells = {site: held[site][row, :length] for site in sites}
+        cells = {site: of[row, :length] for site, of in held.items()}
         for site, of in cells.items():
             if not np.isfinite(of).all():
                 raise NotFinite(f"text {texts[row][:40]!r}, site {site}: cells are not finite")
@@ -73,6 +71,14 @@ def read(engine: Engine, fingerprint: str, texts: Sequence[str]) -> list[Read]:
         ids = encoded.ids[row, :length].cpu().numpy()
         result.append(Read(fingerprint, ids, spans, cells))
     return result
+
+
+def cells_of(engine: Engine, ids: Tensor) -> dict[str, Tensor]:
+    """The cells of token ids [b, t] by site, float32 [b, t, d]."""
+    sites = cell_sites(len(engine.blocks))
+    with reading(engine, [Site.parse(site) for site in sites]) as found:
+        engine.states(ids)
+    return {site: found[Site.parse(site)].float() for site in sites}
 
 
 @torch.inference_mode()
@@ -93,9 +99,10 @@ def own_states(engine: Engine, ids: np.ndarray, layers: int) -> np.ndarray:
     return found[site][0].float().cpu().numpy()
 
 
-@torch.inference_mode()
 def fill(engine: Engine, variants: Sequence[CellsBySite]) -> DynamicCache:
     """A transformers cache with a row for each variant, as if the model had read p tokens.
+
+    Gradients go back to cells that are tensors.
 
     Raises:
         CacheError: cells of other layers, widths or lengths than this model has, or not finite.
@@ -156,11 +163,11 @@ def _length(variants: Sequence[CellsBySite], sites: Sequence[str]) -> int:
 def _heads(engine: Engine, site: Site, variants: Sequence[CellsBySite]) -> Tensor:
     """The cells of a site as this rank's cache has them, [k, p, heads, w], in the model's type."""
     width = engine.kv_heads(site.layer) * engine.head_width
-    cells = np.stack([each[str(site)] for each in variants])
+    cells = torch.stack([torch.as_tensor(each[str(site)]) for each in variants])
     if cells.shape[-1] != width:
         raise CacheError(f"{site}: cells of width {cells.shape[-1]}, and this model has {width}")
-    if not np.isfinite(cells).all():
+    if not cells.isfinite().all():
         raise CacheError(f"{site}: cells with NaN or Inf")
-    held = torch.from_numpy(cells).to(engine.device, engine.model.dtype)
+    held = cells.to(engine.device, engine.model.dtype)
     own = engine.held.own(held, engine.values_projection(site.layer))
     return own.unflatten(2, (-1, engine.head_width)).repeat_interleave(engine.cached_copies, dim=2)

@@ -30,23 +30,37 @@ _HEADER = "isthmus"
 
 @dataclass(frozen=True, eq=False)
 class Reduction:
-    """Rows of one input to a few numbers: (x - mean) @ basis.T, mean [d] and basis [c, d]."""
+    """Rows of one input about their mean [d], by its main components or each in its own unit.
+
+    `basis` is [c, d], or [d] where every feature stays, divided by its spread.
+    """
 
     mean: Tensor
     basis: Tensor
 
     @classmethod
-    def of(cls, rows: Tensor, components: int) -> Reduction:
-        """The main components of rows [n, d], each feature taken in units of its own spread."""
+    def of(cls, rows: Tensor, components: int | None = None) -> Reduction:
+        """To the main components of rows [n, d], each feature taken in units of its own spread.
+
+        Without a number of components every feature stays.
+        """
         mean, spread = rows.double().mean(0), rows.double().std(0)
         unit = torch.where(spread > 0, 1 / spread, 0.0)  # what never changes tells nothing
+        if components is None:
+            return cls(mean.float(), unit.float())
         near = (rows.double() - mean) * unit
         _, vectors = torch.linalg.eigh(near.mT @ near)
         basis = vectors.flip(1)[:, :components].mT * unit
         return cls(mean.float(), basis.float().contiguous())
 
+    @property
+    def width(self) -> int:
+        """How many numbers are left: c, or d."""
+        return len(self.basis)
+
     def __call__(self, points: Tensor) -> Tensor:
-        return (points - self.mean) @ self.basis.mT
+        near = points - self.mean
+        return near * self.basis if self.basis.ndim == 1 else near @ self.basis.mT
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +140,11 @@ class CacheMap:
         parts = points.split(list(self.writes.values()), dim=-1)
         return dict(zip(self.writes, parts, strict=True))
 
-    def to_bytes(self) -> bytes:
-        """A safetensors file that holds everything; a bitwise round trip."""
+    def to_bytes(self, *, half: bool = False) -> bytes:
+        """A safetensors file that holds everything; a bitwise round trip, but for `half`.
+
+        With `half`, numbers are kept in float16, at half the size.
+        """
         tensors = {f"map.{name}": tensor for name, tensor in self.map.tensors().items()}
         for name, each in self.reductions.items():
             tensors |= {f"mean.{name}": each.mean, f"basis.{name}": each.basis}
@@ -136,15 +153,17 @@ class CacheMap:
             "kind": self.map.kind,
             "reads": list(self.reductions),
             "writes": dict(self.writes),
-            "formula": f"x = concat of (input - mean) @ basis.T over reads; {self.map.formula}",
+            "formula": "x = concat over reads of (input - mean) @ basis.T, or (input - mean) * "
+            f"basis where that is flat; {self.map.formula}",
         }
-        return safetensors_torch.save(tensors, {_HEADER: json.dumps(record)})
+        kept = {name: tensor.half() if half else tensor for name, tensor in tensors.items()}
+        return safetensors_torch.save(kept, {_HEADER: json.dumps(record)})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> CacheMap:
         """Read what `to_bytes` wrote. MapError when it is not such a file."""
         try:
-            tensors = safetensors_torch.load(data)
+            tensors = {n: each.float() for n, each in safetensors_torch.load(data).items()}
         except SafetensorError as error:
             raise MapError(f"a map of caches is a whole safetensors file: {error}") from error
         length = int.from_bytes(data[:8], "little")

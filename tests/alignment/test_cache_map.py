@@ -5,11 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import torch as safetensors_torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
-from alignment.cache_map import CacheMap, CacheMoments, Reduction, fit_caches, reductions
+from alignment.cache_map import CacheMap, CacheMoments, Reduction, fit_caches
 from alignment.fitted import FitError
 from alignment.maps import LowRank, MapError
 
@@ -39,7 +40,7 @@ def moments(of: dict[str, Tensor], y: Tensor, reduced: dict[str, Reduction]) -> 
 
 
 def everything(of: dict[str, Tensor]) -> dict[str, Reduction]:
-    return reductions(of, {name: rows.shape[1] for name, rows in of.items()})
+    return {name: Reduction.of(rows, rows.shape[1]) for name, rows in of.items()}
 
 
 @given(st.integers(0, 10**6))
@@ -74,6 +75,11 @@ def test_what_never_changes_tells_nothing() -> None:
     rows = normal(0, 50, 3)
     rows[:, 1] = 7.0
     assert not Reduction.of(rows, 3).basis[:, 1].any()
+    plain = Reduction.of(rows)
+    assert plain.basis[1] == 0
+    assert plain.width == 3
+    expected = (rows - rows.mean(0))[:, ::2] / rows.std(0)[::2]
+    torch.testing.assert_close(plain(rows)[:, ::2], expected)
 
 
 def test_a_planted_map_is_recovered() -> None:
@@ -132,7 +138,8 @@ def test_a_cut_keeps_the_main_directions_of_what_is_fitted() -> None:
 @pytest.mark.parametrize("rank", [None, 2])
 def test_stored_and_read_it_is_the_same_to_the_bit(rank: int | None) -> None:
     of = inputs(0)
-    reduced = reductions(of, {"keys.0": 2, "keys.1": 5, "tokens": 1})
+    kept = {"keys.0": 2, "keys.1": 5, "tokens": None}
+    reduced = {name: Reduction.of(of[name], many) for name, many in kept.items()}
     sums = moments(of, planted(of), reduced)
     made = fit_caches(sums, sums, reduced, SITES, rank=rank).map
     again = CacheMap.from_bytes(made.to_bytes())
@@ -140,6 +147,11 @@ def test_stored_and_read_it_is_the_same_to_the_bit(rank: int | None) -> None:
     for site, cells in again.transform(of).items():
         assert torch.equal(cells, made.transform(of)[site])
     assert again.to_bytes() == made.to_bytes()
+    small = made.to_bytes(half=True)
+    numbers = sum(tensor.numel() for tensor in safetensors_torch.load(small).values())
+    assert len(made.to_bytes()) - len(small) == pytest.approx(2 * numbers, abs=64)
+    for site, cells in CacheMap.from_bytes(small).transform(of).items():
+        torch.testing.assert_close(cells, made.transform(of)[site], rtol=0.02, atol=1.0)
 
 
 def test_fewer_inputs_are_fitted_from_the_same_sums() -> None:

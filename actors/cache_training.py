@@ -1,0 +1,187 @@
+"""Trains a map of caches through its target, so that what comes after the context is kept.
+
+Fitted in closed form, a map makes cells that are near the target's own. Here the target itself is
+the measure: gradients go back through its frozen blocks to the map, and to nothing else.
+
+Shapes: t tokens of a text, p of them cached, f after those, d width of the residual stream, D
+inputs of a map after reduction, v tokens that are compared.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actors.caching import CacheError, cell_sites, cells_of, fill
+from actors.engine import Engine
+from alignment.cache_map import CacheMap
+from alignment.maps import LowRank
+
+DRAWN = 4096  # tokens of the vocabulary that chances are compared on, beside those of the texts
+
+
+@dataclass(frozen=True)
+class CacheTraining:
+    """How a map of caches is trained.
+
+    Adam (arXiv 1412.6980) moves the numbers of each factor by about `learning_rate` times a typical
+    one in a step, and a step takes `batch` texts. After each epoch the held-out texts are looked
+    at: training stops after `patience` epochs without a gain, or `epochs`, or `seconds`.
+    """
+
+    learning_rate: float = 0.003
+    batch: int = 4
+    epochs: int = 8
+    patience: int = 2
+    seconds: float = 1800.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """One text in the target: its token ids [t], how many are cached, and what a map reads of them.
+
+    `inputs` [p, d] are by name those of `CacheMap.reads`; the first `own` cells are the target's.
+    """
+
+    ids: np.ndarray
+    cached: int
+    own: int
+    inputs: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedCaches:
+    """The map of the epoch with the least held-out loss, which may be the one it began with.
+
+    `held_out` is the mean KL in nats per token, before any step and after each epoch.
+    """
+
+    map: bytes
+    improved: bool
+    held_out: tuple[float, ...]
+    seconds: float
+
+
+def train_cache_map(
+    engine: Engine,
+    base: bytes,
+    lessons: Sequence[Lesson],
+    held_out: Sequence[Lesson],
+    training: CacheTraining,
+) -> TrainedCaches:
+    """Train both factors and the bias of a low-rank map of caches.
+
+    The loss is KL(native || carried) at every token after the cached ones, over a part of the
+    vocabulary: the target that has read the whole text, against the one that goes on from carried
+    cells. The text's own next tokens are not needed for it.
+
+    Raises:
+        CacheError: the map is of full rank or for another model, or a lesson has nothing after what
+            is cached.
+        ShardingError: no gradients go through a model that is held like this.
+    """
+    started = time.monotonic()
+    begun = CacheMap.from_bytes(base)
+    if not isinstance(begun.map, LowRank):
+        raise CacheError("only a map of low rank is trained: fit it with a rank")
+    if list(begun.writes) != list(cell_sites(len(engine.blocks))):
+        raise CacheError("the map writes the cells of another model")
+    with engine.held.with_gradients():
+        course = _Course(engine, begun, [*lessons, *held_out], training.seed)
+        best, seen = _trained(course, len(lessons), training, started)
+    found = begun if best is None else replace(begun, map=best)
+    return TrainedCaches(
+        found.to_bytes(), best is not None, tuple(seen), time.monotonic() - started
+    )
+
+
+class _Course:
+    """What the target says after each text, and how far from that a map leaves it."""
+
+    def __init__(
+        self, engine: Engine, begun: CacheMap, lessons: Sequence[Lesson], seed: int
+    ) -> None:
+        assert isinstance(begun.map, LowRank)
+        self._engine, self._writes = engine, begun.writes
+        device = engine.device
+        self.factors = [
+            tensor.clone().to(device).requires_grad_()
+            for tensor in (begun.map.left, begun.map.right, begun.map.bias)
+        ]
+        vocabulary = engine.model.get_input_embeddings().weight.shape[0]
+        drawn = np.random.default_rng(seed).integers(0, vocabulary, DRAWN)
+        every = np.concatenate([drawn, *(lesson.ids for lesson in lessons)])
+        self._tokens = torch.from_numpy(np.unique(every)).to(device)
+        self._lessons = [self._prepared(begun, lesson) for lesson in lessons]
+        self.count, self.agreed = len(lessons), engine.held.agreed
+
+    @torch.no_grad()
+    def _prepared(
+        self, begun: CacheMap, lesson: Lesson
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
+        """Reduced inputs [p, D], the target's own first cells, ids [f] and what it says of them."""
+        if not 0 < lesson.own <= lesson.cached < len(lesson.ids):
+            raise CacheError(
+                f"{lesson.cached} of {len(lesson.ids)} tokens cached: none comes after"
+            )
+        inputs = {n: torch.from_numpy(lesson.inputs[n]).float() for n in begun.reads}
+        ids = torch.from_numpy(lesson.ids).to(self._engine.device)
+        first = cells_of(self._engine, ids[None, : lesson.own])
+        own = {site: cells[0] for site, cells in first.items()}
+        states = self._engine.states(ids[None])[0, lesson.cached :]
+        wanted = self._engine.logits(states, self._tokens).log_softmax(-1)
+        return begun.reduced(inputs).to(ids.device), own, ids[lesson.cached :], wanted
+
+    def loss(self, number: int) -> Tensor:
+        """KL in nats per token after one text."""
+        x, own, fed, wanted = self._lessons[number]
+        left, right, bias = self.factors
+        cells = (x @ right.mT @ left.mT + bias).split(list(self._writes.values()), dim=1)
+        carried = {}
+        for site, part in zip(self._writes, cells, strict=True):
+            carried[site] = torch.cat((own[site], part[len(own[site]) :]))
+        states = self._engine.states_after(fed[None], fill(self._engine, [carried]))[0]
+        said = self._engine.logits(states, self._tokens).log_softmax(-1)
+        return (wanted.exp() * (wanted - said)).sum(-1).mean()
+
+    def made(self) -> LowRank:
+        """The map as it is now."""
+        return LowRank(*(each.detach().cpu().clone() for each in self.factors))
+
+
+def _trained(
+    course: _Course, lessons: int, training: CacheTraining, started: float
+) -> tuple[LowRank | None, list[float]]:
+    """The best map, if any is better than the first, and the held-out losses."""
+    optimizer = torch.optim.Adam(
+        [
+            {"params": [each], "lr": training.learning_rate * float(each.detach().std())}
+            for each in course.factors
+        ]
+    )
+    draw = np.random.default_rng(training.seed)
+
+    def look() -> float:
+        with torch.no_grad():
+            losses = [course.loss(number).item() for number in range(lessons, course.count)]
+        return course.agreed(sum(losses) / len(losses))
+
+    best, at = None, 0
+    seen = [look()]
+    for epoch in range(1, training.epochs + 1):
+        for some in np.array_split(draw.permutation(lessons), -(-lessons // training.batch)):
+            optimizer.zero_grad()
+            for number in some:
+                (course.loss(int(number)) / len(some)).backward()
+            optimizer.step()
+        seen.append(look())
+        if seen[-1] < seen[at]:
+            best, at = course.made(), epoch
+        late = course.agreed(time.monotonic() - started) > training.seconds
+        if late or epoch - at >= training.patience:
+            break
+    return best, seen

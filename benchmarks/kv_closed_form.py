@@ -1,0 +1,231 @@
+"""How much of a context survives when its cache is carried in closed form, both ways of the demo.
+
+A model reads a text; another one goes on from what its cache becomes by a linear map, and is
+judged by the nats of the continuation: retention 0 is the target with its own first token alone,
+1 is the target having read the text itself. Maps are fitted on other texts of the same kinds.
+
+    python -m benchmarks.kv_closed_form
+
+Shapes: n rows, d width of a site, p cached tokens, k variants of a cache.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actors.caching import Read, continuation_nll, own_states
+from actors.cargo.kv_cache import OWN, carry, own_tokens, with_own
+from actors.sites import Site
+from alignment.cache_map import CacheMap, FittedCaches, Reduction, fit_caches
+from benchmarks import caches
+from benchmarks.caches import DEEP, QUARTER, Model, Sums
+from benchmarks.record import record
+from evaluation.retention import measure_retention
+
+WHOLE = "cells and tokens"
+RANKS = (64, 128, 256, 512)
+
+
+def main() -> None:
+    """Measure and record."""
+    texts = caches.texts_by_kind()
+    crossings = {}
+    for source, target in permutations(caches.models(), 2):
+        crossings[f"{source.name} -> {target.name}"] = crossing(source, target, texts)
+    record(
+        "kv_closed_form",
+        {
+            "asked": {"closed form": ">= 0.80", "controls": "<= 0.2"},
+            "prefix_characters": caches.PREFIX,
+            "continuation_characters": caches.CONTINUATION,
+            "components": caches.COMPONENTS,
+            "crossings": crossings,
+        },
+    )
+
+
+def crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """All variants of one direction."""
+    started = time.monotonic()
+    learnt = caches.learnt(texts)
+    training = [text for text, held in learnt.items() if not held]
+    reduced = caches.reductions(source, target, training[:: caches.FITTED // caches.SAMPLED])
+    sums = caches.sums_of(source, target, learnt, reduced)
+    print(f"{source.name}: sums after {time.monotonic() - started:.0f} s", file=sys.stderr)
+    maps = _maps(sums, reduced, target.widths)
+    print(f"{source.name}: maps after {time.monotonic() - started:.0f} s", file=sys.stderr)
+    mean = (sums.training.sum_y / sums.training.count).float()
+    nats = {
+        kind: [_nats(source, target, text, other, maps, mean) for text, other in _with_others(of)]
+        for kind, of in ((kind, of[: caches.TESTED]) for kind, of in texts.items())
+    }
+    print(f"{source.name}: all after {time.monotonic() - started:.0f} s", file=sys.stderr)
+    every = [of_text for of in nats.values() for of_text in of]
+    return {
+        "rows": {"training": sums.training.count, "held": sums.held.count},
+        "texts": {kind: len(of) for kind, of in nats.items()},
+        "native_gain_nats": _mean(every, "base") - _mean(every, "native"),
+        "retention": {name: _retention(every, name) for name in every[0]},
+        "by_kind": {kind: _retention(of, WHOLE) for kind, of in nats.items()},
+        "held_out_r2": {
+            kind: float(np.mean([r2 for site, r2 in of.items() if site.startswith(kind)]))
+            for of in (maps[WHOLE].held_out_r2,)
+            for kind in ("keys", "values")
+        },
+        "bytes_over_bfloat16_target": {
+            name: len(each.map.to_bytes(half=True)) / (2 * target.parameters)
+            for name, each in maps.items()
+        },
+        "cost": _cost(source, target, [text for of in texts.values() for text in of[:2]], maps),
+    }
+
+
+def _maps(
+    sums: Sums, reduced: Mapping[str, Reduction], writes: Mapping[str, int]
+) -> dict[str, FittedCaches]:
+    """By variant."""
+    ends = np.cumsum([of.width for of in reduced.values()])
+    at = dict(zip(reduced, map(torch.arange, (0, *ends), ends), strict=False))
+    cells = [name for name in reduced if name not in (OWN, DEEP)]
+
+    def fitted(
+        names: Sequence[str], rank: int | None = None, *, shuffle: bool = False
+    ) -> FittedCaches:
+        which = torch.cat([at[name] for name in names])
+        both = (sums.training, sums.held)
+        both = (sums.shuffled_training, sums.shuffled_held) if shuffle else both
+        training, held = (of.of_inputs(which) for of in both)
+        some = {OWN if name == DEEP else name: reduced[name] for name in names}
+        return fit_caches(training, held, some, writes, rank=rank)
+
+    return {
+        WHOLE: fitted([*cells, OWN]),
+        **{f"rank {rank}": _halved(fitted([*cells, OWN], rank)) for rank in RANKS},
+        "cells": fitted(cells),
+        "tokens": fitted([OWN]),
+        "shuffled rows": fitted([*cells, OWN], shuffle=True),
+        "shuffled rows, cells": fitted(cells, shuffle=True),
+        "quarter of layers": fitted([*cells, DEEP]),
+        "quarter of layers, no cells": fitted([DEEP]),
+    }
+
+
+def _halved(found: FittedCaches) -> FittedCaches:
+    """As it comes back from half precision."""
+    return replace(found, map=CacheMap.from_bytes(found.map.to_bytes(half=True)))
+
+
+def _with_others(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
+    yield from zip(texts, (*texts[1:], texts[0]), strict=True)
+
+
+def _nats(
+    source: Model,
+    target: Model,
+    text: str,
+    other: str,
+    maps: Mapping[str, FittedCaches],
+    mean: Tensor,
+) -> dict[str, float]:
+    """Nats per token of the continuation, by what is cached before it."""
+    cut = target.cut(text)
+    spans, fed = cut.whole.spans[: cut.cached], cut.whole.ids[cut.cached :]
+    (mine,), (stranger,) = source.read([cut.first]), source.read([other])
+    first = cut.whole.first(own_tokens(mine.spans, spans))
+    native = cut.whole.first(cut.cached)
+    known = {name: of[: cut.cached] for name, of in target.own(cut.whole).items()}
+
+    def carried(name: str, of: Read = mine) -> dict[str, np.ndarray]:
+        own = known[DEEP if name.startswith("quarter") else OWN]
+        cells = with_own(carry(of, spans, own, maps[name].map), first)
+        if name.startswith("quarter"):  # those of the layers that were computed are there
+            shallow = {site for site in cells if Site.parse(site).layer < target.quarter}
+            cells |= {site: native[site] for site in shallow}
+        return cells
+
+    whole = carried(WHOLE)
+    variants = {
+        "native": native,
+        **{name: carried(name) for name in maps},
+        "another text's cells": carried("cells", stranger),
+        "another text's cells, own tokens": carried(WHOLE, stranger),
+        "mean cell": with_own(_everywhere(mean, native, cut.cached), first),
+        "keys carried, values native": {**whole, **_of_kind(native, "values")},
+        "values carried, keys native": {**whole, **_of_kind(native, "keys")},
+    }
+    nats = continuation_nll(target.engine, fed, list(variants.values()))
+    (base,) = continuation_nll(target.engine, fed, [first])
+    tail = cut.cached - cut.cached // QUARTER
+    late = continuation_nll(
+        target.engine,
+        cut.whole.ids[tail:],
+        [{site: of[:tail] for site, of in cells.items()} for cells in (whole, carried("cells"))],
+        known=cut.cached - tail + 1,
+    )
+    return {
+        "base": float(base),
+        **dict(zip(variants, nats.tolist(), strict=True)),
+        **dict(zip(("quarter of positions", "quarter of positions, cells"), late, strict=True)),
+    }
+
+
+def _everywhere(mean: Tensor, like: Mapping[str, np.ndarray], cached: int) -> dict[str, np.ndarray]:
+    parts = mean.split([of.shape[1] for of in like.values()])
+    return {site: part.expand(cached, -1).numpy() for site, part in zip(like, parts, strict=True)}
+
+
+def _of_kind(cells: Mapping[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
+    return {site: of for site, of in cells.items() if site.startswith(kind)}
+
+
+def _mean(nats: Sequence[Mapping[str, float]], name: str) -> float:
+    return float(np.mean([each[name] for each in nats]))
+
+
+def _retention(nats: Sequence[Mapping[str, float]], name: str) -> dict[str, float] | None:
+    base, native, carried = ([of[each] for of in nats] for each in ("base", "native", name))
+    measured = measure_retention(base, native, carried).retention
+    return None if measured is None else asdict(measured)
+
+
+def _cost(
+    source: Model, target: Model, texts: Sequence[str], maps: Mapping[str, FittedCaches]
+) -> dict[str, Any]:
+    """Seconds of a hand-over of one long text, beside those of reading it in the target."""
+    text = "\n\n".join(texts)
+    (mine,), (theirs,) = source.read([text]), target.read([text])
+    ids = torch.from_numpy(theirs.ids)[None]
+    own = own_states(target.engine, theirs.ids, 0)
+
+    def fastest(do: Callable[[], object]) -> float:
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            do()
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    with torch.inference_mode():
+        prefill = fastest(lambda: target.engine.cache(ids))
+    handed = {
+        name: fastest(lambda by=each.map: carry(mine, theirs.spans, own, by))
+        for name, each in maps.items()
+        if name == WHOLE or name.startswith("rank")
+    }
+    return {
+        "tokens": len(theirs.ids),
+        "prefill_seconds": prefill,
+        "carry_seconds": handed,
+        "share": {name: seconds / prefill for name, seconds in handed.items()},
+    }
+
+
+if __name__ == "__main__":
+    main()
