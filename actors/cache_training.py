@@ -112,7 +112,7 @@ class _Course:
             tensor.clone().to(device).requires_grad_()
             for tensor in (begun.map.left, begun.map.right, begun.map.bias)
         ]
-        vocabulary = engine.model.get_input_embeddings().weight.shape[0]
+        vocabulary = engine.model.config.vocab_size
         drawn = np.random.default_rng(seed).integers(0, vocabulary, DRAWN)
         every = np.concatenate([drawn, *(lesson.ids for lesson in lessons)])
         self._tokens = torch.from_numpy(np.unique(every)).to(device)

@@ -70,7 +70,7 @@ def base(engines: tuple[Engine, Engine], lessons: list[Lesson]) -> CacheMap:
 
 
 def _cells(engine: Engine, of: Lesson) -> dict[str, np.ndarray]:
-    text = engine.tokenizer.decode(of.ids, skip_special_tokens=True)
+    text = str(engine.tokenizer.decode(of.ids, skip_special_tokens=True))
     return read(engine, "tiny", [text])[0].cells
 
 
