@@ -4,21 +4,23 @@ Shapes: n rows, d width of a site.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from actors.anchors import text_hash
-from actors.caching import Read, cell_sites, own_states, read
-from actors.cargo.kv_cache import OWN, map_inputs, own_tokens
+from actors.caching import Read, cell_sites, continuation_nll, own_states, read
+from actors.cargo.kv_cache import OWN, carry, map_inputs, own_tokens, with_own
+from actors.catalog import ModelSpec
 from actors.corpora import CorpusSpec, read_texts
 from actors.engine import Engine, load
 from actors.sites import Site, site_width
 from actors.weights import default_cache, prepare
-from alignment.cache_map import CacheMoments, Reduction
+from alignment.cache_map import CacheMap, CacheMoments, Reduction
 from alignment.moments import cross_moment
+from evaluation.retention import measure_retention
 from jobs.config import read_run_file
 from jobs.names import ROOT
 
@@ -100,10 +102,14 @@ class Pair:
     outputs: dict[str, Tensor]
 
 
-def models() -> list[Model]:
-    """Those of the demo, live."""
-    run = read_run_file(ROOT / "configs/demo.yaml")
-    return [Model(s.name, load(prepare(s, default_cache()), threads=2)) for s in run.models]
+def demo() -> list[ModelSpec]:
+    """The models of the demo."""
+    return list(read_run_file(ROOT / "configs/demo.yaml").models)
+
+
+def live(specs: Sequence[ModelSpec]) -> list[Model]:
+    """Models that are loaded."""
+    return [Model(spec.name, load(prepare(spec, default_cache()), threads=2)) for spec in specs]
 
 
 def texts_by_kind() -> dict[str, list[str]]:
@@ -151,6 +157,29 @@ def reductions(source: Model, target: Model, texts: Sequence[str]) -> dict[str, 
     rows = {name: torch.cat([pair.inputs[name] for pair in sample]) for name in sample[0].inputs}
     whole = (OWN, DEEP)
     return {n: Reduction.of(of, None if n in whole else COMPONENTS) for n, of in rows.items()}
+
+
+def nats_after(
+    source: Model, target: Model, text: str, maps: Mapping[str, CacheMap]
+) -> dict[str, float]:
+    """Nats per token of a text's second part: after nothing but the target's own first tokens
+    (base), after its own cache (native), and after what each map carries."""
+    cut = target.cut(text)
+    (mine,) = source.read([cut.first])
+    spans, fed = cut.whole.spans[: cut.cached], cut.whole.ids[cut.cached :]
+    first = cut.whole.first(own_tokens(mine.spans, spans))
+    known = own_states(target.engine, cut.whole.ids[: cut.cached], 0)
+    carried = [with_own(carry(mine, spans, known, by), first) for by in maps.values()]
+    (base,) = continuation_nll(target.engine, fed, [first])
+    nats = continuation_nll(target.engine, fed, [cut.whole.first(cut.cached), *carried])
+    return {"base": float(base), **dict(zip(("native", *maps), nats.tolist(), strict=True))}
+
+
+def retention(nats: Sequence[Mapping[str, float]], name: str) -> dict[str, float] | None:
+    """Of one of the maps over several texts, with its interval."""
+    base, native, carried = ([of[each] for of in nats] for each in ("base", "native", name))
+    measured = measure_retention(base, native, carried).retention
+    return None if measured is None else asdict(measured)
 
 
 def sums_of(

@@ -12,7 +12,7 @@ Shapes: n rows, d width of a site, p cached tokens, k variants of a cache.
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -27,7 +27,6 @@ from alignment.cache_map import CacheMap, FittedCaches, Reduction, fit_caches
 from benchmarks import caches
 from benchmarks.caches import DEEP, QUARTER, Model, Sums
 from benchmarks.record import record
-from evaluation.retention import measure_retention
 
 WHOLE = "cells and tokens"
 RANKS = (64, 128, 256, 512)
@@ -37,7 +36,7 @@ def main() -> None:
     """Measure and record."""
     texts = caches.texts_by_kind()
     crossings = {}
-    for source, target in permutations(caches.models(), 2):
+    for source, target in permutations(caches.live(caches.demo()), 2):
         crossings[f"{source.name} -> {target.name}"] = crossing(source, target, texts)
     record(
         "kv_closed_form",
@@ -72,8 +71,8 @@ def crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) -
         "rows": {"training": sums.training.count, "held": sums.held.count},
         "texts": {kind: len(of) for kind, of in nats.items()},
         "native_gain_nats": _mean(every, "base") - _mean(every, "native"),
-        "retention": {name: _retention(every, name) for name in every[0]},
-        "by_kind": {kind: _retention(of, WHOLE) for kind, of in nats.items()},
+        "retention": {name: caches.retention(every, name) for name in every[0]},
+        "by_kind": {kind: caches.retention(of, WHOLE) for kind, of in nats.items()},
         "held_out_r2": {
             kind: float(np.mean([r2 for site, r2 in of.items() if site.startswith(kind)]))
             for of in (maps[WHOLE].held_out_r2,)
@@ -187,12 +186,6 @@ def _of_kind(cells: Mapping[str, np.ndarray], kind: str) -> dict[str, np.ndarray
 
 def _mean(nats: Sequence[Mapping[str, float]], name: str) -> float:
     return float(np.mean([each[name] for each in nats]))
-
-
-def _retention(nats: Sequence[Mapping[str, float]], name: str) -> dict[str, float] | None:
-    base, native, carried = ([of[each] for of in nats] for each in ("base", "native", name))
-    measured = measure_retention(base, native, carried).retention
-    return None if measured is None else asdict(measured)
 
 
 def _cost(

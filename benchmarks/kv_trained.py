@@ -12,16 +12,13 @@ from dataclasses import asdict
 from itertools import permutations
 from typing import Any
 
-import numpy as np
-
 from actors.cache_training import CacheTraining, Lesson, train_cache_map
-from actors.caching import continuation_nll, own_states
-from actors.cargo.kv_cache import carry, map_inputs, own_tokens, with_own
+from actors.caching import own_states
+from actors.cargo.kv_cache import map_inputs, own_tokens
 from alignment.cache_map import CacheMap, fit_caches
 from benchmarks import caches
 from benchmarks.caches import Model
 from benchmarks.record import record
-from evaluation.retention import measure_retention
 
 RANK = 256
 TRAINING = CacheTraining()
@@ -31,7 +28,7 @@ def main() -> None:
     """Measure and record."""
     texts = caches.texts_by_kind()
     crossings = {}
-    for source, target in permutations(caches.models(), 2):
+    for source, target in permutations(caches.live(caches.demo()), 2):
         crossings[f"{source.name} -> {target.name}"] = _crossing(source, target, texts)
     record(
         "kv_trained",
@@ -61,17 +58,12 @@ def _crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) 
     print(source.name, trained.held_out, f"{trained.seconds:.0f} s", file=sys.stderr)
     maps = {"closed form": fitted, "trained": CacheMap.from_bytes(trained.map)}
     judged = [text for of in texts.values() for text in of[: caches.TESTED]]
-    nats = np.array([_nats(source, target, text, list(maps.values())) for text in judged])
-    base, native, *carried = nats.T
-    found = {
-        name: measure_retention(base, native, each).retention
-        for name, each in zip(maps, carried, strict=True)
-    }
+    nats = [caches.nats_after(source, target, text, maps) for text in judged]
     return {
         "texts": len(judged),
         "held_out_kl": trained.held_out,
         "training_seconds": round(trained.seconds),
-        "retention": {name: each and asdict(each) for name, each in found.items()},
+        "retention": {name: caches.retention(nats, name) for name in maps},
     }
 
 
@@ -82,19 +74,6 @@ def _lesson(source: Model, target: Model, text: str) -> Lesson:
     known = own_states(target.engine, cut.whole.ids[: cut.cached], 0)
     inputs = map_inputs(mine, spans, known)
     return Lesson(cut.whole.ids, cut.cached, own_tokens(mine.spans, spans), inputs)
-
-
-def _nats(source: Model, target: Model, text: str, maps: Sequence[CacheMap]) -> list[float]:
-    """Base, native, and after what each map carries."""
-    cut = target.cut(text)
-    (mine,) = source.read([cut.first])
-    spans, fed = cut.whole.spans[: cut.cached], cut.whole.ids[cut.cached :]
-    first = cut.whole.first(own_tokens(mine.spans, spans))
-    known = own_states(target.engine, cut.whole.ids[: cut.cached], 0)
-    carried = [with_own(carry(mine, spans, known, by), first) for by in maps]
-    (base,) = continuation_nll(target.engine, fed, [first])
-    native = cut.whole.first(cut.cached)
-    return [base, *continuation_nll(target.engine, fed, [native, *carried])]
 
 
 if __name__ == "__main__":
