@@ -7,11 +7,12 @@ values) of a layer, k variants, w width of a head.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from actors.encoding import encode
@@ -85,18 +86,40 @@ def cells_of(engine: Engine, ids: Tensor) -> dict[str, Tensor]:
 def own_states(engine: Engine, ids: np.ndarray, layers: int) -> np.ndarray:
     """What the model itself makes of tokens [t] in its first layers, float32 [t, e].
 
-    With no layer: the rows of its embedding matrix, for each token and for the one before it (zeros
-    before the first). Else the residual stream after so many; nothing above them is computed.
+    With no layer: what enters the first block (embeddings, with positions where those are learned)
+    for each token and for the one before it (zeros before the first). Else the residual stream
+    after so many; nothing above them is computed.
     """
     tokens = torch.from_numpy(ids).to(engine.device)[None]
     if layers == 0:
-        rows = engine.model.get_input_embeddings()(tokens)[0].float()
+        rows = _entering(engine, tokens)[0].float()
         before = torch.cat((torch.zeros_like(rows[:1]), rows[:-1]))
         return torch.cat((rows, before), dim=1).cpu().numpy()
     site = Site("residual", layers - 1)
     with reading(engine, [site], stop=True) as found:
         engine.states(tokens)
     return found[site][0].float().cpu().numpy()
+
+
+class _Entered(Exception):
+    """The first block has been reached."""
+
+
+def _entering(engine: Engine, tokens: Tensor) -> Tensor:
+    """What enters the first block, [b, t, d], of tokens [b, t]."""
+    found: list[Tensor] = []
+
+    def take(_block: nn.Module, args: tuple[Tensor, ...]) -> None:
+        found.append(args[0].clone())
+        raise _Entered
+
+    handle = engine.blocks[0].register_forward_pre_hook(take)
+    try:
+        with suppress(_Entered):
+            engine.states(tokens)
+    finally:
+        handle.remove()
+    return found[0]
 
 
 def fill(engine: Engine, variants: Sequence[CellsBySite]) -> DynamicCache:

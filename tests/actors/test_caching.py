@@ -111,8 +111,9 @@ def test_what_is_fed_and_known_is_as_if_it_were_cached(
     assert later == pytest.approx(float(after_cache(engine, own)[0]), abs=1e-4)
 
 
-def test_own_states_are_the_models_own(engine_of: Callable[[str], Engine]) -> None:
-    engine = engine_of("gemma3_text")
+@pytest.mark.parametrize("name", ["gemma3_text", "gpt2", "bloom", "llama"])
+def test_own_states_are_the_models_own(name: str, engine_of: Callable[[str], Engine]) -> None:
+    engine = engine_of(name)
     ids = encode(engine, [TEXT]).ids
     with torch.inference_mode():
         hidden = engine.model(input_ids=ids, output_hidden_states=True).hidden_states
