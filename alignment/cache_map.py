@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import torch
 from safetensors import SafetensorError
@@ -24,7 +25,7 @@ from alignment.maps import Affine, Linear, LowRank, MapError
 from alignment.moments import cross_moment
 
 FORMAT = 1
-LAMBDAS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+LAMBDAS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 _HEADER = "isthmus"
 
 
@@ -190,16 +191,21 @@ class CacheMap:
 
 @dataclass(frozen=True, eq=False)
 class FittedCaches:
-    """A map, and for each of the target's sites the λ chosen and the R² on held-out rows."""
+    """A map of full rank, and for each of the target's sites the λ chosen and the held-out R²."""
 
     map: CacheMap
     lambdas: dict[str, float]
     held_out_r2: dict[str, float]
+    _solved: _Solved
 
+    def cut(self, rank: int) -> CacheMap:
+        """What is fitted, cut down to so many directions of the target's cells.
 
-def reductions(sample: Mapping[str, Tensor], components: Mapping[str, int]) -> dict[str, Reduction]:
-    """Of every input, from a sample of its rows [n, d]; `components` says how many, by input."""
-    return {name: Reduction.of(rows, components[name]) for name, rows in sample.items()}
+        To those in which most of it varies, each feature in units of its spread: reduced-rank
+        regression (Izenman 1975). A rank that is none gives the map as it is.
+        """
+        made = self._solved.cut(rank)
+        return self.map if made is None else replace(self.map, map=made)
 
 
 def fit_caches(
@@ -207,19 +213,15 @@ def fit_caches(
     held: CacheMoments,
     reduced: Mapping[str, Reduction],
     writes: Mapping[str, int],
-    *,
-    rank: int | None = None,
     lambdas: Iterable[float] = LAMBDAS,
 ) -> FittedCaches:
     """Ridge regression of every cell of the target on all inputs, with a λ for each site.
 
     λ is in units of the mean variance of the inputs; each site takes the one that does best on the
-    held rows, and then all rows are fitted. With `rank`, what is fitted is cut down to so many
-    directions of the target's cells, those in which most of it varies, each feature in units of
-    its spread (reduced-rank regression, Izenman 1975).
+    held rows, and then all rows are fitted.
 
     Raises:
-        FitError: rows that are not finite; no λ that is positive, or one that is lost in rounding.
+        FitError: rows that are not finite, or no λ that is positive.
     """
     tried = [value for value in lambdas if value > 0]
     if not tried:
@@ -227,67 +229,85 @@ def fit_caches(
     if not all(bool(t.isfinite().all()) for of in (training, held) for t in (of.xx, of.xy)):
         raise FitError("cannot fit: rows that are not finite")
     widths = list(writes.values())
-    errors = []  # by λ, [T]
-    near = held.about(training.sum_x / training.count, training.sum_y / training.count)
-    for value in tried:
-        weight = _ridge(training, [value] * len(widths), widths)
-        seen = (near.xy * weight).sum(0), (weight * (near.xx @ weight)).sum(0)
-        errors.append(near.yy - 2 * seen[0] + seen[1])
-    by_site = torch.stack([torch.stack([s.sum() for s in e.split(widths)]) for e in errors])
+    judged, spread = _judged(_Spectrum(training), held, tried)
+    by_site = torch.stack([part.sum(1) for part in judged.split(widths, dim=1)], dim=1)
     best = by_site.argmin(0)
-    spread = torch.stack([part.sum() for part in near.yy.split(widths)])
     chosen = [tried[at] for at in best.tolist()]
-    total = training + held
-    weight = _ridge(total, chosen, widths)
-    mean_x, mean_y = total.sum_x / total.count, total.sum_y / total.count
-    bias = (mean_y - mean_x @ weight).float()
-    if rank is None or rank >= min(weight.shape):
-        made: Linear = Affine(weight.mT.float().contiguous(), bias)
-    else:
-        made = _low_rank(total, weight, rank, mean_x, mean_y)
-    r2 = 1 - by_site.gather(0, best[None])[0] / spread
+    r2 = 1 - by_site.gather(0, best[None])[0] / torch.stack([s.sum() for s in spread.split(widths)])
+    of_outputs = torch.tensor(chosen, dtype=torch.float64).repeat_interleave(torch.tensor(widths))
+    solved = _Solved.of(_Spectrum(training + held), of_outputs)
     return FittedCaches(
-        CacheMap(dict(reduced), made, dict(writes)),
+        CacheMap(dict(reduced), solved.whole(), dict(writes)),
         dict(zip(writes, chosen, strict=True)),
         dict(zip(writes, r2.tolist(), strict=True)),
+        solved,
     )
 
 
-def _ridge(of: CacheMoments, lambdas: list[float], widths: list[int]) -> Tensor:
-    """Weights [D, T], the outputs of each site with the λ of the site."""
-    cov_x, parts = of.cov_x, of.cov_xy.split(widths, dim=1)
-    unit = float(cov_x.diagonal().mean()) or 1.0
-    columns: list[Tensor] = [torch.empty(0)] * len(parts)
-    for value in dict.fromkeys(lambdas):
-        at = [number for number, each in enumerate(lambdas) if each == value]
-        shrunk = cov_x.clone()
-        shrunk.diagonal().add_(value * unit)
-        together = torch.cat([parts[number] for number in at], dim=1)
-        factor, failed = torch.linalg.cholesky_ex(shrunk)
-        if failed:
-            raise FitError(
-                f"cannot fit: λ {value:g} is too small for inputs that depend so closely"
-            )
-        solved = torch.cholesky_solve(together, factor)
-        for number, part in zip(at, solved.split([widths[n] for n in at], dim=1), strict=True):
-            columns[number] = part
-    return torch.cat(columns, dim=1)
+class _Spectrum:
+    """cov_x = V diag(e) Vᵀ, and what each component says of the outputs: Vᵀ cov_xy [D, T]."""
+
+    def __init__(self, of: CacheMoments) -> None:
+        cov_x = of.cov_x
+        values, self.vectors = torch.linalg.eigh(cov_x)
+        self.values = values.clamp_min(0.0)
+        self.unit = float(cov_x.diagonal().mean()) or 1.0
+        self.projected = self.vectors.mT @ of.cov_xy
+        self.mean_x, self.mean_y = of.sum_x / of.count, of.sum_y / of.count
+        self.spread = (of.yy / of.count - self.mean_y.square()).clamp_min(0).sqrt()
+
+    def shrunk(self, lambdas: Tensor) -> Tensor:
+        """The weights in terms of the components, [D, T], for a λ, or one for each output [T]."""
+        return self.projected / (self.values[:, None] + lambdas * self.unit)
 
 
-def _low_rank(
-    of: CacheMoments, weight: Tensor, rank: int, mean_x: Tensor, mean_y: Tensor
-) -> LowRank:
-    """The map x @ weight cut down to `rank` directions of the target's standardised cells."""
-    variances = of.yy / of.count - mean_y.square()
-    spread = variances.clamp_min(0).sqrt()
-    unit = torch.where(spread > 0, 1 / spread, 0.0)
-    values, vectors = torch.linalg.eigh(of.cov_x)
-    half = values.clamp_min(0).sqrt()[:, None] * vectors.mT  # halfᵀ half = cov_x
-    fitted = half @ (weight * unit)  # [D, T]: its Gram matrix is the covariance of what is fitted
-    strength, main = torch.linalg.eigh(fitted @ fitted.mT)
-    kept = main[:, -rank:] / strength[-rank:].clamp_min(torch.finfo().tiny).sqrt()
-    directions = fitted.mT @ kept  # [T, r], orthonormal
-    right = ((weight * unit) @ directions).mT
-    left = directions * spread[:, None]
-    bias = mean_y - left @ (right @ mean_x)
-    return LowRank(left.float().contiguous(), right.float().contiguous(), bias.float())
+def _judged(spectrum: _Spectrum, held: CacheMoments, lambdas: list[float]) -> tuple[Tensor, Tensor]:
+    """Σ (y - prediction)² of every output over held rows, by λ [c, T]; and Σ (y - mean)² [T]."""
+    near = held.about(spectrum.mean_x, spectrum.mean_y)
+    turn = spectrum.vectors.mT
+    # In float32, which is enough to tell which λ is best, and twice as fast.
+    xx, xy = (turn @ near.xx @ spectrum.vectors).float(), (turn @ near.xy).float()
+    errors = []
+    for value in lambdas:
+        weight = spectrum.shrunk(torch.tensor(value)).float()
+        explained = 2 * (xy * weight).sum(0) - (weight * (xx @ weight)).sum(0)
+        errors.append(near.yy - explained.double())
+    return torch.stack(errors), near.yy
+
+
+@dataclass(frozen=True, eq=False)
+class _Solved:
+    """What is fitted, in terms of the components of all inputs: weights [D, T]."""
+
+    spectrum: _Spectrum
+    weights: Tensor
+
+    @classmethod
+    def of(cls, spectrum: _Spectrum, lambdas: Tensor) -> _Solved:
+        return cls(spectrum, spectrum.shrunk(lambdas))
+
+    def whole(self) -> Affine:
+        weight = (self.spectrum.vectors @ self.weights).mT
+        bias = self.spectrum.mean_y - weight @ self.spectrum.mean_x
+        return Affine(weight.float().contiguous(), bias.float())
+
+    def cut(self, rank: int) -> LowRank | None:
+        """None where that cuts off nothing."""
+        if rank >= min(self.weights.shape):
+            return None
+        kept = self._directions[:, :rank]  # [T, r]
+        unit = torch.where(self.spectrum.spread > 0, 1 / self.spectrum.spread, 0.0)
+        right = (self.spectrum.vectors @ (self.weights * unit @ kept)).mT
+        left = kept * self.spectrum.spread[:, None]
+        bias = self.spectrum.mean_y - left @ (right @ self.spectrum.mean_x)
+        return LowRank(left.float().contiguous(), right.float().contiguous(), bias.float())
+
+    @cached_property
+    def _directions(self) -> Tensor:
+        """Of the target's standardised cells, those in which what is fitted varies most first."""
+        unit = torch.where(self.spectrum.spread > 0, 1 / self.spectrum.spread, 0.0)
+        # Its Gram matrix is the covariance of what is fitted.
+        fitted = self.spectrum.values.sqrt()[:, None] * self.weights * unit
+        strength, main = torch.linalg.eigh(fitted @ fitted.mT)
+        lengths = strength.clamp_min(torch.finfo().tiny).sqrt()
+        return (fitted.mT @ (main / lengths)).flip(1)

@@ -12,7 +12,6 @@ Shapes: n rows, d width of a site, p cached tokens, k variants of a cache.
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -58,7 +57,7 @@ def crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) -
     reduced = caches.reductions(source, target, training[:: caches.FITTED // caches.SAMPLED])
     sums = caches.sums_of(source, target, learnt, reduced)
     print(f"{source.name}: sums after {time.monotonic() - started:.0f} s", file=sys.stderr)
-    maps = _maps(sums, reduced, target.widths)
+    maps, r2_by_site = _maps(sums, reduced, target.widths)
     print(f"{source.name}: maps after {time.monotonic() - started:.0f} s", file=sys.stderr)
     mean = (sums.training.sum_y / sums.training.count).float()
     nats = {
@@ -74,12 +73,11 @@ def crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) -
         "retention": {name: caches.retention(every, name) for name in every[0]},
         "by_kind": {kind: caches.retention(of, WHOLE) for kind, of in nats.items()},
         "held_out_r2": {
-            kind: float(np.mean([r2 for site, r2 in of.items() if site.startswith(kind)]))
-            for of in (maps[WHOLE].held_out_r2,)
+            kind: float(np.mean([r2 for site, r2 in r2_by_site.items() if site.startswith(kind)]))
             for kind in ("keys", "values")
         },
         "bytes_over_bfloat16_target": {
-            name: len(each.map.to_bytes(half=True)) / (2 * target.parameters)
+            name: len(each.to_bytes(half=True)) / (2 * target.parameters)
             for name, each in maps.items()
         },
         "cost": _cost(source, target, [text for of in texts.values() for text in of[:2]], maps),
@@ -88,37 +86,37 @@ def crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) -
 
 def _maps(
     sums: Sums, reduced: Mapping[str, Reduction], writes: Mapping[str, int]
-) -> dict[str, FittedCaches]:
-    """By variant."""
+) -> tuple[dict[str, CacheMap], dict[str, float]]:
+    """By variant, and the held-out R² of the whole map by site."""
     ends = np.cumsum([of.width for of in reduced.values()])
     at = dict(zip(reduced, map(torch.arange, (0, *ends), ends), strict=False))
     cells = [name for name in reduced if name not in (OWN, DEEP)]
 
-    def fitted(
-        names: Sequence[str], rank: int | None = None, *, shuffle: bool = False
-    ) -> FittedCaches:
+    def fitted(names: Sequence[str], *, shuffle: bool = False) -> FittedCaches:
         which = torch.cat([at[name] for name in names])
         both = (sums.training, sums.held)
         both = (sums.shuffled_training, sums.shuffled_held) if shuffle else both
         training, held = (of.of_inputs(which) for of in both)
         some = {OWN if name == DEEP else name: reduced[name] for name in names}
-        return fit_caches(training, held, some, writes, rank=rank)
+        return fit_caches(training, held, some, writes)
 
-    return {
-        WHOLE: fitted([*cells, OWN]),
-        **{f"rank {rank}": _halved(fitted([*cells, OWN], rank)) for rank in RANKS},
-        "cells": fitted(cells),
-        "tokens": fitted([OWN]),
-        "shuffled rows": fitted([*cells, OWN], shuffle=True),
-        "shuffled rows, cells": fitted(cells, shuffle=True),
-        "quarter of layers": fitted([*cells, DEEP]),
-        "quarter of layers, no cells": fitted([DEEP]),
+    whole = fitted([*cells, OWN])
+    maps = {
+        WHOLE: whole.map,
+        **{f"rank {rank}": _halved(whole.cut(rank)) for rank in RANKS},
+        "cells": fitted(cells).map,
+        "tokens": fitted([OWN]).map,
+        "shuffled rows": fitted([*cells, OWN], shuffle=True).map,
+        "shuffled rows, cells": fitted(cells, shuffle=True).map,
+        "quarter of layers": fitted([*cells, DEEP]).map,
+        "quarter of layers, no cells": fitted([DEEP]).map,
     }
+    return maps, whole.held_out_r2
 
 
-def _halved(found: FittedCaches) -> FittedCaches:
+def _halved(found: CacheMap) -> CacheMap:
     """As it comes back from half precision."""
-    return replace(found, map=CacheMap.from_bytes(found.map.to_bytes(half=True)))
+    return CacheMap.from_bytes(found.to_bytes(half=True))
 
 
 def _with_others(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -130,7 +128,7 @@ def _nats(
     target: Model,
     text: str,
     other: str,
-    maps: Mapping[str, FittedCaches],
+    maps: Mapping[str, CacheMap],
     mean: Tensor,
 ) -> dict[str, float]:
     """Nats per token of the continuation, by what is cached before it."""
@@ -143,7 +141,7 @@ def _nats(
 
     def carried(name: str, of: Read = mine) -> dict[str, np.ndarray]:
         own = known[DEEP if name.startswith("quarter") else OWN]
-        cells = with_own(carry(of, spans, own, maps[name].map), first)
+        cells = with_own(carry(of, spans, own, maps[name]), first)
         if name.startswith("quarter"):  # those of the layers that were computed are there
             shallow = {site for site in cells if Site.parse(site).layer < target.quarter}
             cells |= {site: native[site] for site in shallow}
@@ -189,7 +187,7 @@ def _mean(nats: Sequence[Mapping[str, float]], name: str) -> float:
 
 
 def _cost(
-    source: Model, target: Model, texts: Sequence[str], maps: Mapping[str, FittedCaches]
+    source: Model, target: Model, texts: Sequence[str], maps: Mapping[str, CacheMap]
 ) -> dict[str, Any]:
     """Seconds of a hand-over of one long text, beside those of reading it in the target."""
     text = "\n\n".join(texts)
@@ -208,7 +206,7 @@ def _cost(
     with torch.inference_mode():
         prefill = fastest(lambda: target.engine.cache(ids))
     handed = {
-        name: fastest(lambda by=each.map: carry(mine, theirs.spans, own, by))
+        name: fastest(lambda by=each: carry(mine, theirs.spans, own, by))
         for name, each in maps.items()
         if name == WHOLE or name.startswith("rank")
     }

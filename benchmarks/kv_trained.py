@@ -47,7 +47,7 @@ def _crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) 
     every = caches.reductions(source, target, some[:: caches.FITTED // caches.SAMPLED])
     reduced = {name: of for name, of in every.items() if name != caches.DEEP}
     sums = caches.sums_of(source, target, learnt, reduced)
-    fitted = fit_caches(sums.training, sums.held, reduced, target.widths, rank=RANK).map
+    fitted = fit_caches(sums.training, sums.held, reduced, target.widths).cut(RANK)
     trained = train_cache_map(
         target.engine,
         fitted.to_bytes(),

@@ -66,7 +66,7 @@ def base(engines: tuple[Engine, Engine], lessons: list[Lesson]) -> CacheMap:
     x = torch.cat([of(inputs[name]) for name, of in reduced.items()], 1)
     sums = CacheMoments.of(x, torch.from_numpy(np.concatenate(cells)))
     widths = {site: rows.shape[1] for site, rows in _cells(engines[1], lessons[0]).items()}
-    return fit_caches(sums, sums, reduced, widths, rank=4, lambdas=(3.0,)).map
+    return fit_caches(sums, sums, reduced, widths, lambdas=(3.0,)).cut(4)
 
 
 def _cells(engine: Engine, of: Lesson) -> dict[str, np.ndarray]:
