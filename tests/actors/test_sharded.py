@@ -13,7 +13,7 @@ import torch
 from ray import cloudpickle
 from safetensors.torch import load_file, save_file
 
-from actors import behaviour, reading
+from actors import behaviour, caching, reading
 from actors.anchors import AnchorBatch
 from actors.architectures import ARCHITECTURES
 from actors.engine import Engine, load
@@ -69,10 +69,15 @@ def answers(engine: Engine, texts: tuple[str, ...]) -> Answers:
     with torch.inference_mode():
         ids = torch.tensor([[5, 6, 7, 8, 9]])
         logits = engine.logits(engine.states(ids))
+    one, other = (read[0] for read in (caching.read(engine, "", [text]) for text in texts[:2]))
+    found |= {f"cells {site}": cells for site, cells in one.cells.items()}
+    variants = [one.first(5), other.first(5)]
+    continued = caching.continuation_nll(engine, one.ids[5:], variants)
     tokens = np.array([ord(letter) for letter in "".join(written)])
     return found | {
         "log-odds": odds,
         "nll": cost.nll,
+        "continued": continued,
         "kl": cost.kl,
         "written": tokens,
         "logits": logits.numpy(),
@@ -103,7 +108,18 @@ def gradients(engine: Engine, kinds: tuple[str, ...]) -> Answers:
             said = engine.logits(states[:, -1], torch.arange(20, 40)).log_softmax(1)
             (gradient,) = torch.autograd.grad(said[:, :7].sum(), added)
         found[kind] = gradient.numpy()
-    return found
+    sites = caching.cell_sites(len(engine.blocks))
+    drawn = torch.Generator().manual_seed(4)
+    widths = [site_width(engine, Site.parse(site)) for site in sites]
+    cells = {
+        site: torch.randn(4, width, generator=drawn, requires_grad=True)
+        for site, width in zip(sites, widths, strict=True)
+    }
+    with engine.held.with_gradients():
+        states = engine.states_after(ids[:1], caching.fill(engine, [cells]))
+        said = engine.logits(states[:, -1], torch.arange(20, 40)).log_softmax(1)
+        of_cells = torch.autograd.grad(said[:, :7].sum(), list(cells.values()))
+    return found | {f"cells {site}": of.numpy() for site, of in zip(sites, of_cells, strict=True)}
 
 
 def train_order(engine: Engine, site: str) -> TrainOrder:
