@@ -82,23 +82,52 @@ def cells_of(engine: Engine, ids: Tensor) -> dict[str, Tensor]:
     return {site: found[Site.parse(site)].float() for site in sites}
 
 
-@torch.inference_mode()
-def own_states(engine: Engine, ids: np.ndarray, layers: int) -> np.ndarray:
-    """What the model itself makes of tokens [t] in its first layers, float32 [t, e].
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What a model knows of tokens that it has not read, or only in its first layers.
 
-    With no layer: what enters the first block (embeddings, with positions where those are learned)
-    for each token and for the one before it (zeros before the first). Else the residual stream
-    after so many; nothing above them is computed.
+    `states` [t, e] are, without any layer, what enters the first block (embeddings, with positions
+    where those are learned) for each token and for the one before it (zeros before the first). Else
+    the residual stream after so many layers, and `cells` are those of these layers.
     """
+
+    states: np.ndarray
+    cells: dict[str, np.ndarray]
+
+
+@torch.inference_mode()
+def know(engine: Engine, ids: np.ndarray, layers: int) -> Known:
+    """What the model itself makes of tokens [t] in its first layers; it computes no other."""
     tokens = torch.from_numpy(ids).to(engine.device)[None]
     if layers == 0:
         rows = _entering(engine, tokens)[0].float()
         before = torch.cat((torch.zeros_like(rows[:1]), rows[:-1]))
-        return torch.cat((rows, before), dim=1).cpu().numpy()
-    site = Site("residual", layers - 1)
-    with reading(engine, [site], stop=True) as found:
+        return Known(torch.cat((rows, before), dim=1).cpu().numpy(), {})
+    state, sites = Site("residual", layers - 1), [Site.parse(of) for of in cell_sites(layers)]
+    with reading(engine, [state, *sites], stop=True) as found:
         engine.states(tokens)
-    return found[site][0].float().cpu().numpy()
+    held = {site: of[0].float().cpu().numpy() for site, of in found.items()}
+    return Known(held.pop(state), {str(site): of for site, of in held.items()})
+
+
+@torch.inference_mode()
+def reread(engine: Engine, ids: np.ndarray, cells: CellsBySite) -> dict[str, np.ndarray]:
+    """Cells of all tokens [t]: those that are given [p, d], and the later ones by the model itself,
+    which reads these tokens after them.
+
+    Raises:
+        CacheError: as `fill`.
+    """
+    sites = cell_sites(len(engine.blocks))
+    length = _length([cells], sites)
+    given = {site: np.asarray(cells[site]) for site in sites}
+    if length >= len(ids):
+        return given
+    fed = torch.from_numpy(ids[length:]).to(engine.device)[None]
+    with reading(engine, [Site.parse(site) for site in sites]) as found:
+        engine.states_after(fed, fill(engine, [cells]))
+    late = {site: found[Site.parse(site)][0].float().cpu().numpy() for site in sites}
+    return {site: np.concatenate((given[site], late[site])) for site in sites}
 
 
 class _Entered(Exception):

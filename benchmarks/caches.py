@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from actors.anchors import text_hash
-from actors.caching import Read, cell_sites, continuation_nll, own_states, read
+from actors.caching import Read, cell_sites, continuation_nll, know, read
 from actors.cargo.kv_cache import OWN, carry, map_inputs, own_tokens, with_own
 from actors.catalog import ModelSpec
 from actors.corpora import CorpusSpec, read_texts
@@ -79,8 +79,8 @@ class Model:
     def own(self, of: Read) -> dict[str, np.ndarray]:
         """What it knows of tokens for little, and for a quarter of the cost of reading them."""
         return {
-            OWN: own_states(self.engine, of.ids, 0),
-            DEEP: own_states(self.engine, of.ids, self.quarter),
+            OWN: know(self.engine, of.ids, 0).states,
+            DEEP: know(self.engine, of.ids, self.quarter).states,
         }
 
     def cut(self, text: str) -> Cut:
@@ -168,7 +168,7 @@ def nats_after(
     (mine,) = source.read([cut.first])
     spans, fed = cut.whole.spans[: cut.cached], cut.whole.ids[cut.cached :]
     first = cut.whole.first(own_tokens(mine.spans, spans))
-    known = own_states(target.engine, cut.whole.ids[: cut.cached], 0)
+    known = know(target.engine, cut.whole.ids[: cut.cached], 0).states
     carried = [with_own(carry(mine, spans, known, by), first) for by in maps.values()]
     (base,) = continuation_nll(target.engine, fed, [first])
     nats = continuation_nll(target.engine, fed, [cut.whole.first(cut.cached), *carried])

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.caching import Read, continuation_nll, own_states
+from actors.caching import Read, continuation_nll, know
 from actors.cargo.kv_cache import OWN, carry, own_tokens, with_own
 from actors.sites import Site
 from alignment.cache_map import CacheMap, FittedCaches, Reduction, fit_caches
@@ -193,7 +193,7 @@ def _cost(
     text = "\n\n".join(texts)
     (mine,), (theirs,) = source.read([text]), target.read([text])
     ids = torch.from_numpy(theirs.ids)[None]
-    own = own_states(target.engine, theirs.ids, 0)
+    own = know(target.engine, theirs.ids, 0).states
 
     def fastest(do: Callable[[], object]) -> float:
         times = []

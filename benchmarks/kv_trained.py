@@ -13,7 +13,7 @@ from itertools import permutations
 from typing import Any
 
 from actors.cache_training import CacheTraining, Lesson, train_cache_map
-from actors.caching import own_states
+from actors.caching import know
 from actors.cargo.kv_cache import map_inputs, own_tokens
 from alignment.cache_map import CacheMap, fit_caches
 from benchmarks import caches
@@ -71,7 +71,7 @@ def _lesson(source: Model, target: Model, text: str) -> Lesson:
     cut = target.cut(text)
     (mine,) = source.read([cut.first])
     spans = cut.whole.spans[: cut.cached]
-    known = own_states(target.engine, cut.whole.ids[: cut.cached], 0)
+    known = know(target.engine, cut.whole.ids[: cut.cached], 0).states
     inputs = map_inputs(mine, spans, known)
     return Lesson(cut.whole.ids, cut.cached, own_tokens(mine.spans, spans), inputs)
 

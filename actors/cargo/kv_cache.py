@@ -15,7 +15,9 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from actors.caching import CacheError, Read
+from actors.caching import CacheError, Read, cells_of, know
+from actors.encoding import encode
+from actors.engine import Engine
 from alignment.cache_map import CacheMap
 
 OWN = "own"  # the input of a map beside the sites: what the target knows of its tokens, [tt, e]
@@ -45,7 +47,7 @@ def own_tokens(source: np.ndarray, target: np.ndarray) -> int:
 def map_inputs(source: Read, target_spans: np.ndarray, own: np.ndarray) -> dict[str, np.ndarray]:
     """What a map may read for each target token: the source's cells by site, and `own` [tt, e].
 
-    `target_spans` [tt, 2] and `own` are of the target's tokens of the same text: `own_states`.
+    `target_spans` [tt, 2] and `own` are of the target's tokens of the same text: `Known.states`.
     """
     rows = covering(source.spans, target_spans)
     return {**{site: held[rows] for site, held in source.cells.items()}, OWN: own}
@@ -81,3 +83,25 @@ def with_own(
         site: np.concatenate((own[site], cells[len(own[site]) :]))
         for site, cells in carried.items()
     }
+
+
+@torch.inference_mode()
+def receive(
+    engine: Engine, fingerprint: str, text: str, source: Read, by: CacheMap, layers: int = 0
+) -> Read:
+    """What the target caches of a text, from what the source has cached of it.
+
+    The target's own are its first tokens, and its first `layers`, which it computes; `by` must have
+    been fitted with as many (`caching.know`).
+
+    Raises:
+        CacheError: the map reads other sites or widths than there are.
+    """
+    encoded = encode(engine, [text])
+    ids = encoded.ids[0]
+    spans = np.array(encoded.spans[0], dtype=np.int64).reshape(-1, 2)
+    known = know(engine, ids.cpu().numpy(), layers)
+    first = cells_of(engine, ids[None, : own_tokens(source.spans, spans)])
+    own = {site: cells[0].cpu().numpy() for site, cells in first.items()}
+    cells = with_own(carry(source, spans, known.states, by), own) | known.cells
+    return Read(fingerprint, ids.cpu().numpy(), spans, cells)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from actors.caching import cell_sites, continuation_nll, own_states, read
+from actors.caching import cell_sites, continuation_nll, know, read
 from actors.cargo.kv_cache import map_inputs
 from actors.engine import Engine, load
 from alignment.cache_map import CacheMoments, Reduction, fit_caches
@@ -129,7 +129,7 @@ def _rows(source: Engine, target: Engine, texts: Sequence[str]) -> tuple[dict[st
     outputs = []
     for text in texts:
         (theirs,), (own,) = read(source, "a", [text]), read(target, "b", [text])
-        known = own_states(target, own.ids, 0)
+        known = know(target, own.ids, 0).states
         inputs.append(map_inputs(theirs, own.spans, known))
         outputs.append(np.concatenate(list(own.cells.values()), axis=1)[1:])
     of = {n: torch.from_numpy(np.concatenate([each[n][1:] for each in inputs])) for n in inputs[0]}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from actors.cache_training import CacheTraining, Lesson, TrainedCaches, train_cache_map
-from actors.caching import CacheError, fill, own_states, read
+from actors.caching import CacheError, fill, know, read
 from actors.cargo.kv_cache import carry, map_inputs, own_tokens, with_own
 from actors.engine import Engine, load
 from alignment.cache_map import CacheMap, CacheMoments, Reduction, fit_caches
@@ -27,7 +27,7 @@ def engines(checkpoint: Callable[[str], Path]) -> tuple[Engine, Engine]:
 
 def lesson(engines: tuple[Engine, Engine], text: str) -> Lesson:
     source, target = (read(engine, "tiny", [text])[0] for engine in engines)
-    known = own_states(engines[1], target.ids, 0)
+    known = know(engines[1], target.ids, 0).states
     inputs = map_inputs(source, target.spans, known)
     cached = {name: rows[:CACHED] for name, rows in inputs.items()}
     return Lesson(target.ids, CACHED, own_tokens(source.spans, target.spans[:CACHED]), cached)
@@ -96,7 +96,7 @@ def test_the_loss_before_any_step_is_that_of_the_carried_cells(
     found = []
     for text in sentences_of_all[-TESTED:]:
         source, target = (read(engine, "tiny", [text])[0] for engine in engines)
-        known = own_states(engines[1], target.ids[:CACHED], 0)
+        known = know(engines[1], target.ids[:CACHED], 0).states
         spans = target.spans[:CACHED]
         first = target.first(own_tokens(source.spans, spans))
         carried = with_own(carry(source, spans, known, base), first)

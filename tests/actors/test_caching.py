@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from actors.caching import CacheError, Read, cell_sites, continuation_nll, fill, own_states, read
+from actors.caching import CacheError, Read, cell_sites, continuation_nll, fill, know, read, reread
 from actors.encoding import encode
 from actors.engine import Engine, load
 
@@ -117,7 +117,7 @@ def test_own_states_are_the_models_own(name: str, engine_of: Callable[[str], Eng
     ids = encode(engine, [TEXT]).ids
     with torch.inference_mode():
         hidden = engine.model(input_ids=ids, output_hidden_states=True).hidden_states
-    plain, deep = (own_states(engine, ids[0].numpy(), layers) for layers in (0, 2))
+    plain, deep = (know(engine, ids[0].numpy(), layers).states for layers in (0, 2))
     width = engine.width
     np.testing.assert_allclose(plain[:, :width], hidden[0][0], rtol=1e-5)
     np.testing.assert_allclose(plain[1:, width:], plain[:-1, :width])
@@ -125,5 +125,30 @@ def test_own_states_are_the_models_own(name: str, engine_of: Callable[[str], Eng
     np.testing.assert_allclose(deep, hidden[2][0], rtol=1e-4, atol=1e-4)
 
 
+def test_the_cells_of_the_first_layers_are_known_with_their_state(
+    case: str, engine_of: Callable[[str], Engine]
+) -> None:
+    engine = engine_of(case)
+    (own,) = read(engine, "tiny", [TEXT])
+    known = know(engine, own.ids, 2)
+    assert set(known.cells) == set(cell_sites(2))
+    for site, cells in known.cells.items():
+        np.testing.assert_allclose(cells, own.cells[site], rtol=1e-4, atol=1e-5)
+    assert not know(engine, own.ids, 0).cells
+
+
 def test_sites_are_keys_then_values() -> None:
     assert cell_sites(2) == ("keys.0", "keys.1", "values.0", "values.1")
+
+
+def test_what_is_read_again_is_what_the_model_holds(
+    case: str, engine_of: Callable[[str], Engine]
+) -> None:
+    engine = engine_of(case)
+    (own,) = read(engine, "tiny", [TEXT])
+    again = reread(engine, own.ids, own.first(PREFIX))
+    assert set(again) == set(own.cells)
+    for site, cells in own.cells.items():
+        np.testing.assert_allclose(again[site], cells, rtol=1e-3, atol=1e-4)
+    whole = reread(engine, own.ids, own.cells)
+    assert all(np.array_equal(whole[site], cells) for site, cells in own.cells.items())

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.caching import CacheError, Read, continuation_nll, own_states, read
-from actors.cargo.kv_cache import OWN, carry, covering, map_inputs, own_tokens, with_own
+from actors.caching import CacheError, Read, cell_sites, continuation_nll, know, read
+from actors.cargo.kv_cache import OWN, carry, covering, map_inputs, own_tokens, receive, with_own
 from actors.engine import Engine, load
 from alignment.cache_map import CacheMap, CacheMoments, Reduction, fit_caches
 
@@ -59,7 +59,7 @@ def test_the_map_reads_cells_by_character_and_the_targets_own_tokens(
     engines: tuple[Engine, Engine],
 ) -> None:
     source, target = (read(engine, "tiny", [TEXT])[0] for engine in engines)
-    own = own_states(engines[1], target.ids, 0)
+    own = know(engines[1], target.ids, 0).states
     inputs = map_inputs(source, target.spans, own)
     rows = covering(source.spans, target.spans)
     assert np.array_equal(inputs["keys.1"], source.cells["keys.1"][rows])
@@ -92,6 +92,20 @@ def test_what_a_model_holds_carried_to_itself_is_what_it_holds(
         engines[1], own.ids[12:], [own.first(12), {s: c[:12] for s, c in carried.items()}]
     )
     assert nats[1] == pytest.approx(nats[0], abs=1e-2)
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_a_model_receives_its_own_cache(layers: int, engines: tuple[Engine, Engine]) -> None:
+    (own,) = read(engines[1], "tiny", [TEXT])
+    received = receive(engines[1], "target", TEXT, own, self_map(own), layers)
+    assert received.model == "target"
+    assert received.ids.tolist() == own.ids.tolist()
+    assert received.spans.tolist() == own.spans.tolist()
+    for site, cells in own.cells.items():
+        np.testing.assert_allclose(received.cells[site], cells, rtol=1e-2, atol=1e-2)
+        assert np.allclose(received.cells[site][0], cells[0], atol=1e-5)  # its own
+    for site in cell_sites(layers):
+        np.testing.assert_allclose(received.cells[site], own.cells[site], atol=1e-5)
 
 
 def test_the_first_cells_are_the_targets_own() -> None:
