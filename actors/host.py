@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from actors import behaviour, reading, training, weights
+from actors import behaviour, caching, reading, training, weights
 from actors.anchors import AnchorBatch
 from actors.behaviour import Neutral
+from actors.caching import Read
 from actors.catalog import ModelFacts, ModelSpec
 from actors.engine import Held, load
 from actors.reading import Activations, NotFinite
@@ -54,6 +55,11 @@ class ModelHost:
     def cache(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """See `actors.reading.cache`."""
         return reading.cache(self._engine, texts)
+
+    def read(self, texts: Sequence[str]) -> list[Read]:
+        """See `actors.caching.read`."""
+        with self._named():
+            return caching.read(self._engine, self._facts.fingerprint, texts)
 
     def forward(self, batch: AnchorBatch) -> int:
         """See `actors.reading.forward`."""

@@ -12,7 +12,9 @@ from rich.console import Console
 
 from actors.catalog import ClosedWeights
 from actors.fleet import find
+from jobs.carrying import carrying
 from jobs.config import ConfigError, RunFile, home, read_run_file, tracking_uri
+from jobs.help import MODEL_HELP, example
 
 app = typer.Typer(
     help="Measure what can cross from one language model into another, and carry it.\n\n"
@@ -28,31 +30,14 @@ CLOSED_WEIGHTS = 3
 INTERRUPTED = 130
 
 _TRACKED = "smollm2-135m-instruct--gemma-3-270m--steering--sentiment"
-_MODEL_HELP = "A name of the catalog, a hub id, a checkpoint directory or a YAML file."
-
 RunPath = Annotated[Path, typer.Argument(help="The run file.", show_default=False)]
 
 
-def _example(*lines: str) -> str:
-    return "[bold]Examples[/]\n\n" + "\n\n".join(lines)
-
-
-_CARRY_STEERING = (
-    "isthmus carry steering mine.gguf --from smollm2-135m-instruct --to gemma-3-270m -o out",
-    "isthmus carry steering my.safetensors --site residual.17 --run RUN.yaml --from a --to b "
-    "--out carried --format gguf",
-)
-carrying = typer.Typer(
-    help="Carry a cargo of your own from one model into another.",
-    epilog=_example(*_CARRY_STEERING),
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-)
 app.add_typer(carrying, name="carry")
 
 
 @app.command(
-    epilog=_example(
+    epilog=example(
         "isthmus sweep configs/demo.yaml",
         "ray job submit --working-dir . -- python -m jobs sweep configs/demo.yaml",
     )
@@ -79,7 +64,7 @@ def sweep(run: RunPath) -> None:
 
 
 @app.command(
-    epilog=_example(
+    epilog=example(
         "isthmus models",
         "isthmus models llama-3-8b",
         "isthmus models configs/demo.yaml",
@@ -115,7 +100,7 @@ def models(
 
 
 @app.command(
-    epilog=_example("isthmus plan configs/demo.yaml", "isthmus plan configs/demo.yaml --probe")
+    epilog=example("isthmus plan configs/demo.yaml", "isthmus plan configs/demo.yaml --probe")
 )
 def plan(
     run: RunPath,
@@ -133,14 +118,14 @@ def plan(
 
 
 @app.command(
-    epilog=_example(
+    epilog=example(
         "isthmus shards llama-3-70b --ranks 8",
         "isthmus shards mixtral-8x7b --ranks 4 --rank 0",
         "isthmus shards ./my-checkpoint --ranks 2 --to slices.json",
     )
 )
 def shards(
-    model: Annotated[str, typer.Argument(help=_MODEL_HELP, show_default=False)],
+    model: Annotated[str, typer.Argument(help=MODEL_HELP, show_default=False)],
     ranks: Annotated[int, typer.Option(help="Processes (GPUs) that the model is cut over.")],
     rank: Annotated[
         int | None, typer.Option(help="Show every slice that this rank reads.", show_default=False)
@@ -170,14 +155,17 @@ def shards(
 
 
 @app.command(
-    epilog=_example(
+    epilog=example(
         "isthmus check llama-3-8b mistral-7b --cargo kv_cache --context-length 128000 --gpus 4",
         "isthmus check my-model.yaml organisation/name",
+        "isthmus check memory/ gemma-3-270m",
     )
 )
 def check(
-    source: Annotated[str, typer.Argument(help=_MODEL_HELP, show_default=False)],
-    target: Annotated[str, typer.Argument(help="The same, for the target.", show_default=False)],
+    source: Annotated[
+        str, typer.Argument(help=MODEL_HELP + " Or a memory package.", show_default=False)
+    ],
+    target: Annotated[str, typer.Argument(help="A model, the target.", show_default=False)],
     cargo: Annotated[
         str, typer.Option(help="steering, kv_cache, lora or soft_prompt.")
     ] = "steering",
@@ -201,7 +189,7 @@ def check(
 
 
 @app.command(
-    epilog=_example(
+    epilog=example(
         "isthmus prior --to prior.png",
         "isthmus prior llama-3-8b mistral-7b gemma-7b solar-10.7b --to four.svg",
     )
@@ -212,7 +200,7 @@ def prior(
     ],
     models: Annotated[
         list[str] | None,
-        typer.Argument(help=_MODEL_HELP + "  [default: the catalog]", show_default=False),
+        typer.Argument(help=MODEL_HELP + "  [default: the catalog]", show_default=False),
     ] = None,
 ) -> None:
     """Draw the prior over every ordered pair of models: expectations, not measurements."""
@@ -223,7 +211,7 @@ def prior(
 
 
 @app.command(
-    epilog=_example(
+    epilog=example(
         "isthmus report ~/isthmus/runs/demo/matrix.json",
         "isthmus report matrix.json --to page.html",
     )
@@ -252,7 +240,7 @@ def report(
 
 
 @app.command(
-    epilog=_example(
+    epilog=example(
         f"isthmus pull {_TRACKED}@champion --to carried",
         f"isthmus pull {_TRACKED}@2 --to carried --uri http://tracker:5000",
     )
@@ -282,65 +270,23 @@ def pull(
     Console().print(f"pulled   {where.absolute()} (README.txt says how to use it)", soft_wrap=True)
 
 
-@carrying.command(epilog=_example(*_CARRY_STEERING))
-def steering(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help="A file of steering vectors: a GGUF control vector (repeng, llama.cpp), or "
-            "safetensors with keys such as layer.12 (steering-vectors) or of ours.",
-            show_default=False,
-        ),
-    ],
-    source: Annotated[
-        str, typer.Option("--from", help=f"The model it was made for. {_MODEL_HELP}")
-    ],
-    target: Annotated[str, typer.Option("--to", help="The same, for the model to steer.")],
+@app.command(epilog=example("isthmus remember smollm2-135m-instruct notes.txt -o memory"))
+def remember(
+    model: Annotated[str, typer.Argument(help=MODEL_HELP, show_default=False)],
+    file: Annotated[Path, typer.Argument(help="A text, in UTF-8.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="The directory to make.")],
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            help="A run file: its models by name, its tracked maps, its anchors. "
-            "configs/demo.yaml if left out.",
-            show_default=False,
-        ),
-    ] = None,
-    concept: Annotated[
-        str | None,
-        typer.Option(
-            help="The concept whose tracked map is preferred; what the file names if left out.",
-            show_default=False,
-        ),
-    ] = None,
-    site: Annotated[
-        str | None,
-        typer.Option(
-            help="The one site to carry, or where the vector belongs, if the file does not say.",
-            show_default=False,
-        ),
-    ] = None,
-    format: Annotated[
-        str | None,
-        typer.Option(
-            help="gguf, isthmus or safetensors; that of the file if left out.", show_default=False
-        ),
-    ] = None,
 ) -> None:
-    """Carry a steering vector of your own into another model.
+    """Read a text with a model, and keep what it caches: a memory package.
 
-    By a tracked map between the two, if there is one; else by one that is fitted, as a sweep does.
+    `isthmus check PACKAGE MODEL` says what to expect of another model that takes it up.
     """
-    from jobs.carry import Wish, carry_steering
     from jobs.progress import Reporter
+    from jobs.remember import remember as keep
 
-    wish = Wish(file, source, target, out, run, concept, site, format)
-    done, told = carry_steering(wish, Reporter()), Console()
-    for each in done.bridges:
-        by = f"{each.fitter}, held-out R² {each.held_out_r2:.2f}, {each.tracked or 'not tracked'}"
-        told.print(f"carried  {each.source_site} to {each.target_site} ({by})", soft_wrap=True)
-    if done.left:
-        told.print(f"left     {', '.join(done.left)} (no map leads from there yet)", soft_wrap=True)
-    told.print(f"written  {out.absolute()} (README.txt says how to use it)", soft_wrap=True)
+    kept, told = keep(model, file, out, Reporter()), Console()
+    layers = len(kept.read.cells) // 2
+    told.print(f"read     {len(kept.read.ids):,} tokens, {layers} layers", soft_wrap=True)
+    told.print(f"written  {out.absolute()}", soft_wrap=True)
 
 
 def _read(path: Path) -> RunFile:

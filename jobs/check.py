@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.blueprint import UNSTATED_CONTEXT, Blueprint
+from actors.cargo.memory_record import RECORD_FILE, Record, read_record
 from actors.catalog import ClosedWeights, Entry, closed_line
 from actors.fleet import find, spec
 from evaluation.compatibility import Impact, Prior, Risk, prior
@@ -31,7 +32,10 @@ class CheckError(ValueError):
 
 @dataclass(frozen=True)
 class Question:
-    """Carrying `cargo` between two models, with this much context, precision and hardware."""
+    """Carrying `cargo` between two models, with this much context, precision and hardware.
+
+    `memory` is the record of the cache that is to be carried, if it is a certain one.
+    """
 
     source: Entry
     target: Entry
@@ -39,6 +43,7 @@ class Question:
     context: int
     dtype: str
     gpus: int
+    memory: Record | None = None
 
     @property
     def models(self) -> tuple[Entry, ...]:
@@ -51,12 +56,18 @@ class Question:
 def ask(
     source: str, target: str, cargo: str, context: int | None, dtype: str, gpus: int
 ) -> Question:
-    """Understand what a user wrote.
+    """Understand what a user wrote; the source may be a memory package, as its directory.
 
     Raises:
         ModelError: no such model; ClosedWeights: it cannot be carried into or out of.
+        PackageError: a directory that is meant as a memory package, and is none.
         CheckError: an unknown cargo or precision, or a context or number of GPUs that cannot be.
     """
+    memory = read_record(Path(source)) if (Path(source) / RECORD_FILE).is_file() else None
+    if memory is not None:
+        if context is not None:
+            raise CheckError(f"--context-length: {source} has {memory.tokens:,} tokens, as it is")
+        source, cargo, context = memory.model, "kv_cache", memory.tokens
     one_of("cargo", cargo, CARGOS, CheckError)
     one_of("dtype", dtype, tuple(DTYPES), CheckError)
     if gpus < 1:
@@ -75,7 +86,7 @@ def ask(
                 f"--context-length {tokens:,}: {entry.name} has a learned position for each of "
                 f"{model.context:,} tokens and none beyond; at most {model.context:,}"
             )
-    return Question(*pair, cargo, tokens, DTYPES[dtype], gpus)
+    return Question(*pair, cargo, tokens, DTYPES[dtype], gpus, memory)
 
 
 @dataclass(frozen=True)
@@ -175,6 +186,7 @@ def report(answer: Answer) -> RenderableType:
     )
     return Group(
         head,
+        *_memory_lines(question),
         Text(f"expected retention {_band(answer)}"),
         Text(f"measured here {_cells(answer)}"),
         Text(f"fitters to try, in order: {', '.join(fitters(question))}\n"),
@@ -182,6 +194,14 @@ def report(answer: Answer) -> RenderableType:
         _risk_table(answer.risks),
         _memory(answer),
     )
+
+
+def _memory_lines(question: Question) -> Iterator[Text]:
+    if (memory := question.memory) is not None:
+        yield Text(
+            f"memory package of {memory.tokens:,} tokens, {memory.layers} layers, made by "
+            f"{memory.model}, fingerprint {memory.fingerprint[:12]}"
+        )
 
 
 def fitters(question: Question) -> tuple[str, ...]:

@@ -10,43 +10,20 @@ Shapes: t tokens, d width of all keys (or values) of a layer.
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
 from actors.caching import Read, cell_sites
+from actors.cargo.memory_record import FORMAT, RECORD_FILE, PackageError, Record, read_record
 from actors.catalog import ModelFacts
 
-FORMAT = 1
-RECORD_FILE, CELLS_FILE = "memory.json", "memory.safetensors"
+CELLS_FILE = "memory.safetensors"
 _IDS, _SPANS = "ids", "spans"
-
-
-class PackageError(ValueError):
-    """A memory package that cannot be used; one line says why, and what can be."""
-
-
-class Record(BaseModel):
-    """memory.json: the model's name and `ModelFacts.fingerprint`, the text, and how many tokens.
-
-    `sha256` is that of memory.safetensors.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: int
-    model: str
-    fingerprint: str
-    text: str
-    tokens: int
-    layers: int
-    sha256: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,29 +120,6 @@ class MemoryPackage:
                 raise PackageError(
                     f"{site}: cells of width {cells.shape[1]}; {model.name} has {width} there"
                 )
-
-
-def read_record(directory: Path) -> Record:
-    """memory.json alone, without the cells.
-
-    Raises:
-        PackageError: it is missing, damaged or of another format.
-    """
-    place = directory / RECORD_FILE
-    try:
-        record = json.loads(place.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PackageError(f"{directory} is no memory package: it has no {RECORD_FILE}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise PackageError(f"{place} cannot be read: {error}") from None
-    if isinstance(record, dict) and record.get("format") != FORMAT:
-        raise PackageError(f"{place}: format {record.get('format')}; {FORMAT} can be read")
-    try:
-        return Record.model_validate(record)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise PackageError(f"{place}: {where}: {first['msg']}") from None
 
 
 def _check(place: Path, record: Record, read: Read) -> None:

@@ -11,13 +11,8 @@ import pytest
 from safetensors import numpy as safetensors_numpy
 
 from actors.caching import Read, continuation_nll, read
-from actors.cargo.memory_package import (
-    CELLS_FILE,
-    RECORD_FILE,
-    MemoryPackage,
-    PackageError,
-    read_record,
-)
+from actors.cargo.memory_package import CELLS_FILE, MemoryPackage
+from actors.cargo.memory_record import RECORD_FILE, PackageError, read_record
 from actors.catalog import ModelFacts
 from actors.checkpoints import facts
 from actors.engine import load

@@ -1,0 +1,80 @@
+"""`isthmus carry`: a verb for each cargo. Nothing heavy is imported before one runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from jobs.help import MODEL_HELP, example
+
+_CARRY_STEERING = (
+    "isthmus carry steering mine.gguf --from smollm2-135m-instruct --to gemma-3-270m -o out",
+    "isthmus carry steering my.safetensors --site residual.17 --run RUN.yaml --from a --to b "
+    "--out carried --format gguf",
+)
+carrying = typer.Typer(
+    help="Carry a cargo of your own from one model into another.",
+    epilog=example(*_CARRY_STEERING),
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+
+@carrying.command(epilog=example(*_CARRY_STEERING))
+def steering(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A file of steering vectors: a GGUF control vector (repeng, llama.cpp), or "
+            "safetensors with keys such as layer.12 (steering-vectors) or of ours.",
+            show_default=False,
+        ),
+    ],
+    source: Annotated[str, typer.Option("--from", help=f"The model it was made for. {MODEL_HELP}")],
+    target: Annotated[str, typer.Option("--to", help="The same, for the model to steer.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The directory to make.")],
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run file: its models by name, its tracked maps, its anchors. "
+            "configs/demo.yaml if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    concept: Annotated[
+        str | None,
+        typer.Option(
+            help="The concept whose tracked map is preferred; what the file names if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    site: Annotated[
+        str | None,
+        typer.Option(
+            help="The one site to carry, or where the vector belongs, if the file does not say.",
+            show_default=False,
+        ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="gguf, isthmus or safetensors; that of the file if left out.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Carry a steering vector of your own into another model.
+
+    By a tracked map between the two, if there is one; else by one that is fitted, as a sweep does.
+    """
+    from jobs.carry import Wish, carry_steering
+    from jobs.progress import Reporter
+
+    wish = Wish(file, source, target, out, run, concept, site, format)
+    done, told = carry_steering(wish, Reporter()), Console()
+    for each in done.bridges:
+        by = f"{each.fitter}, held-out R² {each.held_out_r2:.2f}, {each.tracked or 'not tracked'}"
+        told.print(f"carried  {each.source_site} to {each.target_site} ({by})", soft_wrap=True)
+    if done.left:
+        told.print(f"left     {', '.join(done.left)} (no map leads from there yet)", soft_wrap=True)
+    told.print(f"written  {out.absolute()} (README.txt says how to use it)", soft_wrap=True)
