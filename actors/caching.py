@@ -58,9 +58,17 @@ def read(engine: Engine, fingerprint: str, texts: Sequence[str]) -> list[Read]:
     """Each text by itself, in one pass over all of them; give texts of like length.
 
     Raises:
+        CacheError: a text is longer than the context of the model; nothing is read then.
         NotFinite: a cell holds NaN or Inf.
     """
     encoded = encode(engine, texts)
+    for text, spans in zip(texts, encoded.spans, strict=True):
+        reached = max(end for _, end in spans)
+        if reached < len(text.rstrip()):
+            raise CacheError(
+                f"a text of {len(text):,} characters is more than the context of "
+                f"{engine.context:,} tokens holds; its first {reached:,} characters would fit"
+            )
     held = {site: cells.cpu().numpy() for site, cells in cells_of(engine, encoded.ids).items()}
     result = []
     for row, length in enumerate(encoded.lengths):

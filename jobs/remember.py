@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from actors.caching import CacheError
 from actors.cargo.memory_package import MemoryPackage
 from actors.cargo.memory_record import PackageError
 from actors.fleet import find, spec
@@ -25,13 +26,10 @@ def remember(model: str, file: Path, out: Path, reporter: Reporter) -> MemoryPac
     with reporter.stage(f"loading {wanted.name}"):
         host = ModelHost(wanted, default_cache())
     with reporter.stage("reading"):
-        (read,) = host.read([text])
-    reached = int(read.spans[:, 1].max())
-    if reached < len(text.rstrip()):
-        raise PackageError(
-            f"{file}: {len(text):,} characters are more than the context of {wanted.name} holds, "
-            f"{len(read.ids):,} tokens; the first {reached:,} characters would fit"
-        )
+        try:
+            (read,) = host.read([text])
+        except CacheError as error:
+            raise PackageError(f"{file}: {error}") from None
     package = MemoryPackage(wanted.name, text, read)
     package.save(out)
     return package

@@ -71,7 +71,11 @@ def test_what_cannot_be_remembered_is_said_in_a_line(
     for name, data, line in (
         ("empty.txt", b" \n", "is empty: there is nothing to remember"),
         ("binary.txt", b"abc\xff", "is no UTF-8 text: byte 3 is not"),
-        ("long.txt", TEXT.encode() * 40, "are more than the context of"),
+        (
+            "long.txt",
+            TEXT.encode() * 40,
+            "characters is more than the context of 128 tokens holds; its",
+        ),
     ):
         (tmp_path / name).write_bytes(data)
         assert line in refused(tmp_path / name)
