@@ -4,7 +4,7 @@ Shapes: n rows, d width of a site.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import torch
@@ -53,10 +53,11 @@ class Cut:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A live model, and its name."""
+    """A live model, its name, and in half precision what it holds of texts that maps learn from."""
 
     name: str
     engine: Engine
+    _learnt: dict[str, tuple[Read, dict[str, np.ndarray]]] = field(default_factory=dict)
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -88,6 +89,19 @@ class Model:
         at = PREFIX + text[PREFIX:].index(" ")
         (whole,) = self.read([text])
         return Cut(text[:at], whole, int((whole.spans[:, 1] <= at).sum()))
+
+    def learn(self, texts: Sequence[str]) -> Iterator[tuple[Read, dict[str, np.ndarray]]]:
+        """Each text, and what is known of it for less; it is read once for all directions."""
+        new = [text for text in texts if text not in self._learnt]
+        for text, of in zip(new, self.read(new), strict=True):
+            half = {site: cells.astype(np.float16) for site, cells in of.cells.items()}
+            own = {name: known.astype(np.float16) for name, known in self.own(of).items()}
+            self._learnt[text] = replace(of, cells=half), own
+        for text in texts:
+            half, own = self._learnt[text]
+            cells = {site: of.astype(np.float32) for site, of in half.cells.items()}
+            known = {name: of.astype(np.float32) for name, of in own.items()}
+            yield replace(half, cells=cells), known
 
     def read(self, texts: Sequence[str]) -> Iterator[Read]:
         for start in range(0, len(texts), TOGETHER):
@@ -141,9 +155,9 @@ class Sums:
 
 def pairs(source: Model, target: Model, texts: Sequence[str]) -> Iterator[Pair]:
     """Each text in both models, at the tokens that are carried."""
-    for mine, theirs in zip(source.read(texts), target.read(texts), strict=True):
+    both = zip(source.learn(texts), target.learn(texts), strict=True)
+    for (mine, _), (theirs, own) in both:
         at = own_tokens(mine.spans, theirs.spans)
-        own = target.own(theirs)
         inputs = map_inputs(mine, theirs.spans, own[OWN]) | {DEEP: own[DEEP]}
         yield Pair(
             {name: torch.from_numpy(rows[at:]) for name, rows in inputs.items()},

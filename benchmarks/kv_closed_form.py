@@ -36,7 +36,9 @@ def main() -> None:
     texts = caches.texts_by_kind()
     crossings = {}
     for source, target in permutations(caches.live(caches.demo()), 2):
-        crossings[f"{source.name} -> {target.name}"] = crossing(source, target, texts)
+        name = f"{source.name} -> {target.name}"
+        crossings[name] = crossing(source, target, texts)
+        print(name, crossings[name], file=sys.stderr)
     record(
         "kv_closed_form",
         {
