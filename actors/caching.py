@@ -209,6 +209,34 @@ def continuation_nll(
     return np.array(found)
 
 
+def importance(engine: Engine, texts: Sequence[tuple[np.ndarray, int]]) -> dict[str, np.ndarray]:
+    """How much each number of a cell matters to what comes after, float32 [d] by site.
+
+    The root mean square, over the cells of some texts but the first of each, of the gradient of the
+    nats of what comes after (the diagonal of the empirical Fisher information, by feature). `texts`
+    are token ids [t] and how many of them are cached.
+
+    Raises:
+        ShardingError: no gradients go through a model that is held like this.
+    """
+    squares: dict[str, Tensor] = {}
+    count = 0
+    for ids, cached in texts:
+        tokens = torch.from_numpy(ids).to(engine.device)[None]
+        with torch.no_grad():
+            own = {site: of[0] for site, of in cells_of(engine, tokens[:, :cached]).items()}
+        cells = {site: of.clone().requires_grad_() for site, of in own.items()}
+        with engine.held.with_gradients(), torch.enable_grad():
+            states = engine.states_after(tokens[:, cached:], fill(engine, [cells]))
+            chances = engine.logits(states[0, :-1]).log_softmax(-1)
+            said = chances.gather(1, tokens[0, cached + 1 :, None]).sum()
+            found = torch.autograd.grad(said, list(cells.values()))
+        for site, gradient in zip(cells, found, strict=True):
+            squares[site] = squares.get(site, torch.zeros(())) + gradient[1:].square().sum(0)
+        count += cached - 1
+    return {site: (of / count).sqrt().cpu().numpy() for site, of in squares.items()}
+
+
 def _length(variants: Sequence[CellsBySite], sites: Sequence[str]) -> int:
     lengths = set()
     for cells in variants:

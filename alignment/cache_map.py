@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 
 import torch
 from safetensors import SafetensorError
@@ -27,6 +26,7 @@ from alignment.moments import cross_moment
 FORMAT = 1
 LAMBDAS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 _HEADER = "isthmus"
+_LEAST = 1e-3  # of a typical weight or spread, so that none is divided by nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,14 +198,23 @@ class FittedCaches:
     held_out_r2: dict[str, float]
     _solved: _Solved
 
-    def cut(self, rank: int) -> CacheMap:
+    def cut(self, rank: int, weights: Mapping[str, Tensor] | None = None) -> CacheMap:
         """What is fitted, cut down to so many directions of the target's cells.
 
-        To those in which most of it varies, each feature in units of its spread: reduced-rank
-        regression (Izenman 1975). A rank that is none gives the map as it is.
+        To those in which most of it varies (reduced-rank regression, Izenman 1975), each feature
+        counting by its weight, [d] by site: what it matters to the target, if that is known; else
+        in units of its spread. A rank that is none gives the map as it is.
         """
-        made = self._solved.cut(rank)
+        made = self._solved.cut(rank, self._flat(weights))
         return self.map if made is None else replace(self.map, map=made)
+
+    def _flat(self, weights: Mapping[str, Tensor] | None) -> Tensor:
+        """Of all outputs side by side, none of them 0: [T]."""
+        spread = self._solved.spectrum.spread
+        if weights is None:
+            return 1 / spread.clamp_min(_LEAST * float(spread.mean() or 1.0))
+        given = torch.cat([weights[site] for site in self.map.writes]).double()
+        return given.clamp_min(_LEAST * float(given.mean()))
 
 
 def fit_caches(
@@ -291,23 +300,20 @@ class _Solved:
         bias = self.spectrum.mean_y - weight @ self.spectrum.mean_x
         return Affine(weight.float().contiguous(), bias.float())
 
-    def cut(self, rank: int) -> LowRank | None:
-        """None where that cuts off nothing."""
+    def cut(self, rank: int, weights: Tensor) -> LowRank | None:
+        """Cut by weights [T]; None where that cuts off nothing."""
         if rank >= min(self.weights.shape):
             return None
-        kept = self._directions[:, :rank]  # [T, r]
-        unit = torch.where(self.spectrum.spread > 0, 1 / self.spectrum.spread, 0.0)
-        right = (self.spectrum.vectors @ (self.weights * unit @ kept)).mT
-        left = kept * self.spectrum.spread[:, None]
+        kept = self._directions(weights)[:, :rank]  # [T, r]
+        right = (self.spectrum.vectors @ (self.weights * weights @ kept)).mT
+        left = kept / weights[:, None]
         bias = self.spectrum.mean_y - left @ (right @ self.spectrum.mean_x)
         return LowRank(left.float().contiguous(), right.float().contiguous(), bias.float())
 
-    @cached_property
-    def _directions(self) -> Tensor:
-        """Of the target's standardised cells, those in which what is fitted varies most first."""
-        unit = torch.where(self.spectrum.spread > 0, 1 / self.spectrum.spread, 0.0)
+    def _directions(self, weights: Tensor) -> Tensor:
+        """Of the target's weighted cells, those in which what is fitted varies most first."""
         # Its Gram matrix is the covariance of what is fitted.
-        fitted = self.spectrum.values.sqrt()[:, None] * self.weights * unit
+        fitted = self.spectrum.values.sqrt()[:, None] * self.weights * weights
         strength, main = torch.linalg.eigh(fitted @ fitted.mT)
         lengths = strength.clamp_min(torch.finfo().tiny).sqrt()
         return (fitted.mT @ (main / lengths)).flip(1)

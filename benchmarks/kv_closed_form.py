@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.caching import Read, continuation_nll, know
+from actors.caching import Read, continuation_nll, importance, know
 from actors.cargo.kv_cache import OWN, carry, own_tokens, with_own
 from actors.sites import Site
 from alignment.cache_map import CacheMap, FittedCaches, Reduction, fit_caches
@@ -59,7 +59,9 @@ def crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) -
     reduced = caches.reductions(source, target, training[:: caches.FITTED // caches.SAMPLED])
     sums = caches.sums_of(source, target, learnt, reduced)
     print(f"{source.name}: sums after {time.monotonic() - started:.0f} s", file=sys.stderr)
-    maps, r2_by_site = _maps(sums, reduced, target.widths)
+    cuts = [target.cut(text) for text in training[:: caches.FITTED // caches.SAMPLED]]
+    weights = importance(target.engine, [(cut.whole.ids, cut.cached) for cut in cuts])
+    maps, r2_by_site = _maps(sums, reduced, target.widths, weights)
     print(f"{source.name}: maps after {time.monotonic() - started:.0f} s", file=sys.stderr)
     mean = (sums.training.sum_y / sums.training.count).float()
     nats = {
@@ -87,7 +89,10 @@ def crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) -
 
 
 def _maps(
-    sums: Sums, reduced: Mapping[str, Reduction], writes: Mapping[str, int]
+    sums: Sums,
+    reduced: Mapping[str, Reduction],
+    writes: Mapping[str, int],
+    weights: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, CacheMap], dict[str, float]]:
     """By variant, and the held-out R² of the whole map by site."""
     ends = np.cumsum([of.width for of in reduced.values()])
@@ -103,9 +108,11 @@ def _maps(
         return fit_caches(training, held, some, writes)
 
     whole = fitted([*cells, OWN])
+    matters = {site: torch.from_numpy(of) for site, of in weights.items()}
     maps = {
         WHOLE: whole.map,
-        **{f"rank {rank}": _halved(whole.cut(rank)) for rank in RANKS},
+        **{f"rank {rank}": _halved(whole.cut(rank, matters)) for rank in RANKS},
+        **{f"rank {rank}, by spread": _halved(whole.cut(rank)) for rank in RANKS},
         "cells": fitted(cells).map,
         "tokens": fitted([OWN]).map,
         "shuffled rows": fitted([*cells, OWN], shuffle=True).map,

@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from actors.caching import CacheError, Read, cell_sites, continuation_nll, fill, know, read, reread
+from actors.caching import (
+    CacheError,
+    Read,
+    cell_sites,
+    continuation_nll,
+    fill,
+    importance,
+    know,
+    read,
+    reread,
+)
 from actors.encoding import encode
 from actors.engine import Engine, load
 
@@ -152,3 +162,23 @@ def test_what_is_read_again_is_what_the_model_holds(
         np.testing.assert_allclose(again[site], cells, rtol=1e-3, atol=1e-4)
     whole = reread(engine, own.ids, own.cells)
     assert all(np.array_equal(whole[site], cells) for site, cells in own.cells.items())
+
+
+def test_importance_is_what_a_small_change_does(engine_of: Callable[[str], Engine]) -> None:
+    """Finite differences, at every token of the cache but the first, are the oracle."""
+    engine = engine_of("gemma3_text")
+    (own,) = read(engine, "tiny", [TEXT])
+    found = importance(engine, [(own.ids, PREFIX)])
+    assert set(found) == set(own.cells)
+    left = len(own.ids) - PREFIX - 1
+    for site, feature in (("keys.2", 3), ("values.2", 5), ("values.0", 0)):
+        slopes = []
+        for token in range(1, PREFIX):
+            nats = []
+            for step in (-0.02, 0.02):
+                cells = {name: of.copy() for name, of in own.first(PREFIX).items()}
+                cells[site][token, feature] += step
+                nats.append(float(continuation_nll(engine, own.ids[PREFIX:], [cells])[0]) * left)
+            slopes.append((nats[1] - nats[0]) / 0.04)
+        expected = np.sqrt(np.mean(np.square(slopes)))
+        assert found[site][feature] == pytest.approx(expected, rel=0.05, abs=1e-4)

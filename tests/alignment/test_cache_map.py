@@ -155,6 +155,23 @@ def test_stored_and_read_it_is_the_same_to_the_bit(rank: int | None) -> None:
         torch.testing.assert_close(cells, made.transform(of)[site], rtol=0.02, atol=1.0)
 
 
+def test_a_cut_keeps_what_matters() -> None:
+    of = inputs(0)
+    y, reduced = planted(of, 5.0), everything(of)
+    sums = moments(of, y, reduced)
+    fitted = fit_caches(sums, sums, reduced, SITES)
+    weights = {"keys.0": torch.full((6,), 100.0), "values.0": torch.ones(4)}
+    errors = {}
+    for name, chosen in (("even", None), ("keys", weights)):
+        cells = fitted.cut(4, chosen).transform(of)
+        errors[name] = {
+            site: float((cells[site] - fitted.map.transform(of)[site]).square().sum())
+            for site in SITES
+        }
+    assert errors["keys"]["keys.0"] < errors["even"]["keys.0"]
+    assert errors["keys"]["values.0"] > errors["even"]["values.0"]
+
+
 def test_a_rank_that_cuts_off_nothing_leaves_the_map() -> None:
     of = inputs(0)
     sums = moments(of, planted(of), everything(of))
