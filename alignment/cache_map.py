@@ -10,22 +10,19 @@ of all outputs together, r rank.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 
 import torch
-from safetensors import SafetensorError
-from safetensors import torch as safetensors_torch
 from torch import Tensor
 
 from alignment.fitted import FitError
 from alignment.maps import Affine, Linear, LowRank, MapError
+from alignment.maps.base import split_record, with_record
 from alignment.moments import cross_moment
 
 FORMAT = 1
 LAMBDAS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-_HEADER = "isthmus"
 _LEAST = 1e-3  # of a typical weight or spread, so that none is divided by nothing
 
 
@@ -153,23 +150,18 @@ class CacheMap:
             "format": FORMAT,
             "kind": self.map.kind,
             "reads": list(self.reductions),
-            "writes": dict(self.writes),
+            "writes": list(self.writes.items()),
             "formula": "x = concat over reads of (input - mean) @ basis.T, or (input - mean) * "
             f"basis where that is flat; {self.map.formula}",
         }
         kept = {name: tensor.half() if half else tensor for name, tensor in tensors.items()}
-        return safetensors_torch.save(kept, {_HEADER: json.dumps(record)})
+        return with_record(kept, record)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> CacheMap:
         """Read what `to_bytes` wrote. MapError when it is not such a file."""
-        try:
-            tensors = {n: each.float() for n, each in safetensors_torch.load(data).items()}
-        except SafetensorError as error:
-            raise MapError(f"a map of caches is a whole safetensors file: {error}") from error
-        length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-        record = json.loads(metadata.get(_HEADER, "{}"))
+        stored, record = split_record(data)
+        tensors = {name: tensor.float() for name, tensor in stored.items()}
         kinds: dict[str, type[Linear]] = {each.kind: each for each in (Affine, LowRank)}
         if (
             record.get("format") != FORMAT
@@ -186,7 +178,7 @@ class CacheMap:
             name: Reduction(tensors[f"mean.{name}"], tensors[f"basis.{name}"])
             for name in record["reads"]
         }
-        return cls(reductions, kinds[record["kind"]](**of_map), record["writes"])
+        return cls(reductions, kinds[record["kind"]](**of_map), dict(record["writes"]))
 
 
 @dataclass(frozen=True, eq=False)

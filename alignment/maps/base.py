@@ -14,7 +14,7 @@ import os
 import tempfile
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from safetensors import SafetensorError
 from safetensors import torch as safetensors_torch
@@ -87,7 +87,7 @@ class Map(ABC):
 
     def to_bytes(self) -> bytes:
         """A safetensors file with the record in its metadata."""
-        return safetensors_torch.save(self.tensors(), {_HEADER: _json(self.record())})
+        return with_record(self.tensors(), self.record())
 
     def save(self, directory: Path) -> None:
         """Write map.safetensors and map.json (which holds its SHA-256, and is written last)."""
@@ -121,19 +121,33 @@ class Map(ABC):
 
 def map_from_bytes(data: bytes) -> Map:
     """Read what `Map.to_bytes` wrote. MapError when it is not such a file."""
-    try:
-        tensors = safetensors_torch.load(data)
-    except SafetensorError as error:
-        raise MapError(f"a map must be a whole safetensors file: {error}") from error
-    length = int.from_bytes(data[:8], "little")
-    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    record = json.loads(metadata.get(_HEADER, "{}"))
+    tensors, record = split_record(data)
     if record.get("format") != FORMAT or record.get("kind") not in KINDS:
         raise MapError(
             f"this file holds format {record.get('format')}, kind {record.get('kind')}; "
             f"only maps of format {FORMAT}, kind {' or '.join(KINDS)} can be read"
         )
     return KINDS[record["kind"]](**tensors)
+
+
+def with_record(tensors: dict[str, Tensor], record: dict[str, Any]) -> bytes:
+    """A safetensors file with a JSON record in its metadata."""
+    return safetensors_torch.save(tensors, {_HEADER: _json(record)})
+
+
+def split_record(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `with_record` put together; without a record it is empty.
+
+    Raises:
+        MapError: no whole safetensors file.
+    """
+    try:
+        tensors = safetensors_torch.load(data)
+    except SafetensorError as error:
+        raise MapError(f"a map must be a whole safetensors file: {error}") from error
+    length = int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    return tensors, json.loads(metadata.get(_HEADER, "{}"))
 
 
 def require_meeting(first: Map, second: Map) -> None:
@@ -153,7 +167,7 @@ def unchained(first: Map, second: Map) -> MapError:
     )
 
 
-def _json(record: dict[str, str | int]) -> str:
+def _json(record: dict[str, Any]) -> str:
     return json.dumps(record, sort_keys=True)
 
 

@@ -1,5 +1,7 @@
 """Maps between caches, held to scikit-learn, to singular values, and to planted maps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -145,6 +147,11 @@ def test_stored_and_read_it_is_the_same_to_the_bit(rank: int | None) -> None:
     made = fitted.map if rank is None else fitted.cut(rank)
     again = CacheMap.from_bytes(made.to_bytes())
     assert again.reads == made.reads == READS
+    renamed = replace(made, writes={"values.10": 6, "keys.9": 4})
+    assert list(CacheMap.from_bytes(renamed.to_bytes()).writes.items()) == [
+        ("values.10", 6),
+        ("keys.9", 4),
+    ]
     for site, cells in again.transform(of).items():
         assert torch.equal(cells, made.transform(of)[site])
     assert again.to_bytes() == made.to_bytes()
