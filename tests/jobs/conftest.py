@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from evaluation.suites import SUITES
+from jobs.__main__ import main
 from jobs.config import read_run_file
 from tests.sweeps import Driver, Result
 
@@ -140,3 +141,29 @@ def same_run(tmp_path: Path, tiny_run: Callable[..., Path], undisturbed: Result)
     """The undisturbed sweep in another home, tracked beside it: to be tracked it must be equal."""
     uri = read_run_file(undisturbed.run).tracking_uri
     return tiny_run(tmp_path / "home", tracking={"uri": uri})
+
+
+@pytest.fixture
+def run_verb(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[object, str, str]]:
+    """Run a verb with nothing measured in its home: what it ends with, prints and complains of."""
+
+    def run(*arguments: object) -> tuple[object, str, str]:
+        monkeypatch.setattr("sys.argv", ["isthmus", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return ended.value.code, printed.out, printed.err
+
+    settings = {
+        "ISTHMUS_HOME": str(tmp_path / "home"),
+        "HF_HUB_OFFLINE": "1",
+        "COLUMNS": "160",
+        # Those that a verb sets for itself must not outlive the test.
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    return run

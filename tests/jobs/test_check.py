@@ -11,7 +11,7 @@ from actors.fleet import find, fleet
 from alignment.fitters import FITTERS
 from evaluation.matrix import AnchorFacts, Cell, Matrix, ModelRow
 from evaluation.retention import Interval, Level
-from jobs.__main__ import CLOSED_WEIGHTS, USER_ERROR, main
+from jobs.__main__ import CLOSED_WEIGHTS, USER_ERROR
 from jobs.check import CheckError, answer, ask, fitters
 
 OPEN = [name for name, entry in fleet().items() if entry.weights == "open"]
@@ -19,30 +19,15 @@ Command = Callable[..., str]
 
 
 @pytest.fixture
-def said(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Command:
-    """Run a verb with nothing measured in its home, and give what it printed."""
+def said(run_verb: Callable[..., tuple[object, str, str]]) -> Command:
+    """Run a verb, and give what it printed: all of it on one side."""
 
     def run(*arguments: str, code: int = 0) -> str:
-        monkeypatch.setattr("sys.argv", ["isthmus", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        assert ended.value.code == code, printed
-        assert not (printed.err if code == 0 else printed.out)
-        return printed.out + printed.err
+        ended, out, err = run_verb(*arguments)
+        assert ended == code, out + err
+        assert not (err if code == 0 else out)
+        return out + err
 
-    settings = {
-        "ISTHMUS_HOME": str(tmp_path / "home"),
-        "HF_HUB_OFFLINE": "1",
-        "COLUMNS": "160",
-        # Those that a verb sets for itself must not outlive the test.
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
     return run
 
 

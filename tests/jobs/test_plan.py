@@ -20,7 +20,7 @@ from actors.catalog import ModelError
 from actors.fleet import find
 from cluster.node_types import ACTORS_SHARE
 from cluster.placement import GIB
-from jobs.__main__ import USER_ERROR, main
+from jobs.__main__ import USER_ERROR
 from jobs.config import read_run_file
 from jobs.footprint import footprint
 from jobs.placing import known_blueprint
@@ -267,32 +267,14 @@ def test_a_model_that_is_not_here_and_not_in_the_catalog_is_one_line(
     assert known_blueprint(run.models[1], None) == find("yi-6b").blueprint
 
 
-def said(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
-) -> tuple[int, str, str]:
-    """What the verb ends with, prints and complains of, on a wide terminal."""
-    for name, value in (
-        ("COLUMNS", "200"),
-        ("HF_HUB_OFFLINE", "1"),
-        ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
-        ("TRANSFORMERS_VERBOSITY", "error"),
-    ):
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("sys.argv", ["isthmus", "plan", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    printed = capsys.readouterr()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, printed.out, printed.err
-
-
 def test_the_verb_prints_tables_of_all_of_it(
     tmp_path: Path,
     tiny_run: Writer,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run_verb: Callable[..., tuple[object, str, str]],
 ) -> None:
-    code, out, _ = said(monkeypatch, capsys, str(tiny_run(tmp_path / "home")))
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, _ = run_verb("plan", tiny_run(tmp_path / "home"))
     assert code == 0
     for part in ("what is loaded", "tokens read by each model", "peak memory on this machine"):
         assert part in out
@@ -307,11 +289,10 @@ def test_the_verb_prints_tables_of_all_of_it(
 def test_a_run_that_cannot_be_planned_is_one_line(
     tmp_path: Path,
     tiny_run: Writer,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run_verb: Callable[..., tuple[object, str, str]],
 ) -> None:
     gone = [{"name": name, "directory": str(tmp_path / name)} for name in ("absent", "gone")]
-    code, out, complaint = said(monkeypatch, capsys, str(of_models(tiny_run(tmp_path), gone)))
+    code, out, complaint = run_verb("plan", of_models(tiny_run(tmp_path), gone))
     assert (code, out) == (USER_ERROR, "")
     line = complaint.splitlines()[-1]
     assert line.startswith("model absent: ")

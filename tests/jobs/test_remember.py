@@ -7,33 +7,21 @@ import pytest
 
 from actors.cargo.memory_package import MemoryPackage
 from actors.cargo.memory_record import FORMAT, RECORD_FILE, Record
-from jobs.__main__ import USER_ERROR, main
+from jobs.__main__ import USER_ERROR
 
 TEXT = "Nobody had told the gardener about the frost.\nRain fell on the tin roof.\n"
 Command = Callable[..., str]
 
 
 @pytest.fixture
-def said(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Command:
-    def run(*arguments: object, code: int = 0) -> str:
-        monkeypatch.setattr("sys.argv", ["isthmus", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        assert ended.value.code == code, printed
-        return printed.out if code == 0 else printed.err
+def said(run_verb: Callable[..., tuple[object, str, str]]) -> Command:
+    """Run a verb, and give what it printed, or complained of where it had to."""
 
-    settings = {
-        "ISTHMUS_HOME": str(tmp_path / "home"),
-        "HF_HUB_OFFLINE": "1",
-        "COLUMNS": "160",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
+    def run(*arguments: object, code: int = 0) -> str:
+        ended, out, err = run_verb(*arguments)
+        assert ended == code, out + err
+        return out if code == 0 else err
+
     return run
 
 
