@@ -53,10 +53,14 @@ class Cut:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A live model, its name, and in half precision what it holds of texts that maps learn from."""
+    """A live model, its name, and in half precision what it holds of texts that maps learn from.
+
+    `deep`: whether what it knows after a quarter of its layers is wanted as well.
+    """
 
     name: str
     engine: Engine
+    deep: bool
     _learnt: dict[str, tuple[Read, dict[str, np.ndarray]]] = field(default_factory=dict)
 
     @property
@@ -79,10 +83,8 @@ class Model:
 
     def own(self, of: Read) -> dict[str, np.ndarray]:
         """What it knows of tokens for little, and for a quarter of the cost of reading them."""
-        return {
-            OWN: know(self.engine, of.ids, 0).states,
-            DEEP: know(self.engine, of.ids, self.quarter).states,
-        }
+        layers = {OWN: 0, DEEP: self.quarter} if self.deep else {OWN: 0}
+        return {name: know(self.engine, of.ids, many).states for name, many in layers.items()}
 
     def cut(self, text: str) -> Cut:
         """At the end of the word at which the first part is long enough."""
@@ -121,9 +123,11 @@ def demo() -> list[ModelSpec]:
     return list(read_run_file(ROOT / "configs/demo.yaml").models)
 
 
-def live(specs: Sequence[ModelSpec]) -> list[Model]:
+def live(specs: Sequence[ModelSpec], *, deep: bool = False) -> list[Model]:
     """Models that are loaded."""
-    return [Model(spec.name, load(prepare(spec, default_cache()), threads=2)) for spec in specs]
+    return [
+        Model(spec.name, load(prepare(spec, default_cache()), threads=2), deep) for spec in specs
+    ]
 
 
 def texts_by_kind() -> dict[str, list[str]]:
@@ -143,6 +147,48 @@ def learnt(texts: Mapping[str, Sequence[str]]) -> dict[str, bool]:
     return {text: at < HELD for of in of_kinds for at, text in enumerate(of)}
 
 
+def judged(texts: Mapping[str, Sequence[str]]) -> list[str]:
+    """The texts that maps are judged on."""
+    return [text for of in texts.values() for text in of[:TESTED]]
+
+
+@dataclass(frozen=True, eq=False)
+class Meeting:
+    """A text that the source has read the first part of, for the target to go on from.
+
+    `first` and `native` are cells of the target: its own first tokens, and all that are cached.
+    `known` are by name what it knows of the cached tokens; `fed` the token ids after those.
+    """
+
+    cut: Cut
+    source: Read
+    spans: np.ndarray
+    fed: np.ndarray
+    first: dict[str, np.ndarray]
+    native: dict[str, np.ndarray]
+    known: dict[str, np.ndarray]
+
+    def carried(self, by: CacheMap, of: Read, known: str = OWN) -> dict[str, np.ndarray]:
+        """The target's cells from those of a source."""
+        return with_own(carry(of, self.spans, self.known[known], by), self.first)
+
+
+def meet(source: Model, target: Model, text: str) -> Meeting:
+    """Cut a text in two and read it in both models, as far as each may."""
+    cut = target.cut(text)
+    (mine,) = source.read([cut.first])
+    spans = cut.whole.spans[: cut.cached]
+    return Meeting(
+        cut,
+        mine,
+        spans,
+        fed=cut.whole.ids[cut.cached :],
+        first=cut.whole.first(own_tokens(mine.spans, spans)),
+        native=cut.whole.first(cut.cached),
+        known={name: of[: cut.cached] for name, of in target.own(cut.whole).items()},
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Sums:
     """Of rows to fit, of rows to choose λ on, and both again with rows of other texts paired."""
@@ -158,14 +204,28 @@ def pairs(source: Model, target: Model, texts: Sequence[str]) -> Iterator[Pair]:
     both = zip(source.learn(texts), target.learn(texts), strict=True)
     for (mine, _), (theirs, own) in both:
         at = own_tokens(mine.spans, theirs.spans)
-        inputs = map_inputs(mine, theirs.spans, own[OWN]) | {DEEP: own[DEEP]}
+        inputs = map_inputs(mine, theirs.spans, own[OWN]) | own
         yield Pair(
             {name: torch.from_numpy(rows[at:]) for name, rows in inputs.items()},
             {site: torch.from_numpy(rows[at:]) for site, rows in theirs.cells.items()},
         )
 
 
-def reductions(source: Model, target: Model, texts: Sequence[str]) -> dict[str, Reduction]:
+def sampled(texts: Mapping[str, Sequence[str]]) -> list[str]:
+    """A few of the texts that maps are fitted to."""
+    fitted = [text for text, held in learnt(texts).items() if not held]
+    return fitted[:: FITTED // SAMPLED]
+
+
+def prepared(
+    source: Model, target: Model, texts: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, Reduction], Sums]:
+    """All that maps of one direction are fitted from: how inputs are reduced, and sums."""
+    reduced = _reductions(source, target, sampled(texts))
+    return reduced, _sums_of(source, target, learnt(texts), reduced)
+
+
+def _reductions(source: Model, target: Model, texts: Sequence[str]) -> dict[str, Reduction]:
     """What is kept of every input: all of what the target knows, the main components of cells."""
     sample = list(pairs(source, target, texts))
     rows = {name: torch.cat([pair.inputs[name] for pair in sample]) for name in sample[0].inputs}
@@ -178,14 +238,10 @@ def nats_after(
 ) -> dict[str, float]:
     """Nats per token of a text's second part: after nothing but the target's own first tokens
     (base), after its own cache (native), and after what each map carries."""
-    cut = target.cut(text)
-    (mine,) = source.read([cut.first])
-    spans, fed = cut.whole.spans[: cut.cached], cut.whole.ids[cut.cached :]
-    first = cut.whole.first(own_tokens(mine.spans, spans))
-    known = know(target.engine, cut.whole.ids[: cut.cached], 0).states
-    carried = [with_own(carry(mine, spans, known, by), first) for by in maps.values()]
-    (base,) = continuation_nll(target.engine, fed, [first])
-    nats = continuation_nll(target.engine, fed, [cut.whole.first(cut.cached), *carried])
+    met = meet(source, target, text)
+    carried = [met.carried(by, met.source) for by in maps.values()]
+    (base,) = continuation_nll(target.engine, met.fed, [met.first])
+    nats = continuation_nll(target.engine, met.fed, [met.native, *carried])
     return {"base": float(base), **dict(zip(("native", *maps), nats.tolist(), strict=True))}
 
 
@@ -196,7 +252,7 @@ def retention(nats: Sequence[Mapping[str, float]], name: str) -> dict[str, float
     return None if measured is None else asdict(measured)
 
 
-def sums_of(
+def _sums_of(
     source: Model, target: Model, held: Mapping[str, bool], reduced: Mapping[str, Reduction]
 ) -> Sums:
     """`held` says of every text whether it is held out."""

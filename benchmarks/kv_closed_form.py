@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from actors.caching import Read, continuation_nll, importance, know
-from actors.cargo.kv_cache import OWN, carry, own_tokens, with_own
+from actors.cargo.kv_cache import OWN, carry, with_own
 from actors.sites import Site
 from alignment.cache_map import CacheMap, FittedCaches, Reduction, fit_caches
 from benchmarks import caches
@@ -35,7 +35,7 @@ def main() -> None:
     """Measure and record."""
     texts = caches.texts_by_kind()
     crossings = {}
-    for source, target in permutations(caches.live(caches.demo()), 2):
+    for source, target in permutations(caches.live(caches.demo(), deep=True), 2):
         name = f"{source.name} -> {target.name}"
         crossings[name] = crossing(source, target, texts)
         print(name, crossings[name], file=sys.stderr)
@@ -54,12 +54,9 @@ def main() -> None:
 def crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """All variants of one direction."""
     started = time.monotonic()
-    learnt = caches.learnt(texts)
-    training = [text for text, held in learnt.items() if not held]
-    reduced = caches.reductions(source, target, training[:: caches.FITTED // caches.SAMPLED])
-    sums = caches.sums_of(source, target, learnt, reduced)
+    reduced, sums = caches.prepared(source, target, texts)
     print(f"{source.name}: sums after {time.monotonic() - started:.0f} s", file=sys.stderr)
-    cuts = [target.cut(text) for text in training[:: caches.FITTED // caches.SAMPLED]]
+    cuts = [target.cut(text) for text in caches.sampled(texts)]
     weights = importance(target.engine, [(cut.whole.ids, cut.cached) for cut in cuts])
     maps, r2_by_site = _maps(sums, reduced, target.widths, weights)
     print(f"{source.name}: maps after {time.monotonic() - started:.0f} s", file=sys.stderr)
@@ -141,39 +138,37 @@ def _nats(
     mean: Tensor,
 ) -> dict[str, float]:
     """Nats per token of the continuation, by what is cached before it."""
-    cut = target.cut(text)
-    spans, fed = cut.whole.spans[: cut.cached], cut.whole.ids[cut.cached :]
-    (mine,), (stranger,) = source.read([cut.first]), source.read([other])
-    first = cut.whole.first(own_tokens(mine.spans, spans))
-    native = cut.whole.first(cut.cached)
-    known = {name: of[: cut.cached] for name, of in target.own(cut.whole).items()}
+    met = caches.meet(source, target, text)
+    (stranger,) = source.read([other])
 
-    def carried(name: str, of: Read = mine) -> dict[str, np.ndarray]:
-        own = known[DEEP if name.startswith("quarter") else OWN]
-        cells = with_own(carry(of, spans, own, maps[name]), first)
-        if name.startswith("quarter"):  # those of the layers that were computed are there
+    def carried(name: str, of: Read) -> dict[str, np.ndarray]:
+        quarter = name.startswith("quarter")
+        cells = met.carried(maps[name], of, DEEP if quarter else OWN)
+        if quarter:  # those of the layers that were computed are there
             shallow = {site for site in cells if Site.parse(site).layer < target.quarter}
-            cells |= {site: native[site] for site in shallow}
+            cells |= {site: met.native[site] for site in shallow}
         return cells
 
-    whole = carried(WHOLE)
+    by_map = {name: carried(name, met.source) for name in maps}
+    whole = by_map[WHOLE]
     variants = {
-        "native": native,
-        **{name: carried(name) for name in maps},
+        "native": met.native,
+        **by_map,
         "another text's cells": carried("cells", stranger),
         "another text's cells, own tokens": carried(WHOLE, stranger),
-        "mean cell": with_own(_everywhere(mean, native, cut.cached), first),
-        "keys carried, values native": {**whole, **_of_kind(native, "values")},
-        "values carried, keys native": {**whole, **_of_kind(native, "keys")},
+        "mean cell": with_own(_everywhere(mean, met.native, met.cut.cached), met.first),
+        "keys carried, values native": {**whole, **_of_kind(met.native, "values")},
+        "values carried, keys native": {**whole, **_of_kind(met.native, "keys")},
     }
-    nats = continuation_nll(target.engine, fed, list(variants.values()))
-    (base,) = continuation_nll(target.engine, fed, [first])
-    tail = cut.cached - cut.cached // QUARTER
+    nats = continuation_nll(target.engine, met.fed, list(variants.values()))
+    (base,) = continuation_nll(target.engine, met.fed, [met.first])
+    cached = met.cut.cached
+    tail = cached - cached // QUARTER
     late = continuation_nll(
         target.engine,
-        cut.whole.ids[tail:],
-        [{site: of[:tail] for site, of in cells.items()} for cells in (whole, carried("cells"))],
-        known=cut.cached - tail + 1,
+        met.cut.whole.ids[tail:],
+        [{site: of[:tail] for site, of in cells.items()} for cells in (whole, by_map["cells"])],
+        known=cached - tail + 1,
     )
     return {
         "base": float(base),

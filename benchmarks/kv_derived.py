@@ -49,18 +49,13 @@ def main() -> None:
 
 
 def _crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    learnt = caches.learnt(texts)
-    some = [text for text, held in learnt.items() if not held]
-    every = caches.reductions(source, target, some[:: caches.FITTED // caches.SAMPLED])
-    reduced = {name: of for name, of in every.items() if name != caches.DEEP}
-    sums = caches.sums_of(source, target, learnt, reduced)
+    reduced, sums = caches.prepared(source, target, texts)
     shuffled = sums.shuffled_training, sums.shuffled_held
     maps = {
         "closed form": fit_caches(sums.training, sums.held, reduced, target.widths).map,
         "shuffled rows": fit_caches(*shuffled, reduced, target.widths).map,
     }
-    judged = [text for of in texts.values() for text in of[: caches.TESTED]]
-    nats = [caches.nats_after(source, target, text, maps) for text in judged]
+    nats = [caches.nats_after(source, target, text, maps) for text in caches.judged(texts)]
     return {name: caches.retention(nats, name) for name in maps}
 
 

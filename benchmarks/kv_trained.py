@@ -13,8 +13,7 @@ from itertools import permutations
 from typing import Any
 
 from actors.cache_training import CacheTraining, Lesson, train_cache_map
-from actors.caching import know
-from actors.cargo.kv_cache import map_inputs, own_tokens
+from actors.cargo.kv_cache import OWN, map_inputs, own_tokens
 from alignment.cache_map import CacheMap, fit_caches
 from benchmarks import caches
 from benchmarks.caches import Model
@@ -42,22 +41,21 @@ def main() -> None:
 
 
 def _crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    learnt = caches.learnt(texts)
-    some = [text for text, held in learnt.items() if not held]
-    every = caches.reductions(source, target, some[:: caches.FITTED // caches.SAMPLED])
-    reduced = {name: of for name, of in every.items() if name != caches.DEEP}
-    sums = caches.sums_of(source, target, learnt, reduced)
+    reduced, sums = caches.prepared(source, target, texts)
     fitted = fit_caches(sums.training, sums.held, reduced, target.widths).cut(RANK)
+    lessons: dict[bool, list[Lesson]] = {False: [], True: []}
+    for text, held in caches.learnt(texts).items():
+        lessons[held].append(_lesson(source, target, text))
     trained = train_cache_map(
         target.engine,
         fitted.to_bytes(),
-        [_lesson(source, target, text) for text in some],
-        [_lesson(source, target, text) for text, held in learnt.items() if held],
+        lessons[False],
+        lessons[True],
         TRAINING,
     )
     print(source.name, trained.held_out, f"{trained.seconds:.0f} s", file=sys.stderr)
     maps = {"closed form": fitted, "trained": CacheMap.from_bytes(trained.map)}
-    judged = [text for of in texts.values() for text in of[: caches.TESTED]]
+    judged = caches.judged(texts)
     nats = [caches.nats_after(source, target, text, maps) for text in judged]
     return {
         "texts": len(judged),
@@ -68,12 +66,10 @@ def _crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) 
 
 
 def _lesson(source: Model, target: Model, text: str) -> Lesson:
-    cut = target.cut(text)
-    (mine,) = source.read([cut.first])
-    spans = cut.whole.spans[: cut.cached]
-    known = know(target.engine, cut.whole.ids[: cut.cached], 0).states
-    inputs = map_inputs(mine, spans, known)
-    return Lesson(cut.whole.ids, cut.cached, own_tokens(mine.spans, spans), inputs)
+    met = caches.meet(source, target, text)
+    inputs = map_inputs(met.source, met.spans, met.known[OWN])
+    own = own_tokens(met.source.spans, met.spans)
+    return Lesson(met.cut.whole.ids, met.cut.cached, own, inputs)
 
 
 if __name__ == "__main__":
