@@ -11,7 +11,7 @@ of all outputs together, r rank.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch import Tensor
 from alignment.fitted import FitError
 from alignment.maps import Affine, Linear, LowRank, MapError
 from alignment.maps.base import split_record, with_record
-from alignment.moments import cross_moment
+from alignment.moments import Sums, cross_moment
 
 FORMAT = 1
 LAMBDAS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -62,18 +62,8 @@ class Reduction:
 
 
 @dataclass(frozen=True, eq=False)
-class CacheMoments:
-    """Sums over rows, in float64: x reduced [n, D], y [n, T], of whose squares only each its own.
-
-    `xx` is [D, D], `xy` [D, T], `yy` [T]. Additive, as `Moments` are.
-    """
-
-    count: float
-    sum_x: Tensor
-    sum_y: Tensor
-    xx: Tensor
-    xy: Tensor
-    yy: Tensor
+class CacheMoments(Sums):
+    """Sums over rows of reduced inputs [n, D] and of cells [n, T], of yy its diagonal alone [T]."""
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor) -> CacheMoments:
@@ -81,34 +71,14 @@ class CacheMoments:
         sums = x.double().sum(0), y.double().sum(0)
         return cls(float(len(x)), *sums, cross_moment(x, x), cross_moment(x, y), squares)
 
-    def __add__(self, other: CacheMoments) -> CacheMoments:
-        return CacheMoments(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-    @property
-    def cov_x(self) -> Tensor:
-        mean = self.sum_x / self.count
-        return self.xx / self.count - torch.outer(mean, mean)
-
-    @property
-    def cov_xy(self) -> Tensor:
-        return self.xy / self.count - torch.outer(self.sum_x, self.sum_y) / self.count**2
-
     def of_inputs(self, which: Tensor) -> CacheMoments:
         """The same rows with some of the inputs only, by their indices [D']."""
         xx, xy = self.xx[which][:, which], self.xy[which]
         return CacheMoments(self.count, self.sum_x[which], self.sum_y, xx, xy, self.yy)
 
-    def about(self, x: Tensor, y: Tensor) -> CacheMoments:
-        """The same rows with x [D] taken from the inputs and y [T] from the outputs."""
-        n, sx, sy = self.count, self.sum_x, self.sum_y
-        return CacheMoments(
-            n,
-            sx - n * x,
-            sy - n * y,
-            self.xx - torch.outer(sx, x) - torch.outer(x, sx) + n * torch.outer(x, x),
-            self.xy - torch.outer(sx, y) - torch.outer(x, sy) + n * torch.outer(x, y),
-            self.yy - 2 * sy * y + n * y.square(),
-        )
+    @staticmethod
+    def _squares(one: Tensor, other: Tensor) -> Tensor:
+        return one * other
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +224,7 @@ class _Spectrum:
         self.values = values.clamp_min(0.0)
         self.unit = float(cov_x.diagonal().mean()) or 1.0
         self.projected = self.vectors.mT @ of.cov_xy
-        self.mean_x, self.mean_y = of.sum_x / of.count, of.sum_y / of.count
+        self.mean_x, self.mean_y = of.mean_x, of.mean_y
         self.spread = (of.yy / of.count - self.mean_y.square()).clamp_min(0).sqrt()
 
     def shrunk(self, lambdas: Tensor) -> Tensor:

@@ -185,20 +185,6 @@ def _splits(
     return part(total, held), pairs
 
 
-def about(moments: Moments, mean_x: Tensor, mean_y: Tensor) -> Moments:
-    """The same rows with mean_x [ds] and mean_y [dt] subtracted from each."""
-    sum_x = moments.sum_x - moments.count * mean_x
-    sum_y = moments.sum_y - moments.count * mean_y
-    return Moments(
-        moments.count,
-        sum_x,
-        sum_y,
-        moments.xx - torch.outer(mean_x, moments.sum_x) - torch.outer(sum_x, mean_x),
-        moments.xy - torch.outer(mean_x, moments.sum_y) - torch.outer(sum_x, mean_y),
-        moments.yy - torch.outer(mean_y, moments.sum_y) - torch.outer(sum_y, mean_y),
-    )
-
-
 def squared_error(fitted: Linear, moments: Moments) -> float:
     """Σ ‖y - transform(x)‖² over the rows of the moments."""
     weight, bias = fitted.matrix, fitted.bias.double()

@@ -13,10 +13,12 @@ whose mean is a thousand times its spread loses nothing to cancellation.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import reduce
 from operator import add
+from typing import Self
 
 import numpy as np
 import torch
@@ -59,8 +61,11 @@ def _sum(rows: Tensor, weights: Tensor | None) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
-    """Sums over rows: count Σw, sum_x [ds], sum_y [dt], xx [ds, ds], xy [ds, dt], yy [dt, dt]."""
+class Sums(ABC):
+    """Sums over rows: count Σw, sum_x [ds], sum_y [dt], xx [ds, ds], xy [ds, dt], and yy.
+
+    How much is kept of the squares of the target rows is up to the kind.
+    """
 
     count: float
     sum_x: Tensor
@@ -68,6 +73,55 @@ class Moments:
     xx: Tensor
     xy: Tensor
     yy: Tensor
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def about(self, mean_x: Tensor, mean_y: Tensor) -> Self:
+        """The same rows with mean_x [ds] and mean_y [dt] subtracted from each."""
+        sum_x = self.sum_x - self.count * mean_x
+        sum_y = self.sum_y - self.count * mean_y
+        return type(self)(
+            self.count,
+            sum_x,
+            sum_y,
+            self.xx - torch.outer(mean_x, self.sum_x) - torch.outer(sum_x, mean_x),
+            self.xy - torch.outer(mean_x, self.sum_y) - torch.outer(sum_x, mean_y),
+            self.yy - self._squares(mean_y, self.sum_y) - self._squares(sum_y, mean_y),
+        )
+
+    def with_cross(self, xy: Tensor) -> Self:
+        """The same margins with another cross moment [ds, dt], as of rows paired otherwise."""
+        assert xy.shape == self.xy.shape, f"cross moment {xy.shape}, not {self.xy.shape}"
+        return replace(self, xy=xy.double())
+
+    @property
+    def mean_x(self) -> Tensor:
+        return self.sum_x / self.count
+
+    @property
+    def mean_y(self) -> Tensor:
+        return self.sum_y / self.count
+
+    @property
+    def cov_x(self) -> Tensor:
+        """Covariance [ds, ds] of the source rows, divided by the count."""
+        return self.xx / self.count - torch.outer(self.mean_x, self.mean_x)
+
+    @property
+    def cov_xy(self) -> Tensor:
+        """Cross-covariance [ds, dt], divided by the count."""
+        return self.xy / self.count - torch.outer(self.mean_x, self.mean_y)
+
+    @staticmethod
+    @abstractmethod
+    def _squares(one: Tensor, other: Tensor) -> Tensor:
+        """Of two vectors [dt], what of their products is kept in yy."""
+
+
+@dataclass(frozen=True, eq=False)
+class Moments(Sums):
+    """Sums over rows, with all of yy [dt, dt]."""
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor, weights: Tensor | None = None) -> Moments:
@@ -84,9 +138,6 @@ class Moments:
     @classmethod
     def zero(cls, ds: int, dt: int) -> Moments:
         return cls.of(torch.zeros(0, ds), torch.zeros(0, dt))
-
-    def __add__(self, other: Moments) -> Moments:
-        return Moments(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def __sub__(self, other: Moments) -> Moments:
         return Moments(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
@@ -117,33 +168,14 @@ class Moments:
         xx, xy, yy = self.xx[x, x], self.xy[x, y], self.yy[y, y]
         return Moments(self.count, self.sum_x[x], self.sum_y[y], xx, xy, yy)
 
-    def with_cross(self, xy: Tensor) -> Moments:
-        """The same margins with another cross moment [ds, dt], as of rows paired otherwise."""
-        assert xy.shape == self.xy.shape, f"cross moment {xy.shape}, not {self.xy.shape}"
-        return replace(self, xy=xy.double())
-
-    @property
-    def mean_x(self) -> Tensor:
-        return self.sum_x / self.count
-
-    @property
-    def mean_y(self) -> Tensor:
-        return self.sum_y / self.count
-
-    @property
-    def cov_x(self) -> Tensor:
-        """Covariance [ds, ds] of the source rows, divided by the count."""
-        return self.xx / self.count - torch.outer(self.mean_x, self.mean_x)
-
     @property
     def cov_y(self) -> Tensor:
         """Covariance [dt, dt] of the target rows, divided by the count."""
         return self.yy / self.count - torch.outer(self.mean_y, self.mean_y)
 
-    @property
-    def cov_xy(self) -> Tensor:
-        """Cross-covariance [ds, dt], divided by the count."""
-        return self.xy / self.count - torch.outer(self.mean_x, self.mean_y)
+    @staticmethod
+    def _squares(one: Tensor, other: Tensor) -> Tensor:
+        return torch.outer(one, other)
 
     def is_finite(self) -> bool:
         """False when any row held NaN or infinity, or the squares overflowed."""

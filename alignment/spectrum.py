@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from alignment.fitted import ROUNDING, about
+from alignment.fitted import ROUNDING
 from alignment.moments import Moments
 
 LAMBDAS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
@@ -49,7 +49,7 @@ class Spectrum:
 
     def seen(self, held: Moments) -> Moments:
         """Other rows about the training means, with the components for source features."""
-        near = about(held, self._training.mean_x, self._training.mean_y)
+        near = held.about(self._training.mean_x, self._training.mean_y)
         turn = self.vectors.mT
         xx, xy = turn @ near.xx @ self.vectors, turn @ near.xy
         return Moments(near.count, turn @ near.sum_x, near.sum_y, xx, xy, near.yy)

@@ -262,7 +262,7 @@ def _sums_of(
         plain, shuffled = None, None
         for x, y in _blocks(both, reduced):
             part = CacheMoments.of(x, y)
-            other = replace(part, xy=cross_moment(x, y.roll(len(y) // 2, 0)))
+            other = part.with_cross(cross_moment(x, y.roll(len(y) // 2, 0)))
             plain = part if plain is None else plain + part
             shuffled = other if shuffled is None else shuffled + other
         assert plain is not None, "no texts"

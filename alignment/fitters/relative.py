@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from alignment.fitted import MomentFitter, about, through_means
+from alignment.fitted import MomentFitter, through_means
 from alignment.maps import Affine
 from alignment.moments import Moments
 from alignment.spectrum import LAMBDAS, column, components, covariances
@@ -42,7 +42,7 @@ class Relative(MomentFitter):
     def squared_errors(self, training: Moments, held: Moments) -> Tensor:
         """tr(yy) - 2 d·cross + d²·gain, d being a row of shrinks: both are made once."""
         anchors = _Anchors(training)
-        seen = about(held, training.mean_x, training.mean_y)
+        seen = held.about(training.mean_x, training.mean_y)
         cross = (anchors.projected @ seen.xy * anchors.vectors.mT).sum(1)
         gain = (anchors.projected @ seen.xx * anchors.projected).sum(1)
         shrinks = anchors.shrinks(self.lambdas)
