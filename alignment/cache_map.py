@@ -12,16 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from alignment.fitted import FitError
+from alignment.four_bits import packed, unpacked
 from alignment.maps import Affine, Linear, LowRank, MapError
 from alignment.maps.base import split_record, with_record
 from alignment.moments import Sums, cross_moment
 
 FORMAT = 1
+Bits = Literal[32, 16, 4]  # of a number that is stored
 LAMBDAS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 _LEAST = 1e-3  # of a typical weight or spread, so that none is divided by nothing
 
@@ -108,14 +111,20 @@ class CacheMap:
         parts = points.split(list(self.writes.values()), dim=-1)
         return dict(zip(self.writes, parts, strict=True))
 
-    def to_bytes(self, *, half: bool = False) -> bytes:
-        """A safetensors file that holds everything; a bitwise round trip, but for `half`.
+    def to_bytes(self, bits: Bits = 32) -> bytes:
+        """A safetensors file that holds everything; with 32 bits a bitwise round trip.
 
-        With `half`, numbers are kept in float16, at half the size.
+        With 16, numbers are kept in float16; with 4, so are those of vectors, and matrices as
+        `alignment.four_bits` says.
         """
         tensors = {f"map.{name}": tensor for name, tensor in self.map.tensors().items()}
         for name, each in self.reductions.items():
             tensors |= {f"mean.{name}": each.mean, f"basis.{name}": each.basis}
+        in_four = {n: of for n, of in tensors.items() if bits == 4 and of.ndim == 2}
+        kept = {name: of.half() if bits < 32 else of for name, of in tensors.items()}
+        for name, of in in_four.items():
+            del kept[name]
+            kept[f"pairs.{name}"], kept[f"units.{name}"] = packed(of)
         record = {
             "format": FORMAT,
             "kind": self.map.kind,
@@ -123,15 +132,16 @@ class CacheMap:
             "writes": list(self.writes.items()),
             "formula": "x = concat over reads of (input - mean) @ basis.T, or (input - mean) * "
             f"basis where that is flat; {self.map.formula}",
+            "four_bits": {name: list(of.shape) for name, of in in_four.items()},
+            "four_bits_formula": "number = units (one for 64) * (low half of a byte - 8, then its "
+            "high half - 8)",
         }
-        kept = {name: tensor.half() if half else tensor for name, tensor in tensors.items()}
         return with_record(kept, record)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> CacheMap:
         """Read what `to_bytes` wrote. MapError when it is not such a file."""
         stored, record = split_record(data)
-        tensors = {name: tensor.float() for name, tensor in stored.items()}
         kinds: dict[str, type[Linear]] = {each.kind: each for each in (Affine, LowRank)}
         if (
             record.get("format") != FORMAT
@@ -139,6 +149,9 @@ class CacheMap:
             or "reads" not in record
         ):
             raise MapError("this file holds no map of caches that this version can read")
+        tensors = {name: tensor.float() for name, tensor in stored.items()}
+        for name, shape in record["four_bits"].items():
+            tensors[name] = unpacked(stored[f"pairs.{name}"], stored[f"units.{name}"], shape)
         of_map = {
             name.removeprefix("map."): tensor
             for name, tensor in tensors.items()

@@ -28,7 +28,9 @@ from benchmarks.caches import DEEP, QUARTER, Model, Sums
 from benchmarks.record import record
 
 WHOLE = "cells and tokens"
-RANKS = (64, 128, 256, 512)
+RANKS = (128, 256, 512)
+SMALL = 0.02  # of the bytes of the target in bfloat16
+SMALL_NAME = "2 % of the target's bytes"
 
 
 def main() -> None:
@@ -46,6 +48,7 @@ def main() -> None:
             "prefix_characters": caches.PREFIX,
             "continuation_characters": caches.CONTINUATION,
             "components": caches.COMPONENTS,
+            "small_map_rank_and_bits": "the largest rank for its bytes, by importance, 4 bits",
             "crossings": crossings,
         },
     )
@@ -58,7 +61,8 @@ def crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) -
     print(f"{source.name}: sums after {time.monotonic() - started:.0f} s", file=sys.stderr)
     cuts = [target.cut(text) for text in caches.sampled(texts)]
     weights = importance(target.engine, [(cut.whole.ids, cut.cached) for cut in cuts])
-    maps, r2_by_site = _maps(sums, reduced, target.widths, weights)
+    matters = {site: torch.from_numpy(of) for site, of in weights.items()}
+    maps, stored, r2_by_site = _maps(sums, reduced, target, matters)
     print(f"{source.name}: maps after {time.monotonic() - started:.0f} s", file=sys.stderr)
     mean = (sums.training.sum_y / sums.training.count).float()
     nats = {
@@ -78,20 +82,16 @@ def crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) -
             for kind in ("keys", "values")
         },
         "bytes_over_bfloat16_target": {
-            name: len(each.to_bytes(half=True)) / (2 * target.parameters)
-            for name, each in maps.items()
+            name: size / (2 * target.parameters) for name, size in stored.items()
         },
         "cost": _cost(source, target, [text for of in texts.values() for text in of[:2]], maps),
     }
 
 
 def _maps(
-    sums: Sums,
-    reduced: Mapping[str, Reduction],
-    writes: Mapping[str, int],
-    weights: Mapping[str, np.ndarray],
-) -> tuple[dict[str, CacheMap], dict[str, float]]:
-    """By variant, and the held-out R² of the whole map by site."""
+    sums: Sums, reduced: Mapping[str, Reduction], target: Model, matters: Mapping[str, Tensor]
+) -> tuple[dict[str, CacheMap], dict[str, int], dict[str, float]]:
+    """By variant, their bytes as they are stored, and the held-out R² of the whole map by site."""
     ends = np.cumsum([of.width for of in reduced.values()])
     at = dict(zip(reduced, map(torch.arange, (0, *ends), ends), strict=False))
     cells = [name for name in reduced if name not in (OWN, DEEP)]
@@ -102,14 +102,19 @@ def _maps(
         both = (sums.shuffled_training, sums.shuffled_held) if shuffle else both
         training, held = (of.of_inputs(which) for of in both)
         some = {OWN if name == DEEP else name: reduced[name] for name in names}
-        return fit_caches(training, held, some, writes)
+        return fit_caches(training, held, some, target.widths)
 
     whole = fitted([*cells, OWN])
-    matters = {site: torch.from_numpy(of) for site, of in weights.items()}
+    small = _small(whole, matters, SMALL * 2 * target.parameters)
+    compressed = {
+        **{f"rank {rank}": whole.cut(rank, matters).to_bytes(16) for rank in RANKS},
+        f"rank {RANKS[1]}, by spread": whole.cut(RANKS[1]).to_bytes(16),
+        "four bits": whole.map.to_bytes(4),
+        SMALL_NAME: small,
+    }
     maps = {
         WHOLE: whole.map,
-        **{f"rank {rank}": _halved(whole.cut(rank, matters)) for rank in RANKS},
-        **{f"rank {rank}, by spread": _halved(whole.cut(rank)) for rank in RANKS},
+        **{name: CacheMap.from_bytes(of) for name, of in compressed.items()},
         "cells": fitted(cells).map,
         "tokens": fitted([OWN]).map,
         "shuffled rows": fitted([*cells, OWN], shuffle=True).map,
@@ -117,12 +122,16 @@ def _maps(
         "quarter of layers": fitted([*cells, DEEP]).map,
         "quarter of layers, no cells": fitted([DEEP]).map,
     }
-    return maps, whole.held_out_r2
+    sizes = {name: len(of) for name, of in compressed.items()}
+    return maps, {WHOLE: len(whole.map.to_bytes(16)), **sizes}, whole.held_out_r2
 
 
-def _halved(found: CacheMap) -> CacheMap:
-    """As it comes back from half precision."""
-    return CacheMap.from_bytes(found.to_bytes(half=True))
+def _small(whole: FittedCaches, matters: Mapping[str, Tensor], most: float) -> bytes:
+    """Four bits of as many directions as the bytes allow."""
+    narrow, wide = (len(whole.cut(rank, matters).to_bytes(4)) for rank in (64, 128))
+    found = whole.cut(int((most - narrow) // ((wide - narrow) / 64)) + 60, matters).to_bytes(4)
+    assert len(found) <= most, f"{len(found)} bytes"
+    return found
 
 
 def _with_others(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -212,7 +221,7 @@ def _cost(
     handed = {
         name: fastest(lambda by=each: carry(mine, theirs.spans, own, by))
         for name, each in maps.items()
-        if name == WHOLE or name.startswith("rank")
+        if name in (WHOLE, SMALL_NAME) or name.startswith("rank")
     }
     return {
         "tokens": len(theirs.ids),
