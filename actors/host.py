@@ -1,20 +1,23 @@
 """A model as an actor: loaded once, then asked. A plain class, that runs with or without Ray."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from actors import behaviour, caching, reading, training, weights
+from actors import behaviour, caching, hand_over, reading, training, weights
 from actors.anchors import AnchorBatch
 from actors.behaviour import Neutral
 from actors.caching import Read
 from actors.catalog import ModelFacts, ModelSpec
+from actors.encoding import encode
 from actors.engine import Held, load
+from actors.hand_over import Passage
 from actors.reading import Activations, NotFinite
 from actors.sites import Injection
 from actors.training import TrainedMap, TrainOrder
+from alignment.cache_map import CacheMap
 from cluster.world import World
 
 
@@ -60,6 +63,30 @@ class ModelHost:
         """See `actors.caching.read`."""
         with self._named():
             return caching.read(self._engine, self._facts.fingerprint, texts)
+
+    def known(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """What it knows of the tokens of each text without any layer: `caching.know`."""
+        tokens = (encode(self._engine, [text]).ids[0].cpu().numpy() for text in texts)
+        return [caching.know(self._engine, ids, 0).states for ids in tokens]
+
+    def hand_over(
+        self,
+        passage: Passage,
+        source: Sequence[Read],
+        other: Sequence[Read],
+        maps: Mapping[str, np.ndarray],
+        late: Sequence[float],
+    ) -> dict[str, float]:
+        """See `actors.hand_over.nats`.
+
+        `source` and `other` hold the one text each that was read; `maps` are files, as bytes, and
+        the first is the chief one.
+        """
+        with self._named():
+            (mine,), (others,) = source, other
+            made = {name: CacheMap.from_bytes(file.tobytes()) for name, file in maps.items()}
+            met = hand_over.meet(self._engine, self._facts.fingerprint, passage, mine)
+            return hand_over.nats(self._engine, met, made, next(iter(made)), others, late)
 
     def forward(self, batch: AnchorBatch) -> int:
         """See `actors.reading.forward`."""

@@ -316,6 +316,11 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split()).partition(" Some common causes include")[0]
 
 
+def share(value: object) -> Ref:
+    """Lay something down once, for many calls to take up."""
+    return ray.put(value)
+
+
 @overload
 def fetch(ref: Ref, timeout: float | None = None) -> Any: ...
 @overload

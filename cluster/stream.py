@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 def stream(
-    items: Iterable[Item], submit: Callable[[Item], Ref], in_flight: int
+    items: Iterable[Item], submit: Callable[[Item], Ref | list[Ref]], in_flight: int
 ) -> Generator[tuple[Item, Any], None, None]:
     """Submit every item and yield (item, answer) in the order of the items.
 
@@ -21,7 +21,7 @@ def stream(
     """
     if in_flight < 1:
         raise ValueError(f"in_flight is {in_flight}, and must be at least 1")
-    pending: deque[tuple[Item, Ref]] = deque()
+    pending: deque[tuple[Item, Ref | list[Ref]]] = deque()
 
     def oldest() -> tuple[Item, Any]:
         item, ref = pending.popleft()

@@ -5,47 +5,28 @@ the files (or keys) that hold them, so adding one needs no edit here.
 """
 
 import os
-from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Self, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from actors.catalog import ClosedWeights, ModelError, ModelSpec
 from actors.corpora import CorpusSpec
 from cluster.storage import split_location
 from cluster.yaml_file import read_yaml
 from jobs.names import file_names
+from jobs.sections import Caches, Count, Section, Share, Steering, one_of_names
 from jobs.shorthand import ConfigError, written_out
 
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
-
-
-def _one_of(what: str, allowed: Sequence[str]) -> AfterValidator:
-    def check(value: str) -> str:
-        if value not in allowed:
-            raise ValueError(f"no {what} of that name; allowed: {', '.join(allowed)}")
-        return value
-
-    return AfterValidator(check)
-
-
 FITTER_NAMES = file_names("alignment/fitters")
-SUITE_NAMES = file_names("evaluation/suites")
 ROLE_NAMES = ("feature_extraction", "representation", "decision_making")
 KIND_NAMES = ("residual", "attention", "mlp")
 
-DIRECTION_NAMES = file_names("alignment/directions")
-
-DirectionName = Annotated[str, _one_of("direction", DIRECTION_NAMES)]
-FitterName = Annotated[str, _one_of("fitter", FITTER_NAMES)]
-SuiteName = Annotated[str, _one_of("suite", SUITE_NAMES)]
-RoleName = Annotated[str, _one_of("role", ROLE_NAMES)]
-KindName = Annotated[str, _one_of("kind of site", KIND_NAMES)]
+FitterName = Annotated[str, one_of_names("fitter", FITTER_NAMES)]
+RoleName = Annotated[str, one_of_names("role", ROLE_NAMES)]
+KindName = Annotated[str, one_of_names("kind of site", KIND_NAMES)]
 
 
 def home() -> Path:
@@ -58,11 +39,7 @@ def _location(text: str) -> str:
     return text
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Anchors(_Section):
+class Anchors(Section):
     """The text that maps are fitted on, and how it is cut up.
 
     `texts` are drawn by hash. A shard is what is lost when a worker dies; a batch is what travels.
@@ -85,7 +62,7 @@ class Anchors(_Section):
         return self
 
 
-class Similarity(_Section):
+class Similarity(Section):
     """All-layer similarity, over about this many rows of the first shards."""
 
     rows: Annotated[int, Field(ge=128)] = 2000
@@ -93,7 +70,7 @@ class Similarity(_Section):
     permutations: Annotated[int, Field(ge=20)] = 100
 
 
-class Maps(_Section):
+class Maps(Section):
     """Which sites are mapped, every kind at every role, and by which fitters.
 
     `fitters` stand in the order in which they are tried: the simplest that does as well as the
@@ -108,117 +85,7 @@ class Maps(_Section):
     )
 
 
-class Group(_Section):
-    """The two sides of a concept in one domain or language."""
-
-    positive: CorpusSpec
-    negative: CorpusSpec
-
-
-class Contrast(_Section):
-    """Two sets of texts; a vector is extracted from the first `texts` of each by hash.
-
-    `groups` give the two sides once for each domain or language; `texts` of each side of each group
-    are taken, so that all groups count alike. With `paired`, the texts of the two sides belong
-    together, one by one, and are read from the word on at which they part. `pool` is what stands
-    for a text: the mean over its words, or its last word.
-    """
-
-    name: Name
-    positive: CorpusSpec | None = None
-    negative: CorpusSpec | None = None
-    groups: dict[Name, Group] = Field(default_factory=dict)
-    paired: bool = False
-    pool: Literal["words", "last_word"] = "words"
-    texts: Annotated[int, Field(ge=4)] = 160
-
-    @model_validator(mode="after")
-    def _one_form(self) -> Self:
-        given = [side for side in ("positive", "negative") if getattr(self, side) is not None]
-        if self.groups and given:
-            raise ValueError(
-                f"{self.name} has groups ({', '.join(self.groups)}) and {' and '.join(given)} "
-                "beside them; either is enough"
-            )
-        if not self.groups and len(given) < 2:
-            raise ValueError(f"{self.name} needs positive and negative, or groups of them")
-        if len(self.groups) == 1:
-            raise ValueError(f"{self.name} has one group, {next(iter(self.groups))}; at least two")
-        return self
-
-    @property
-    def by_group(self) -> dict[str, Group]:
-        """Both sides of every group; of a concept without groups, by its own name."""
-        if self.positive is None or self.negative is None:
-            return {f"{self.name}.{group}": sides for group, sides in self.groups.items()}
-        return {self.name: Group(positive=self.positive, negative=self.negative)}
-
-
-class Concept(Contrast):
-    """What is steered towards, and the suite that tells whether it is: of the same name if left
-    out."""
-
-    suite: SuiteName = ""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_the_same_name(cls, raw: Any) -> Any:
-        return {"suite": raw.get("name"), **raw} if isinstance(raw, dict) else raw
-
-
-class Steering(_Section):
-    """Steering vectors carried from each model into each other one, one for each concept.
-
-    The vector of another concept is a control: that of the next in the list, or of `other`.
-    `strengths` are in units of the length of a typical centred activation of the target at the
-    site: the same grid, and the same length of vector, for native, carried and controls. The one
-    used is the greatest whose native vector costs at most `neutral_kl` (nats per token) on dev.
-    Neutral text is the first `neutral_words` words of each of `neutral_texts` texts. With
-    `trained`, a map is also trained through each target, so that what vectors do to the next word
-    of the source is kept: another way to carry, tried last. `relabellings` are vectors made of the
-    same texts with their sides drawn at random: an effect is real if hardly any of them does as
-    much. What is written after `judged_prompts` of the test prompts is read by judges.
-    """
-
-    concepts: Annotated[tuple[Concept, ...], Field(min_length=1)]
-    other: Contrast | None = None
-    direction: DirectionName = "difference_of_means"
-    trained: bool = False
-    strengths: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.05, 0.1, 0.2, 0.4)
-    neutral_kl: Share = 0.05
-    neutral_texts: Count = 8
-    neutral_words: Annotated[int, Field(ge=2)] = 32
-    random_directions: Annotated[int, Field(ge=20)] = 20
-    relabellings: Annotated[int, Field(ge=20)] = 20
-    shuffles: Count = 20
-    judged_prompts: Annotated[int, Field(ge=2)] = 16
-    samples: Count = 3
-    sample_tokens: Count = 24
-    bootstrap_draws: Annotated[int, Field(ge=200)] = 2000
-
-    @model_validator(mode="after")
-    def _another_for_each(self) -> Self:
-        names = [each.name for each in self.contrasts]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two concepts are named {twice[0]}; names are distinct")
-        if len(names) == 1:
-            raise ValueError("other: missing; a single concept needs another one as its control")
-        return self
-
-    @property
-    def contrasts(self) -> tuple[Contrast, ...]:
-        """Everything that vectors are extracted of."""
-        return (*self.concepts, *(() if self.other is None else (self.other,)))
-
-    def other_than(self, concept: str) -> str:
-        """The concept whose vector is the control of this one."""
-        if self.other is not None:
-            return self.other.name
-        names = [each.name for each in self.concepts]
-        return names[(names.index(concept) + 1) % len(names)]
-
-
-class Cluster(_Section):
+class Cluster(Section):
     """Where it runs. No `address`: the cluster of the job, else a Ray of its own, right here.
 
     A model is held by one process or sharded over several, its ranks. `gpus_per_model` is how many
@@ -243,14 +110,14 @@ class Cluster(_Section):
     patience: Annotated[float, Field(ge=5, allow_inf_nan=False)] = 600
 
 
-class Tracking(_Section):
+class Tracking(Section):
     """Where MLflow keeps the results. No `uri`: SQLite in the run's home."""
 
     uri: str | None = None
     experiment: str = "isthmus"
 
 
-class RunFile(_Section):
+class RunFile(Section):
     """One sweep: every ordered pair of `models`, every cargo that has a section.
 
     `store` is where blobs are: a directory that every machine sees, or `s3://bucket/prefix`; in
@@ -267,6 +134,7 @@ class RunFile(_Section):
     similarity: Similarity = Similarity()
     maps: Maps = Maps()
     steering: Steering
+    kv_cache: Caches | None = None
     cluster: Cluster = Cluster()
     tracking: Tracking = Tracking()
 

@@ -14,10 +14,11 @@ from evaluation.matrix import EQUAL_EFFECT, Key
 from evaluation.suites import SUITES
 from evaluation.written import Both
 from jobs.choosing import Choice, Choosing
-from jobs.config import Concept, RunFile
+from jobs.config import RunFile
 from jobs.extract import Vectors
 from jobs.fitting import Fitting
 from jobs.questions import SIGNS, Push, Questions, costs, slopes, written
+from jobs.sections import Concept
 from jobs.texts import Texts
 from jobs.units import Arrays, Asking, Unit
 from jobs.ways import SCALED, HopKey, Way, Ways

@@ -9,7 +9,8 @@ from actors.corpora import CorpusSpec, read_texts
 from alignment.directions import DIRECTIONS
 from evaluation.suite import Suite
 from evaluation.suites import SUITES
-from jobs.config import Contrast, Group, RunFile, Steering
+from jobs.config import RunFile
+from jobs.sections import Contrast, Group, Steering
 
 # What becomes of the texts of the anchor corpora, and of the openings of a suite.
 _CORPUS_PARTS = {"anchors": 8, "neutral-dev": 1, "neutral-test": 1}

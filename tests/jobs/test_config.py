@@ -20,12 +20,12 @@ from jobs.config import (
     FITTER_NAMES,
     KIND_NAMES,
     ROLE_NAMES,
-    SUITE_NAMES,
     ConfigError,
     RunFile,
     read_run_file,
 )
 from jobs.names import ROOT
+from jobs.sections import SUITE_NAMES
 from jobs.shorthand import CONCEPT_NAMES
 
 DEMO = ROOT / "configs" / "demo.yaml"

@@ -1,0 +1,143 @@
+"""What a text's cache is worth to a target that another model has read it for.
+
+The text is cut in two. The source reads the first part; the target goes on from what a map makes of
+the source's cells, and is judged by the nats of the second part.
+
+Shapes: t tokens of the whole text, p of them cached, d width of a site, e width of what the target
+knows of a token.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.caching import CacheError, Read, continuation_nll, know, read
+from actors.cargo.kv_cache import carry, own_tokens, with_own
+from actors.engine import Engine
+from alignment.cache_map import CacheMap
+
+# What is cached before the second part, beside what maps carry.
+BASE = "base"  # the target's own first tokens alone
+NATIVE = "native"
+ANOTHER, MEAN = "another text", "mean cell"
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A text, and how many of its characters are cached; the rest is judged."""
+
+    text: str
+    first: int
+
+    @classmethod
+    def cut(cls, text: str, characters: int) -> "Passage":
+        """At the end of the word at which the first part is long enough.
+
+        Raises CacheError where no word begins after that.
+        """
+        at = text.find(" ", characters)
+        if at < 0 or not text[at:].strip():
+            raise CacheError(f"a text of {len(text)} characters leaves none after {characters}")
+        return cls(text, at)
+
+    @property
+    def cached(self) -> str:
+        """The first part."""
+        return self.text[: self.first]
+
+
+@dataclass(frozen=True, eq=False)
+class HandOver:
+    """A text in the target, beside what the source has read of it.
+
+    `spans` [p, 2] and `known` [p, e] are of the cached tokens, `fed` the ids of the others, `own`
+    and `native` are cells by site: of the first tokens, which are the target's own, and of all that
+    are cached.
+    """
+
+    source: Read
+    ids: np.ndarray
+    spans: np.ndarray
+    known: np.ndarray
+    own: dict[str, np.ndarray]
+    native: dict[str, np.ndarray]
+
+    @property
+    def cached(self) -> int:
+        return len(self.spans)
+
+    @property
+    def fed(self) -> np.ndarray:
+        return self.ids[self.cached :]
+
+    def carried(self, by: CacheMap, of: Read | None = None) -> dict[str, np.ndarray]:
+        """The target's cells by site [p, d], from those of the source, or of another text."""
+        return with_own(carry(of or self.source, self.spans, self.known, by), self.own)
+
+    def mean(self, by: CacheMap) -> dict[str, np.ndarray]:
+        """The same, if every token had the mean of what the map was fitted to."""
+        means = {name: each.mean.expand(self.cached, -1) for name, each in by.reductions.items()}
+        cells = {site: of.numpy() for site, of in by.transform(means).items()}
+        return with_own(cells, self.own)
+
+
+def meet(engine: Engine, fingerprint: str, passage: Passage, source: Read) -> HandOver:
+    """Read the whole text in the target, as the source has read its first part.
+
+    Raises:
+        CacheError: the text is longer than the target's context, or nothing comes after what is
+            cached.
+    """
+    (whole,) = read(engine, fingerprint, [passage.text])
+    cached = int((whole.spans[:, 1] <= passage.first).sum())
+    own = own_tokens(source.spans, whole.spans[:cached])
+    return HandOver(
+        source,
+        ids=whole.ids,
+        spans=whole.spans[:cached],
+        known=know(engine, whole.ids[:cached], 0).states,
+        own=whole.first(own),
+        native=whole.first(cached),
+    )
+
+
+def nats(
+    engine: Engine,
+    met: HandOver,
+    maps: Mapping[str, CacheMap],
+    chief: str,
+    other: Read,
+    late: Sequence[float],
+) -> dict[str, float]:
+    """Nats per token of the second part, by what is cached before it.
+
+    Beside base, native and what each map carries: the controls of the map that is `chief`, another
+    text's cells and its mean cell; and for each share of `late` what it carries with so many of the
+    last cached tokens read again, by `again`.
+    """
+    variants = {
+        NATIVE: met.native,
+        **{name: met.carried(by) for name, by in maps.items()},
+        ANOTHER: met.carried(maps[chief], other),
+        MEAN: met.mean(maps[chief]),
+    }
+    found = continuation_nll(engine, met.fed, list(variants.values()))
+    (base,) = continuation_nll(engine, met.fed, [met.own])
+    return {
+        BASE: float(base),
+        **dict(zip(variants, found.tolist(), strict=True)),
+        **{again(share): _late(engine, met, variants[chief], share) for share in late},
+    }
+
+
+def again(share: float) -> str:
+    """What is called so where a share of the cached tokens is read again."""
+    return f"{share:.0%} read again"
+
+
+def _late(engine: Engine, met: HandOver, cells: Mapping[str, np.ndarray], share: float) -> float:
+    tail = max(len(met.own[next(iter(met.own))]), met.cached - round(share * met.cached))
+    kept = {site: of[:tail] for site, of in cells.items()}
+    (found,) = continuation_nll(engine, met.ids[tail:], [kept], known=met.cached - tail + 1)
+    return float(found)

@@ -1,0 +1,186 @@
+"""Maps of caches between the models of a run: read in pairs, folded, fitted, each once."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import permutations
+
+from actors.anchors import fingerprint
+from actors.cache_folder import BITS, MAPS, CacheFolder
+from actors.catalog import ModelFacts
+from actors.folder import report_address
+from cluster.gang import Gang, Ref, fetch
+from cluster.storage import Store, address
+from cluster.stream import stream
+from jobs.attempts import persist
+from jobs.config import ConfigError, RunFile
+from jobs.passages import Passages
+from jobs.progress import Reporter, Stage
+from jobs.resident import FOLDER_HEAP
+from jobs.sections import Caches
+from jobs.waves import Crew
+from jobs.work import FORMAT
+
+BATCH_TEXTS = 4
+SAMPLED = 12  # batches that components are found on, where there are twice as many
+_COPIES = 8  # of the sums of a direction: for fitting and held out, shuffled, and what is solved
+
+
+@dataclass(frozen=True)
+class Handing:
+    """One ordered pair of models, and the addresses of its maps by name."""
+
+    source: ModelFacts
+    target: ModelFacts
+    maps: Mapping[str, str]
+
+    @property
+    def ends(self) -> tuple[ModelFacts, ModelFacts]:
+        return self.source, self.target
+
+    @property
+    def outputs(self) -> set[str]:
+        """Every address that fitting leaves."""
+        return {to for each in self.maps.values() for to in (each, report_address(each))}
+
+
+def handings(section: Caches, texts: Passages, models: Mapping[str, ModelFacts]) -> list[Handing]:
+    """Every ordered pair, in the order of the models."""
+    return [
+        Handing(
+            models[source], models[target], _maps(section, texts, models[source], models[target])
+        )
+        for source, target in permutations(models, 2)
+    ]
+
+
+def _maps(
+    section: Caches, texts: Passages, source: ModelFacts, target: ModelFacts
+) -> dict[str, str]:
+    settled = [fingerprint(texts.fitted), fingerprint(texts.held), BATCH_TEXTS, SAMPLED, BITS]
+    ends = [source.fingerprint, target.fingerprint, section.components]
+    return {name: address("cache map", FORMAT, settled, ends, name) for name in MAPS}
+
+
+@dataclass(frozen=True, eq=False)
+class CacheFitting:
+    """Who reads, where maps are kept, and who is told."""
+
+    run: RunFile
+    section: Caches
+    texts: Passages
+    crew: Crew
+    store: Store
+    reporter: Reporter
+
+    def complete(self, wanted: Sequence[Handing]) -> None:
+        """Fit every map that is not there; both directions of a pair are read for at once.
+
+        Raises:
+            ConfigError: two models do not fit into the cluster together.
+            ActorLost: a process died too often.
+        """
+        pairs: dict[frozenset[str], list[Handing]] = {}
+        for each in self._open(wanted):
+            pairs.setdefault(frozenset((each.source.name, each.target.name)), []).append(each)
+        for both in pairs.values():
+            self._pair(both)
+
+    def _open(self, wanted: Sequence[Handing]) -> list[Handing]:
+        there = self.store.present({to for each in wanted for to in each.outputs})
+        return [each for each in wanted if not there >= each.outputs]
+
+    def _pair(self, directions: Sequence[Handing]) -> None:
+        names = (directions[0].source.name, directions[0].target.name)
+        require_together(self.crew, names)
+        self.crew.live(names)
+        batches = [*self._batches(self.texts.fitted), *self._batches(self.texts.held)]
+        restarts = self.run.cluster.restarts
+        with ExitStack() as workers:
+            folders = {}
+            for each in directions:
+                folder = self._folder(each)
+                workers.callback(folder.stop)
+                folders[each.target.name] = folder
+            title = f"reading caches, {names[0]} and {names[1]}"
+            with self.reporter.stage(title, len(batches)) as stage:
+
+                def attempt(left: Sequence[Handing]) -> None:
+                    stage.advance(-stage.done)
+                    self._read(left, folders, batches, stage)
+
+                undone = partial(self._open, directions)
+                gangs = (self.crew, *folders.values())
+                persist(directions, attempt, undone, restarts, gangs, self._lost)
+
+    def _batches(self, texts: Sequence[str]) -> list[tuple[str, ...]]:
+        return [tuple(texts[at : at + BATCH_TEXTS]) for at in range(0, len(texts), BATCH_TEXTS)]
+
+    def _read(
+        self,
+        left: Sequence[Handing],
+        folders: Mapping[str, Gang],
+        batches: Sequence[tuple[str, ...]],
+        stage: Stage,
+    ) -> None:
+        ends = {name for each in left for name in (each.source.name, each.target.name)}
+        hosts = {name: each.host for name, each in self.crew.live(sorted(ends)).items()}
+        fitted = len(self._batches(self.texts.fitted))
+
+        def submit(numbered: tuple[int, tuple[str, ...]]) -> list[Ref]:
+            number, texts = numbered
+            read = {name: host.submit("read", texts) for name, host in hosts.items()}
+            return [
+                folders[each.target.name].submit(
+                    "fold",
+                    number,
+                    number >= fitted,
+                    read[each.source.name],
+                    read[each.target.name],
+                    hosts[each.target.name].submit("known", texts),
+                )
+                for each in left
+            ]
+
+        with closing(stream(enumerate(batches), submit, self.run.cluster.in_flight)) as folded:
+            for _ in folded:
+                stage.advance()
+        fetch([folders[e.target.name].submit("fit", len(batches), dict(e.maps)) for e in left])
+
+    def _folder(self, each: Handing) -> Gang:
+        return Gang.launch(
+            CacheFolder,
+            self.store,
+            self.section.components,
+            min(SAMPLED, -(-len(self._batches(self.texts.fitted)) // 2)),
+            name=f"caches-{each.source.name}-{each.target.name}",
+            num_cpus=0,
+            memory_bytes=self._bytes(each),
+            restarts=self.run.cluster.restarts,
+        )
+
+    def _bytes(self, each: Handing) -> int:
+        """What a folder claims: its sums and what is solved, and the rows of its sample."""
+        source, target = (2 * of.layers * of.kv_heads * of.head_width for of in each.ends)
+        inputs = 2 * each.source.layers * self.section.components + 2 * each.target.width
+        sums = 8 * inputs * (inputs + target)
+        characters = self.section.cached + self.section.judged
+        rows = SAMPLED * BATCH_TEXTS * characters // 2  # hardly any token is shorter
+        return FOLDER_HEAP + _COPIES * sums + 4 * rows * (source + target)
+
+    def _lost(self) -> None:
+        self.reporter.note("a worker was lost; the texts of its pair are read again")
+
+
+def require_together(crew: Crew, names: Sequence[str]) -> None:
+    """Make sure that models can be loaded at the same time.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    if not any(set(names) <= set(wave) for wave in crew.waves):
+        raise ConfigError(
+            f"kv_cache: {' and '.join(names)} do not fit into the cluster together, and a cache is "
+            "handed over between two that are loaded: use a larger one, or leave one out"
+        )

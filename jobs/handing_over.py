@@ -1,0 +1,132 @@
+"""What of each test text crosses when its cache is handed over, for every ordered pair."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
+
+import numpy as np
+
+from actors.hand_over import Passage
+from cluster.gang import Ref, share
+from cluster.storage import Store, address
+from cluster.stream import stream
+from jobs.attempts import persist
+from jobs.cache_maps import Handing, require_together
+from jobs.config import RunFile
+from jobs.passages import Passages
+from jobs.progress import Reporter
+from jobs.sections import Caches
+from jobs.waves import Crew
+from jobs.work import FORMAT
+
+Nats = dict[str, float]  # per token of what follows, by what is cached before it
+
+
+@dataclass(frozen=True)
+class Question:
+    """A text to be handed over in one direction, another one as its control, and the address."""
+
+    handing: Handing
+    content: str
+    passage: Passage
+    other: Passage
+    to: str
+
+
+@dataclass(frozen=True, eq=False)
+class Handed:
+    """What came of one direction: nats of every text, by kind of content."""
+
+    handing: Handing
+    nats: Mapping[str, Sequence[Nats]]
+
+    @property
+    def every(self) -> list[Nats]:
+        return list(chain.from_iterable(self.nats.values()))
+
+
+def questions(section: Caches, texts: Passages, handing: Handing) -> list[Question]:
+    """Every test text; the next one of its kind is the other."""
+    return [
+        Question(handing, content, passage, other, _address(section, handing, passage, other))
+        for content, of in texts.test.items()
+        for passage, other in zip(of, (*of[1:], of[0]), strict=True)
+    ]
+
+
+def _address(section: Caches, handing: Handing, passage: Passage, other: Passage) -> str:
+    ends = [each.fingerprint for each in handing.ends]
+    asked = [asdict(passage), asdict(other), list(section.again)]
+    return address("hand-over", FORMAT, ends, dict(handing.maps), asked)
+
+
+@dataclass(frozen=True, eq=False)
+class HandingOver:
+    """Who is asked, where maps and answers are, and who is told."""
+
+    run: RunFile
+    section: Caches
+    crew: Crew
+    store: Store
+    reporter: Reporter
+
+    def complete(self, wanted: Sequence[Question]) -> list[Nats]:
+        """Hand over every text that has not been yet; the answers in the order of the questions.
+
+        Raises:
+            ConfigError: two models do not fit into the cluster together.
+            CacheError: a text is longer than the context of a model.
+            ActorLost: a process died too often.
+        """
+        undone = self._open(wanted)
+        with self.reporter.stage(
+            "handing caches over", len(wanted), len(wanted) - len(undone)
+        ) as stage:
+            for of_it in _by_handing(undone):
+                names = [each.name for each in of_it[0].handing.ends]
+                require_together(self.crew, names)
+                self.crew.live(names)
+
+                def attempt(left: Sequence[Question]) -> None:
+                    for question, answer in self._answers(left):
+                        self.store.put(question.to, json.dumps(answer, sort_keys=True).encode())
+                        stage.advance()
+
+                still = partial(self._open, of_it)
+                persist(of_it, attempt, still, self.run.cluster.restarts, [self.crew], self._lost)
+        return [json.loads(self.store.get(each.to)) for each in wanted]
+
+    def _open(self, wanted: Sequence[Question]) -> list[Question]:
+        there = self.store.present({each.to for each in wanted})
+        return [each for each in wanted if each.to not in there]
+
+    def _answers(self, left: Sequence[Question]) -> Iterator[tuple[Question, Nats]]:
+        handing = left[0].handing
+        live = self.crew.live([each.name for each in handing.ends])
+        source, target = (live[each.name].host for each in handing.ends)
+        files = {
+            name: np.frombuffer(self.store.get(to), dtype=np.uint8)
+            for name, to in handing.maps.items()
+        }
+        maps = share(files)
+
+        def submit(question: Question) -> Ref:
+            both = (question.passage, question.other)
+            read = [source.submit("read", [each.cached]) for each in both]
+            return target.submit("hand_over", question.passage, *read, maps, self.section.again)
+
+        with closing(stream(left, submit, self.run.cluster.in_flight)) as answers:
+            yield from answers
+
+    def _lost(self) -> None:
+        self.reporter.note("a model was lost; what it has not answered is asked again")
+
+
+def _by_handing(wanted: Sequence[Question]) -> list[list[Question]]:
+    grouped: dict[tuple[str, ...], list[Question]] = {}
+    for each in wanted:
+        grouped.setdefault(tuple(end.name for end in each.handing.ends), []).append(each)
+    return list(grouped.values())

@@ -1,0 +1,57 @@
+"""The texts that caches are read of, each used for one thing only."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from actors.anchors import AnchorError, check_disjoint, text_hash
+from actors.corpora import read_texts
+from actors.hand_over import Passage
+from jobs.sections import Caches, Content
+
+
+@dataclass(frozen=True)
+class Passages:
+    """What maps are fitted to, and what λ is chosen on, by hash; what is judged, by content."""
+
+    fitted: tuple[str, ...]
+    held: tuple[str, ...]
+    test: dict[str, tuple[Passage, ...]]
+
+
+def passages(section: Caches, seed: int) -> Passages:
+    """Read and share out the texts of every kind of content.
+
+    Raises:
+        CorpusError: a corpus cannot be read.
+        AnchorError: there are fewer texts than are asked for, or two uses share one.
+    """
+    cut = (section.test, section.test + section.held)
+    wanted = cut[1] + section.texts
+    fitted, held, test = [], [], {}
+    for name, content in section.content.items():
+        found = _texts(section, content, seed)
+        if len(found) < wanted:
+            raise AnchorError(
+                f"kv_cache.content.{name}: {wanted} texts of {section.cached + section.judged} "
+                f"characters are asked for (test, held and texts together), there are {len(found)}"
+            )
+        test[name] = tuple(Passage.cut(text, section.cached) for text in found[: cut[0]])
+        held += found[slice(*cut)]
+        fitted += found[cut[1] : wanted]
+    uses = {"fitted": fitted, "held": held}
+    check_disjoint(uses | {name: [each.text for each in of] for name, of in test.items()})
+    return Passages(_by_hash(fitted, seed), _by_hash(held, seed), test)
+
+
+def _texts(section: Caches, content: Content, seed: int) -> list[str]:
+    """Each long enough to be judged, and cut at the same length, by hash."""
+    found = _by_hash({text.strip() for text in read_texts(content)}, seed)
+    joined = content.joined
+    whole = ("\n\n".join(found[at : at + joined]) for at in range(0, len(found), joined))
+    length = section.cached + section.judged
+    return [text[:length] for text in whole if len(text) >= length]
+
+
+def _by_hash(texts: Iterable[str], seed: int) -> tuple[str, ...]:
+    salt = f"{seed} " if seed else ""
+    return tuple(sorted(texts, key=lambda text: text_hash(salt + text)))

@@ -1,0 +1,175 @@
+"""Sections of a run file that say what is carried: one for each cargo.
+
+The names of suites and directions are those of the files that hold them.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from actors.corpora import CorpusSpec
+from jobs.names import file_names
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+
+
+def one_of_names(what: str, allowed: Sequence[str]) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in allowed:
+            raise ValueError(f"no {what} of that name; allowed: {', '.join(allowed)}")
+        return value
+
+    return AfterValidator(check)
+
+
+SUITE_NAMES = file_names("evaluation/suites")
+DIRECTION_NAMES = file_names("alignment/directions")
+
+DirectionName = Annotated[str, one_of_names("direction", DIRECTION_NAMES)]
+SuiteName = Annotated[str, one_of_names("suite", SUITE_NAMES)]
+
+
+class Section(BaseModel):
+    """A part of a run file, which says what may be in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Group(Section):
+    """The two sides of a concept in one domain or language."""
+
+    positive: CorpusSpec
+    negative: CorpusSpec
+
+
+class Contrast(Section):
+    """Two sets of texts; a vector is extracted from the first `texts` of each by hash.
+
+    `groups` give the two sides once for each domain or language; `texts` of each side of each group
+    are taken, so that all groups count alike. With `paired`, the texts of the two sides belong
+    together, one by one, and are read from the word on at which they part. `pool` is what stands
+    for a text: the mean over its words, or its last word.
+    """
+
+    name: Name
+    positive: CorpusSpec | None = None
+    negative: CorpusSpec | None = None
+    groups: dict[Name, Group] = Field(default_factory=dict)
+    paired: bool = False
+    pool: Literal["words", "last_word"] = "words"
+    texts: Annotated[int, Field(ge=4)] = 160
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        given = [side for side in ("positive", "negative") if getattr(self, side) is not None]
+        if self.groups and given:
+            raise ValueError(
+                f"{self.name} has groups ({', '.join(self.groups)}) and {' and '.join(given)} "
+                "beside them; either is enough"
+            )
+        if not self.groups and len(given) < 2:
+            raise ValueError(f"{self.name} needs positive and negative, or groups of them")
+        if len(self.groups) == 1:
+            raise ValueError(f"{self.name} has one group, {next(iter(self.groups))}; at least two")
+        return self
+
+    @property
+    def by_group(self) -> dict[str, Group]:
+        """Both sides of every group; of a concept without groups, by its own name."""
+        if self.positive is None or self.negative is None:
+            return {f"{self.name}.{group}": sides for group, sides in self.groups.items()}
+        return {self.name: Group(positive=self.positive, negative=self.negative)}
+
+
+class Concept(Contrast):
+    """What is steered towards, and the suite that tells whether it is: of the same name if left
+    out."""
+
+    suite: SuiteName = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_same_name(cls, raw: Any) -> Any:
+        return {"suite": raw.get("name"), **raw} if isinstance(raw, dict) else raw
+
+
+class Steering(Section):
+    """Steering vectors carried from each model into each other one, one for each concept.
+
+    The vector of another concept is a control: that of the next in the list, or of `other`.
+    `strengths` are in units of the length of a typical centred activation of the target at the
+    site: the same grid, and the same length of vector, for native, carried and controls. The one
+    used is the greatest whose native vector costs at most `neutral_kl` (nats per token) on dev.
+    Neutral text is the first `neutral_words` words of each of `neutral_texts` texts. With
+    `trained`, a map is also trained through each target, so that what vectors do to the next word
+    of the source is kept: another way to carry, tried last. `relabellings` are vectors made of the
+    same texts with their sides drawn at random: an effect is real if hardly any of them does as
+    much. What is written after `judged_prompts` of the test prompts is read by judges.
+    """
+
+    concepts: Annotated[tuple[Concept, ...], Field(min_length=1)]
+    other: Contrast | None = None
+    direction: DirectionName = "difference_of_means"
+    trained: bool = False
+    strengths: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.05, 0.1, 0.2, 0.4)
+    neutral_kl: Share = 0.05
+    neutral_texts: Count = 8
+    neutral_words: Annotated[int, Field(ge=2)] = 32
+    random_directions: Annotated[int, Field(ge=20)] = 20
+    relabellings: Annotated[int, Field(ge=20)] = 20
+    shuffles: Count = 20
+    judged_prompts: Annotated[int, Field(ge=2)] = 16
+    samples: Count = 3
+    sample_tokens: Count = 24
+    bootstrap_draws: Annotated[int, Field(ge=200)] = 2000
+
+    @model_validator(mode="after")
+    def _another_for_each(self) -> Self:
+        names = [each.name for each in self.contrasts]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two concepts are named {twice[0]}; names are distinct")
+        if len(names) == 1:
+            raise ValueError("other: missing; a single concept needs another one as its control")
+        return self
+
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """Everything that vectors are extracted of."""
+        return (*self.concepts, *(() if self.other is None else (self.other,)))
+
+    def other_than(self, concept: str) -> str:
+        """The concept whose vector is the control of this one."""
+        if self.other is not None:
+            return self.other.name
+        names = [each.name for each in self.concepts]
+        return names[(names.index(concept) + 1) % len(names)]
+
+
+class Content(CorpusSpec):
+    """A kind of text: so many texts of a corpus, one after the other, make one."""
+
+    joined: Count = 1
+
+
+class Caches(Section):
+    """KV caches of each model handed over to each other one.
+
+    A text is cut off after the words that begin in its first `cached` characters, and ends
+    `judged` characters after these `cached`; texts that are shorter are left out. Of each kind of
+    content `texts` are what maps are fitted to, `held` what λ is chosen on, and `test` what is
+    judged; all come by hash. `components` are kept of the keys, and of the values, of a layer.
+    `again` are shares of the cached tokens, the last ones, that the target reads again after all.
+    """
+
+    content: Annotated[dict[Name, Content], Field(min_length=1)]
+    cached: Count = 500
+    judged: Count = 300
+    texts: Annotated[int, Field(ge=8)] = 80
+    held: Annotated[int, Field(ge=2)] = 8
+    test: Annotated[int, Field(ge=2)] = 16
+    components: Count = 32
+    again: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.125, 0.25, 0.5)
+    bootstrap_draws: Annotated[int, Field(ge=200)] = 2000
