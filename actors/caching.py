@@ -6,7 +6,7 @@ Shapes: t tokens of a text, p of them in a cache, f that are fed after it, d wid
 values) of a layer, k variants, w width of a head.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from actors.encoding import encode
+from actors.encoding import Encoded, encode
 from actors.engine import Engine
 from actors.reading import NotFinite
 from actors.sites import Kind, Site, reading
@@ -61,14 +61,7 @@ def read(engine: Engine, fingerprint: str, texts: Sequence[str]) -> list[Read]:
         CacheError: a text is longer than the context of the model; nothing is read then.
         NotFinite: a cell holds NaN or Inf.
     """
-    encoded = encode(engine, texts)
-    for text, spans in zip(texts, encoded.spans, strict=True):
-        reached = max(end for _, end in spans)
-        if reached < len(text.rstrip()):
-            raise CacheError(
-                f"a text of {len(text):,} characters is more than the context of "
-                f"{engine.context:,} tokens holds; its first {reached:,} characters would fit"
-            )
+    encoded = encode_whole(engine, texts)
     held = {site: cells.cpu().numpy() for site, cells in cells_of(engine, encoded.ids).items()}
     result = []
     for row, length in enumerate(encoded.lengths):
@@ -80,6 +73,19 @@ def read(engine: Engine, fingerprint: str, texts: Sequence[str]) -> list[Read]:
         ids = encoded.ids[row, :length].cpu().numpy()
         result.append(Read(fingerprint, ids, spans, cells))
     return result
+
+
+def encode_whole(engine: Engine, texts: Sequence[str]) -> Encoded:
+    """As `encode`; raises CacheError where a text is longer than the context of the model."""
+    encoded = encode(engine, texts)
+    for text, spans in zip(texts, encoded.spans, strict=True):
+        reached = max(end for _, end in spans)
+        if reached < len(text.rstrip()):
+            raise CacheError(
+                f"a text of {len(text):,} characters is more than the context of "
+                f"{engine.context:,} tokens holds; its first {reached:,} characters would fit"
+            )
+    return encoded
 
 
 def cells_of(engine: Engine, ids: Tensor) -> dict[str, Tensor]:
@@ -167,16 +173,25 @@ def fill(engine: Engine, variants: Sequence[CellsBySite]) -> DynamicCache:
     Raises:
         CacheError: cells of other layers, widths or lengths than this model has, or not finite.
     """
+    cache = DynamicCache(config=engine.model.config)
+    for layer, (keys, values) in enumerate(as_cached(engine, variants)):
+        cache.update(keys, values, layer)
+    return cache
+
+
+def as_cached(engine: Engine, variants: Sequence[CellsBySite]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The keys (rotated) and the values of each layer in turn, as transformers caches them.
+
+    Both are [k, heads, p, w], in the model's type. Raises CacheError as `fill`.
+    """
     sites = cell_sites(len(engine.blocks))
     length = _length(variants, sites)
     positions = torch.arange(length, device=engine.device)
-    cache = DynamicCache(config=engine.model.config)
     for layer in range(len(engine.blocks)):
         keys, values = (_heads(engine, Site(kind, layer), variants) for kind in ("keys", "values"))
         rotary = engine.rotary(layer)
         keys = keys if rotary is None else rotary.rotate(keys, positions)
-        cache.update(keys.transpose(1, 2).contiguous(), values.transpose(1, 2).contiguous(), layer)
-    return cache
+        yield keys.transpose(1, 2).contiguous(), values.transpose(1, 2).contiguous()
 
 
 @torch.inference_mode()

@@ -5,11 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
-from actors import behaviour, caching, hand_over, reading, training, weights
+from actors import behaviour, caching, hand_over, reading, training, verifying, weights
 from actors.anchors import AnchorBatch
 from actors.behaviour import Neutral
-from actors.caching import Read
+from actors.caching import CellsBySite, Read
+from actors.cargo import kv_cache
 from actors.catalog import ModelFacts, ModelSpec
 from actors.encoding import encode
 from actors.engine import Held, load
@@ -17,6 +19,7 @@ from actors.hand_over import Passage
 from actors.reading import Activations, NotFinite
 from actors.sites import Injection
 from actors.training import TrainedMap, TrainOrder
+from actors.verifying import Trial
 from alignment.cache_map import CacheMap
 from cluster.world import World
 
@@ -87,6 +90,30 @@ class ModelHost:
             made = {name: CacheMap.from_bytes(file.tobytes()) for name, file in maps.items()}
             met = hand_over.meet(self._engine, self._facts.fingerprint, passage, mine)
             return hand_over.nats(self._engine, met, made, next(iter(made)), others, late)
+
+    def receive(self, text: str, source: Read, by: CacheMap) -> Read:
+        """See `actors.cargo.kv_cache.receive`."""
+        return kv_cache.receive(self._engine, self._facts.fingerprint, text, source, by)
+
+    def reread(self, ids: np.ndarray, cells: CellsBySite) -> dict[str, np.ndarray]:
+        """See `actors.caching.reread`."""
+        return caching.reread(self._engine, ids, cells)
+
+    def as_cached(self, cells: CellsBySite) -> dict[str, Tensor]:
+        """Keys (rotated) and values [heads, p, w] by site, as transformers caches them."""
+        held: dict[str, Tensor] = {}
+        for layer, (keys, values) in enumerate(caching.as_cached(self._engine, [cells])):
+            held |= {f"keys.{layer}": keys[0].cpu(), f"values.{layer}": values[0].cpu()}
+        return held
+
+    def go_on(self, text: str) -> Trial:
+        """See `actors.verifying.begin`."""
+        (native,) = self.read([text])
+        return verifying.begin(self._engine, native)
+
+    def foresee(self, trial: Trial, cells: CellsBySite) -> np.ndarray:
+        """See `actors.verifying.Trial.nats`."""
+        return trial.nats(self._engine, cells)
 
     def forward(self, batch: AnchorBatch) -> int:
         """See `actors.reading.forward`."""

@@ -10,8 +10,11 @@ of all outputs together, r rank.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -24,6 +27,7 @@ from alignment.maps.base import split_record, with_record
 from alignment.moments import Sums, cross_moment
 
 FORMAT = 1
+RECORD_FILE, WEIGHTS_FILE = "cache_map.json", "cache_map.safetensors"
 Bits = Literal[32, 16, 4]  # of a number that is stored
 LAMBDAS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 _LEAST = 1e-3  # of a typical weight or spread, so that none is divided by nothing
@@ -137,6 +141,16 @@ class CacheMap:
             "high half - 8)",
         }
         return with_record(kept, record)
+
+    def save(self, directory: Path, bits: Bits = 32) -> None:
+        """Write cache_map.safetensors, and cache_map.json, which says what it is."""
+        weights = self.to_bytes(bits)
+        _, record = split_record(weights)
+        about = {**record, "kind": "cache", "map": self.map.kind, "bits": bits}
+        about["sha256"] = hashlib.sha256(weights).hexdigest()
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / WEIGHTS_FILE).write_bytes(weights)
+        (directory / RECORD_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def from_bytes(cls, data: bytes) -> CacheMap:

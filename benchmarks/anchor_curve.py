@@ -90,8 +90,8 @@ def run_of(concepts: Collection[str]) -> RunFile:
     """The two models of the demo with texts and concepts of the fleet's run."""
     steering = read_run_file(ROOT / "configs/steering.yaml")
     demo = read_run_file(ROOT / "configs/demo.yaml")
-    chosen = tuple(each for each in steering.steering.concepts if each.name in concepts)
-    some = steering.steering.model_copy(update={"concepts": chosen})
+    chosen = tuple(each for each in steering.steers.concepts if each.name in concepts)
+    some = steering.steers.model_copy(update={"concepts": chosen})
     return steering.model_copy(update={"models": demo.models, "steering": some})
 
 

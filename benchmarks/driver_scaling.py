@@ -180,7 +180,7 @@ def _lists(run: RunFile, count: int, batches: int) -> dict[str, Any]:
         )
     hop = work.hops[0]
     _, controls, _ = _timed(
-        lambda: [shuffled(hop, "ridge", draw) for draw in range(run.steering.shuffles)]
+        lambda: [shuffled(hop, "ridge", draw) for draw in range(run.steers.shuffles)]
     )
     assert sum(len(shard.batches) for shard in shards) == batches
     return {

@@ -124,7 +124,7 @@ def _commit(root: Path) -> str:
 
 def _cell(run: RunFile, store: Store, judged: Judged, seconds: dict[str, float]) -> Cell:
     hop, choice = judged.choice.hop, judged.choice
-    draws = {"draws": run.steering.bootstrap_draws, "seed": run.seed}
+    draws = {"draws": run.steers.bootstrap_draws, "seed": run.seed}
     base = np.zeros_like(judged.native)
 
     def share(slopes: np.ndarray) -> Interval | None:
@@ -192,7 +192,7 @@ def _ways(judged: Judged, store: Store, share: Share) -> tuple[WayScore, ...]:
 
 
 def _judged(run: RunFile, of: Judged, draws: dict[str, int]) -> tuple[JudgedRow, ...]:
-    (suite,) = (each.suite for each in run.steering.concepts if each.name == of.concept)
+    (suite,) = (each.suite for each in run.steers.concepts if each.name == of.concept)
     return tuple(judge_written(JUDGES[name], of.written, **draws) for name in SUITES[suite].judges)
 
 

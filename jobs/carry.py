@@ -5,7 +5,6 @@ Shapes: d width.
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +15,14 @@ from pydantic import JsonValue
 from actors.cargo.formats import FORMATS, read_vectors, recognise
 from actors.cargo.steering import carry, injection
 from actors.cargo.vectors import SteeringVectors, VectorError
-from actors.catalog import ModelError, ModelFacts, ModelSpec
-from actors.fleet import find, spec
-from actors.weights import default_cache, facts, prepare
+from actors.catalog import ModelFacts
+from cluster.whole import whole_directory
 from jobs.bridges import Bridge, Bridges
-from jobs.config import RunFile, read_run_file
+from jobs.ends import README_FILE, RECORD_FILE, CarryError, ends, require_free
 from jobs.names import ROOT, one_of
 from jobs.progress import Reporter
 
 DEFAULT_RUN = ROOT / "configs" / "demo.yaml"  # its anchors and maps, where a user names no run
-RECORD_FILE, README_FILE = "carried.json", "README.txt"
 _OWN = "isthmus"
 
 _README = """\
@@ -40,10 +37,6 @@ _EXPORTS = {
     "gguf": "{file} is for llama.cpp (--control-vector) and repeng (ControlVector.import_gguf).",
     "safetensors": "{file} is for steering-vectors: its layer.N is layer_activations[N].",
 }
-
-
-class CarryError(ValueError):
-    """Something that cannot be carried as asked; one line says why."""
 
 
 @dataclass(frozen=True)
@@ -81,19 +74,10 @@ def carry_steering(wish: Wish, reporter: Reporter) -> Carried:
         ModelError, ConfigError: a model, or the run file, is not there or broken.
     """
     torch.set_num_threads(1)  # as a sweep's: the same maps to the bit
-    _require_free(wish.out)
+    require_free(wish.out)
     export = _format(wish)
-    run = read_run_file(wish.run or DEFAULT_RUN)
-    specs = [_spec(name, run if wish.run else None) for name in (wish.source, wish.target)]
-    source, target = (_facts(each, reporter) for each in specs)
-    if source.fingerprint == target.fingerprint:
-        raise CarryError(f"{wish.source} and {wish.target} are the same model: nothing to carry")
-    if source.name == target.name:
-        raise CarryError(
-            f"both models are called {source.name}: name one of them otherwise, in a YAML file"
-        )
+    run, source, target = ends(wish.source, wish.target, wish.run, DEFAULT_RUN, reporter)
     vectors = _vectors(wish, source)
-    run = run.model_copy(update={"models": tuple(specs)})
     bridges = Bridges(run, source, target, reporter).of(
         vectors.vectors, wish.concept or vectors.concept
     )
@@ -111,36 +95,12 @@ def carry_steering(wish: Wish, reporter: Reporter) -> Carried:
 # --- what is asked for
 
 
-def _require_free(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CarryError(f"{out} is already there: give another directory, or remove it")
-
-
 def _format(wish: Wish) -> str:
     """What to write beside our own format: what came in, unless another is asked for."""
     came = recognise(wish.file)
     if wish.format is not None:
         one_of("format", wish.format, tuple(FORMATS), CarryError)
     return wish.format or came
-
-
-def _spec(model: str, run: RunFile | None) -> ModelSpec:
-    """A model of the run, or else one of those that other verbs know."""
-    own = {} if run is None else {each.name: each for each in run.models}
-    if model in own:
-        return own[model]
-    try:
-        return spec(find(model))
-    except ModelError as error:
-        if own:
-            raise type(error)(f"{error}; models of the run: {', '.join(own)}") from None
-        raise
-
-
-def _facts(model: ModelSpec, reporter: Reporter) -> ModelFacts:
-    with reporter.stage(f"looking at {model.name}"):
-        checkpoint = prepare(model, default_cache(), reporter.note)
-        return facts(checkpoint, model.name, model.dtype)
 
 
 def _vectors(wish: Wish, source: ModelFacts) -> SteeringVectors:
@@ -184,16 +144,11 @@ def _write(carried: SteeringVectors, record: dict[str, JsonValue], export: str, 
     if export != _OWN:
         suffix = FORMATS[export].suffix
         names[export] = f"{'layers' if suffix == FORMATS[_OWN].suffix else 'steering'}.{suffix}"
-    parent = out.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{out.name}.") as aside:
-        whole = Path(aside) / "whole"
-        whole.mkdir()
+    with whole_directory(out) as whole:
         for name, file in names.items():
             FORMATS[name].write(carried, whole / file)
         (whole / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         (whole / README_FILE).write_text(_readme(carried, record, names), encoding="utf-8")
-        whole.replace(out)
 
 
 def _record(

@@ -13,9 +13,13 @@ _CARRY_STEERING = (
     "isthmus carry steering my.safetensors --site residual.17 --run RUN.yaml --from a --to b "
     "--out carried --format gguf",
 )
+_CARRY_CACHE = (
+    "isthmus carry kv_cache memory --from smollm2-135m-instruct --to gemma-3-270m -o out --verify",
+    "isthmus carry kv_cache memory --from a --to b --run RUN.yaml -o out --quality-target 0.93",
+)
 carrying = typer.Typer(
     help="Carry a cargo of your own from one model into another.",
-    epilog=example(*_CARRY_STEERING),
+    epilog=example(_CARRY_STEERING[0], _CARRY_CACHE[0]),
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -77,4 +81,67 @@ def steering(
         told.print(f"carried  {each.source_site} to {each.target_site} ({by})", soft_wrap=True)
     if done.left:
         told.print(f"left     {', '.join(done.left)} (no map leads from there yet)", soft_wrap=True)
+    told.print(f"written  {out.absolute()} (README.txt says how to use it)", soft_wrap=True)
+
+
+@carrying.command(name="kv_cache", epilog=example(*_CARRY_CACHE))
+def kv_cache(
+    package: Annotated[
+        Path,
+        typer.Argument(
+            help="A memory package: what isthmus remember wrote of a text.", show_default=False
+        ),
+    ],
+    source: Annotated[str, typer.Option("--from", help=f"The model that read it. {MODEL_HELP}")],
+    target: Annotated[str, typer.Option("--to", help="The same, for the model to go on from it.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The directory to make.")],
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run file with a section kv_cache: its models by name, the texts that its maps "
+            "are fitted to. configs/caches.yaml if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Let the target read the text too, and say how well it foresees what it would "
+            "say itself: the retention of this very cache.",
+        ),
+    ] = False,
+    quality: Annotated[
+        float | None,
+        typer.Option(
+            "--quality-target",
+            help="The retention to reach, as 0.93: the target reads as few of the last tokens "
+            "again as that takes.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Carry what one model has read into another, which then goes on from it.
+
+    By a map that a sweep has left, or one that is fitted now, which takes some minutes.
+    """
+    from jobs.carry_cache import CacheWish, carry_cache
+    from jobs.progress import Reporter
+
+    wish = CacheWish(package, source, target, out, run, verify, quality)
+    done, told = carry_cache(wish, Reporter()), Console()
+    told.print(
+        f"carried  {done.tokens - done.own - done.again:,} of {done.tokens:,} tokens "
+        f"(held-out R² {done.held_out_r2:.2f}); read by {target} itself: the first {done.own:,}, "
+        f"the last {done.again:,}",
+        soft_wrap=True,
+    )
+    if verify or quality is not None:
+        kept = done.retention
+        said = (
+            "undefined: what comes next hardly depends on this text"
+            if kept is None
+            else f"{kept.value:.2f} ({kept.low:.2f} to {kept.high:.2f}) of this cache"
+        )
+        told.print(f"retention {said}", soft_wrap=True)
     told.print(f"written  {out.absolute()} (README.txt says how to use it)", soft_wrap=True)

@@ -104,7 +104,7 @@ class Choosing:
 
     def _settings(self, hops: Sequence[Hop]) -> dict[Spot, Setting]:
         """Of each target at every place: the same whatever is carried there."""
-        strengths = self.run.steering.strengths
+        strengths = self.run.steers.strengths
         natives = {(hop.target, hop.place): self.ways.native(hop) for hop in hops}
         asked = [(target, push, strengths) for (target, _), push in natives.items()]
         found = self._slopes("native vectors on dev", asked)
@@ -121,7 +121,7 @@ class Choosing:
 
     def _spared(self, kl: np.ndarray) -> float:
         """The greatest strength that neutral text bears; else the smallest."""
-        steering = self.run.steering
+        steering = self.run.steers
         pairs = zip(steering.strengths, kl, strict=True)
         spared = [strength for strength, each in pairs if each <= steering.neutral_kl]
         return max(spared, default=min(steering.strengths))
@@ -151,7 +151,7 @@ class Choosing:
         return [{name: next(found)[0] for name in self.ways.of(each.hop)} for each in chosen]
 
     def _simplest(self, setting: Setting, tried: Mapping[str, np.ndarray]) -> str:
-        draws = self.run.steering.bootstrap_draws
+        draws = self.run.steers.bootstrap_draws
         return simplest(setting.slopes, tried, draws=draws, seed=self.run.seed)
 
     def _slopes(self, stage: str, asked: Sequence[Asked]) -> list[np.ndarray]:

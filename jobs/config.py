@@ -22,6 +22,7 @@ from jobs.shorthand import ConfigError, written_out
 
 FITTER_NAMES = file_names("alignment/fitters")
 ROLE_NAMES = ("feature_extraction", "representation", "decision_making")
+CARGOES = ("steering", "kv_cache")
 KIND_NAMES = ("residual", "attention", "mlp")
 
 FitterName = Annotated[str, one_of_names("fitter", FITTER_NAMES)]
@@ -133,7 +134,7 @@ class RunFile(Section):
     anchors: Anchors
     similarity: Similarity = Similarity()
     maps: Maps = Maps()
-    steering: Steering
+    steering: Steering | None = None
     kv_cache: Caches | None = None
     cluster: Cluster = Cluster()
     tracking: Tracking = Tracking()
@@ -146,12 +147,24 @@ class RunFile(Section):
         return self
 
     @model_validator(mode="after")
+    def _some_cargo(self) -> Self:
+        if self.steering is None and self.kv_cache is None:
+            raise ValueError(f"nothing is carried: a run has a section {' or '.join(CARGOES)}")
+        return self
+
+    @model_validator(mode="after")
     def _ranks_of_models(self) -> Self:
         names = [model.name for model in self.models]
         for name in self.cluster.ranks:
             if name not in names:
                 raise ValueError(f"cluster.ranks: no model {name!r}; allowed: {', '.join(names)}")
         return self
+
+    @property
+    def steers(self) -> Steering:
+        """How it steers, if it does."""
+        assert self.steering is not None, f"{self.name} does not steer"
+        return self.steering
 
     @property
     def folder(self) -> Path:

@@ -28,6 +28,8 @@ def extract(run: RunFile, texts: Texts, models: Collection[ModelFacts], asking: 
     Raises:
         DirectionError: a model does not tell the sides of a concept apart.
     """
+    if run.steering is None:
+        return {}
     recipe = DIRECTIONS[run.steering.direction]()
     places = [(facts, concept) for facts in models for concept in texts.sides]
     units = [_reading(run, facts, texts.sides[concept]) for facts, concept in places]
@@ -76,7 +78,7 @@ def _agreement(
     of = np.array(sides.groups)
     members = {name: np.flatnonzero(of == name) for name in dict.fromkeys(sides.groups)}
     groups = {name: (points[rows], points[count + rows]) for name, rows in members.items()}
-    draws = run.steering.bootstrap_draws
+    draws = run.steers.bootstrap_draws
     try:
         found = compare(groups, draws=draws, permutations=draws, seed=run.seed)
     except DirectionError as error:

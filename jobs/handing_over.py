@@ -5,23 +5,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
+from actors.cache_folder import BITS, CARRIED
 from actors.hand_over import Passage
+from alignment.cache_map import CacheMap
 from cluster.gang import Ref, share
 from cluster.storage import Store, address
 from cluster.stream import stream
+from evaluation.matrix import Key
 from jobs.attempts import persist
-from jobs.cache_maps import Handing, require_together
+from jobs.cache_maps import CacheFitting, Handing, handings, require_together
 from jobs.config import RunFile
 from jobs.passages import Passages
 from jobs.progress import Reporter
 from jobs.sections import Caches
+from jobs.texts import Texts
 from jobs.waves import Crew
 from jobs.work import FORMAT
 
+CONTINUATION = "continuation"
 Nats = dict[str, float]  # per token of what follows, by what is cached before it
 
 
@@ -38,14 +43,46 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Handed:
-    """What came of one direction: nats of every text, by kind of content."""
+    """What came of one ordered pair: nats of every text, by kind of content."""
 
     handing: Handing
     nats: Mapping[str, Sequence[Nats]]
 
     @property
-    def every(self) -> list[Nats]:
-        return list(chain.from_iterable(self.nats.values()))
+    def key(self) -> Key:
+        """Source, target, cargo, concept."""
+        return self.handing.source.name, self.handing.target.name, "kv_cache", CONTINUATION
+
+
+def hand_over(
+    run: RunFile, texts: Texts, crew: Crew, store: Store, reporter: Reporter
+) -> list[Handed]:
+    """Fit every map of caches that is not there, and hand every test text over that has not been;
+    nothing where a run carries no caches.
+
+    Raises:
+        ConfigError: two models do not fit into the cluster together.
+        CacheError: a text is longer than the context of a model.
+        ActorLost: a process died too often.
+    """
+    section, of_caches = run.kv_cache, texts.passages
+    if section is None or of_caches is None:
+        return []
+    wanted = handings(section, of_caches, crew.facts)
+    CacheFitting(run, section, of_caches, crew, store, reporter).complete(wanted)
+    asked = [each for handing in wanted for each in questions(section, of_caches, handing)]
+    nats = HandingOver(run, section, crew, store, reporter).complete(asked)
+    found: list[dict[str, list[Nats]]] = [{} for _ in wanted]
+    for question, answer in zip(asked, nats, strict=True):
+        of_pair = found[wanted.index(question.handing)]
+        of_pair.setdefault(question.content, []).append(answer)
+    return [Handed(*each) for each in zip(wanted, found, strict=True)]
+
+
+def cache_files(directory: Path, handed: Handed, store: Store) -> Path:
+    """What is registered of a pair: the map, and what it is."""
+    CacheMap.from_bytes(store.get(handed.handing.maps[CARRIED])).save(directory, BITS)
+    return directory
 
 
 def questions(section: Caches, texts: Passages, handing: Handing) -> list[Question]:

@@ -39,9 +39,9 @@ def train(
     All concepts of the run are trained together, at the middle one of its strengths, by what their
     vectors do to the word after the openings of anchor texts: no dev or test prompt is looked at.
     """
-    ways = Ways(run.steering.concepts[0].name, work, models, vectors, asking.store)
+    ways = Ways(run.steers.concepts[0].name, work, models, vectors, asking.store)
     openings = tuple(" ".join(text.split()[:OPENING_WORDS]) for text in texts.anchors)
-    strengths = sorted(run.steering.strengths)
+    strengths = sorted(run.steers.strengths)
     hops, lessons = [], []
     for hop in work.hops:
         base = _base(hop, ways, asking.store)

@@ -184,7 +184,8 @@ def _probed(
 
 def fit_seconds(run: RunFile, models: tuple[ModelPlan, ...]) -> float:
     """Of all maps and control maps, by two folders at once."""
-    fits = len(run.maps.roles) * (len(run.maps.fitters) + 1) + run.steering.shuffles
+    shuffles = 0 if run.steering is None else run.steering.shuffles
+    fits = len(run.maps.roles) * (len(run.maps.fitters) + 1) + shuffles
     cubes = sum(
         source.blueprint.width**3 + target.blueprint.width**3
         for source, target in permutations(models, 2)

@@ -77,7 +77,7 @@ class Steerer:
     ) -> None:
         self.run, self.texts, self.work = run, texts, work
         self.concept = concept.name
-        self.other = run.steering.other_than(concept.name)
+        self.other = run.steers.other_than(concept.name)
         self.prompts = texts.prompts[concept.name]
         self.asking, self.fitting = asking, fitting
         self.ways = Ways(concept.name, work, models, vectors, fitting.store, trained)
@@ -127,7 +127,7 @@ class Steerer:
         """Control maps: of the fitter that was chosen, or else of the best."""
         name = choice.way.name
         fitter = name if name in choice.hop.maps else self.ways.best_fitted(choice.hop).name
-        return [shuffled(choice.hop, fitter, draw) for draw in range(self.run.steering.shuffles)]
+        return [shuffled(choice.hop, fitter, draw) for draw in range(self.run.steers.shuffles)]
 
     def _directions(
         self, choice: Choice, shuffles: Sequence[FitOrder], choices: Sequence[Choice]
@@ -135,7 +135,7 @@ class Steerer:
         """What is injected on test: for each kind of direction, all its draws."""
         hop, ways = choice.hop, choice.ways
         by_chance = [Way("", to, hop.target) for order in shuffles for _, to in order.maps]
-        drawn = self.ways.random(hop, self.run.steering.random_directions, self.run.seed)
+        drawn = self.ways.random(hop, self.run.steers.random_directions, self.run.seed)
         found: dict[Kind, list[Push]] = {
             ("native", ""): [self.ways.native(hop)],
             **{("way", name): [self.ways.carried(hop, way)] for name, way in ways.items()},
@@ -170,8 +170,8 @@ class Steerer:
         in the first of the random directions."""
         if not self.suite.judges:
             return [{} for _ in choices]
-        prompts = self.prompts.test[: self.run.steering.judged_prompts]
-        tokens = self.run.steering.sample_tokens
+        prompts = self.prompts.test[: self.run.steers.judged_prompts]
+        tokens = self.run.steers.sample_tokens
         units = []
         for choice in choices:
             pushes = (*self._both(choice), *self.ways.random(choice.hop, 1, self.run.seed))
@@ -185,7 +185,7 @@ class Steerer:
         return found
 
     def _samples(self, choices: Sequence[Choice]) -> list[dict[str, list[str]]]:
-        prompts, tokens = self._samples_asked, self.run.steering.sample_tokens
+        prompts, tokens = self._samples_asked, self.run.steers.sample_tokens
         units = []
         for choice in choices:
             injections = [None, *(push.at(choice.strength) for push in self._both(choice))]
@@ -225,7 +225,7 @@ class Steerer:
 
     @property
     def _samples_asked(self) -> tuple[str, ...]:
-        return self.prompts.samples[: self.run.steering.samples]
+        return self.prompts.samples[: self.run.steers.samples]
 
     def _complete(self, stage: str, units: Sequence[Unit]) -> list[Arrays]:
         return self.asking.complete(f"{self.concept}: {stage}", units)

@@ -10,6 +10,7 @@ from alignment.directions import DIRECTIONS
 from evaluation.suite import Suite
 from evaluation.suites import SUITES
 from jobs.config import RunFile
+from jobs.passages import Passages, passages
 from jobs.sections import Contrast, Group, Steering
 
 # What becomes of the texts of the anchor corpora, and of the openings of a suite.
@@ -46,7 +47,8 @@ class Prompts:
 class Texts:
     """Disjoint by hash, and checked: map fitting, cargo, dev and test share no text.
 
-    `sides` and `prompts` are by concept; concepts may share texts with each other.
+    `sides` and `prompts` are by concept; concepts may share texts with each other. `passages` are
+    those that caches are read of, where caches are carried.
     """
 
     anchors: list[str]
@@ -54,6 +56,7 @@ class Texts:
     neutral_test: tuple[str, ...]
     sides: dict[str, Sides]
     prompts: dict[str, Prompts]
+    passages: Passages | None
 
 
 def gather(run: RunFile) -> Texts:
@@ -65,12 +68,17 @@ def gather(run: RunFile) -> Texts:
     """
     corpora = chain.from_iterable(read_texts(corpus) for corpus in run.anchors.corpora)
     parts = split(corpora, _CORPUS_PARTS)
+    anchors = _first("anchors.texts", parts["anchors"], run.anchors.texts, run.seed)
+    of_caches = None if run.kv_cache is None else passages(run.kv_cache, run.seed)
     steering = run.steering
+    if steering is None:
+        return Texts(anchors, (), (), {}, {}, of_caches)
     _require_pairs(steering)
     texts = Texts(
-        anchors=_first("anchors.texts", parts["anchors"], run.anchors.texts, run.seed),
-        neutral_dev=_neutral(run, parts["neutral-dev"]),
-        neutral_test=_neutral(run, parts["neutral-test"]),
+        anchors=anchors,
+        neutral_dev=_neutral(steering, parts["neutral-dev"]),
+        neutral_test=_neutral(steering, parts["neutral-test"]),
+        passages=of_caches,
         sides={each.name: _sides(each, run.seed) for each in steering.contrasts},
         prompts={each.name: _prompts(SUITES[each.suite]) for each in steering.concepts},
     )
@@ -96,9 +104,9 @@ def _prompts(suite: Suite) -> Prompts:
     return Prompts(tuple(parts["dev"]), tuple(parts["test"]), suite.samples)
 
 
-def _neutral(run: RunFile, texts: list[str]) -> tuple[str, ...]:
-    chosen = _first("steering.neutral_texts", texts, run.steering.neutral_texts)
-    return tuple(" ".join(text.split()[: run.steering.neutral_words]) for text in chosen)
+def _neutral(steering: Steering, texts: list[str]) -> tuple[str, ...]:
+    chosen = _first("steering.neutral_texts", texts, steering.neutral_texts)
+    return tuple(" ".join(text.split()[: steering.neutral_words]) for text in chosen)
 
 
 def _uses(texts: Texts, concept: str, other: str) -> Mapping[str, tuple[str, ...] | list[str]]:

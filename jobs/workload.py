@@ -14,6 +14,7 @@ from jobs.texts import Texts
 
 # Measured of SmolLM2's and Gemma 3's tokenizers on the demo's narrative texts: 1.33 and 1.34.
 TOKENS_PER_WORD = 1.33
+VARIANTS = 7  # of what is cached before the rest of a text that is handed over
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,31 @@ def readings(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
 
     A model is read once for the anchors, however many pairs it is in.
     """
+    anchors = (Reading("anchors", _tokens(texts.anchors)),)
+    return (*anchors, *_steered(run, texts, others), *_handed_over(run, texts, others))
+
+
+def _handed_over(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
+    """Of caches: read for each pair, then by a source and by a target for each ordered one."""
+    if run.kv_cache is None or texts.passages is None:
+        return ()
+    read = _tokens((*texts.passages.fitted, *texts.passages.held))
+    test = [each for of in texts.passages.test.values() for each in of]
+    whole, cached = _tokens([each.text for each in test]), _tokens([each.cached for each in test])
+    judged = whole - cached
+    again = sum(share * cached + judged for share in run.kv_cache.again)
+    gone_on = judged * VARIANTS + again
+    return (
+        Reading("caches", others * read),
+        Reading(
+            "handing caches over", others * (2 * cached + whole + gone_on), 1.0, others * gone_on
+        ),
+    )
+
+
+def _steered(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
+    if run.steering is None:
+        return ()
     steering, roles = run.steering, run.maps.roles
     both, strengths, ways = len(SIGNS), len(steering.strengths), 2 + len(run.maps.fitters)
     places = len(roles) * len(run.maps.kinds)
@@ -69,7 +95,6 @@ def readings(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
         sum(len(each.test) for each in prompts) * on_test,
     )
     stages = (
-        Reading("anchors", _tokens(texts.anchors)),
         Reading("vectors", sum(_tokens(side) for side in contrasts)),
         Reading("choosing on dev", dev * on_dev, above, rows[0]),
         Reading("measuring on test", test * on_test, above, rows[1]),

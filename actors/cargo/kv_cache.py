@@ -15,8 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from actors.caching import CacheError, Read, cells_of, know
-from actors.encoding import encode
+from actors.caching import CacheError, Read, cells_of, encode_whole, know
 from actors.engine import Engine
 from alignment.cache_map import CacheMap
 
@@ -95,9 +94,10 @@ def receive(
     been fitted with as many (`caching.know`).
 
     Raises:
-        CacheError: the map reads other sites or widths than there are.
+        CacheError: the map reads other sites or widths than there are, or the text is longer than
+            the target's context.
     """
-    encoded = encode(engine, [text])
+    encoded = encode_whole(engine, [text])
     ids = encoded.ids[0]
     spans = np.array(encoded.spans[0], dtype=np.int64).reshape(-1, 2)
     known = know(engine, ids.cpu().numpy(), layers)

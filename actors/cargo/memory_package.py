@@ -10,7 +10,6 @@ Shapes: t tokens, d width of all keys (or values) of a layer.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from safetensors import numpy as safetensors_numpy
 from actors.caching import Read, cell_sites
 from actors.cargo.memory_record import FORMAT, RECORD_FILE, PackageError, Record, read_record
 from actors.catalog import ModelFacts
+from cluster.whole import whole_directory
 
 CELLS_FILE = "memory.safetensors"
 _IDS, _SPANS = "ids", "spans"
@@ -41,6 +41,16 @@ class MemoryPackage:
         Raises:
             PackageError: it is there, or cannot be written.
         """
+        if directory.exists():
+            raise PackageError(f"{directory} is already there: give another directory")
+        try:
+            with whole_directory(directory) as whole:
+                self.write(whole)
+        except OSError as error:
+            raise PackageError(f"{directory}: cannot be written: {error.strerror}") from None
+
+    def write(self, directory: Path) -> None:
+        """Write both files into a directory that is there. Raises OSError where that fails."""
         cells = {_IDS: self.read.ids, _SPANS: self.read.spans, **self.read.cells}
         tensors = safetensors_numpy.save({n: np.ascontiguousarray(c) for n, c in cells.items()})
         record = Record(
@@ -52,21 +62,9 @@ class MemoryPackage:
             layers=len(self.read.cells) // 2,
             sha256=hashlib.sha256(tensors).hexdigest(),
         )
-        if directory.exists():
-            raise PackageError(f"{directory} is already there: give another directory")
-        try:
-            directory.absolute().parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(
-                dir=directory.absolute().parent, prefix=f".{directory.name}."
-            ) as aside:
-                whole = Path(aside) / "whole"
-                whole.mkdir()
-                (whole / CELLS_FILE).write_bytes(tensors)
-                text = record.model_dump_json(indent=2) + "\n"
-                (whole / RECORD_FILE).write_text(text, encoding="utf-8")
-                whole.replace(directory)
-        except OSError as error:
-            raise PackageError(f"{directory}: cannot be written: {error.strerror}") from None
+        (directory / CELLS_FILE).write_bytes(tensors)
+        text = record.model_dump_json(indent=2) + "\n"
+        (directory / RECORD_FILE).write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path) -> MemoryPackage:

@@ -146,8 +146,8 @@ def handed(
     source, target = hosts
     maps = {name: np.frombuffer(store.get(to), np.uint8) for name, to in PLACES.items()}
     passage, another = (Passage.cut(each, 45) for each in (text, other))
-    read = [source.read([each.cached]) for each in (passage, another)]
-    return target.hand_over(passage, *read, maps, (0.5, 1.0))
+    mine, others = (source.read([each.cached]) for each in (passage, another))
+    return target.hand_over(passage, mine, others, maps, (0.5, 1.0))
 
 
 def test_a_text_is_handed_over_beside_its_controls(

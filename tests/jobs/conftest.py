@@ -115,6 +115,27 @@ def tiny_run(corpora: Path, tiny_models: dict[str, Path]) -> Callable[..., Path]
     return write
 
 
+@pytest.fixture(scope="session")
+def caches(corpora: Path) -> dict[str, Any]:
+    """A section that hands caches over between tiny models."""
+    replies = sentences(WHERE, WHO, ("never", "at last"), DID, WHAT, ("again", "for us"))
+    (corpora / "replies.txt").write_text("\n".join(replies[:900]))
+    return {
+        "content": {
+            "tales": {"file": str(corpora / "anchors.txt"), "joined": 3},
+            "replies": {"file": str(corpora / "replies.txt"), "joined": 3},
+        },
+        "cached": 90,
+        "judged": 50,
+        "texts": 16,
+        "held": 4,
+        "test": 3,
+        "components": 12,
+        "again": [0.25],
+        "bootstrap_draws": 200,
+    }
+
+
 @pytest.fixture
 def start() -> Iterator[Callable[..., Driver]]:
     """Start sweeps; what is left of them ends with the test."""

@@ -276,7 +276,7 @@ def test_any_other_key_anywhere_is_refused_with_its_path(
 def test_the_demo_is_valid() -> None:
     run = read_run_file(DEMO)
     assert [model.name for model in run.models] == ["smollm2-135m-instruct", "gemma-3-270m"]
-    assert all(concept.suite in SUITES for concept in run.steering.concepts)
+    assert all(concept.suite in SUITES for concept in run.steers.concepts)
     assert set(run.maps.fitters) <= set(FITTERS)
 
 

@@ -114,7 +114,7 @@ def test_training_is_counted_where_it_is_asked_for(
     tmp_path: Path, tiny_run: Writer, texts: Texts
 ) -> None:
     run = read_run_file(tiny_run(tmp_path))
-    asked = run.model_copy(update={"steering": run.steering.model_copy(update={"trained": True})})
+    asked = run.model_copy(update={"steering": run.steers.model_copy(update={"trained": True})})
     (*same, one), (*_, two) = (readings(asked, texts, others) for others in (1, 2))
     assert tuple(same) == readings(run, texts, 1)
     assert one.stage == "training, at most"

@@ -49,7 +49,7 @@ def test_as_many_texts_as_are_asked_for_and_none_of_them_twice(
     run = read_run_file(tiny_run(tmp_path))
     found = uses(gather(run))
     assert len(found["anchors"]) == run.anchors.texts
-    assert len(found["neutral_dev"]) == len(found["neutral_test"]) == run.steering.neutral_texts
+    assert len(found["neutral_dev"]) == len(found["neutral_test"]) == run.steers.neutral_texts
     for side in ("positive", "negative", "other positive", "other negative"):
         assert len(found[side]) == 12
     hashes = [text_hash(text) for texts in found.values() for text in texts]
@@ -214,7 +214,7 @@ def test_every_concept_of_the_house_has_its_texts(
 ) -> None:
     run = run_with(tiny_run(tmp_path), "steering.concepts", [name])
     texts = gather(run)
-    (concept,) = run.steering.concepts
+    (concept,) = run.steers.concepts
     assert concept.suite == name
     sides = texts.sides[name]
     assert len(set(sides.positive)) == len(set(sides.negative)) == concept.texts >= 64
