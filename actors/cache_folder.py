@@ -8,8 +8,9 @@ so they stay in the worker: if it dies, the texts are read again.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,10 @@ from torch import Tensor
 from actors.caching import Read
 from actors.cargo.kv_cache import OWN, map_inputs, own_tokens
 from actors.folder import ShardLost, report_address
-from alignment.cache_map import CacheMoments, Reduction, fit_caches
+from actors.sites import Site
+from alignment.cache_fit import NEAR_LAMBDAS, fit_caches, nearer
+from alignment.cache_map import CacheMap, CacheMoments, Reduction
+from alignment.layers import depth_pairing
 from alignment.moments import cross_moment
 from cluster.storage import Store
 
@@ -41,13 +45,31 @@ class _Rows:
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
-    """Of rows as they are, and of the same with each input beside another text's cells."""
+    """Of all inputs and all cells; and, by site of the target, of one layer's cells and these."""
 
-    plain: CacheMoments
-    shuffled: CacheMoments
+    every: CacheMoments
+    near: dict[str, CacheMoments]
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor, near: dict[str, tuple[Tensor, Tensor]]) -> "_Sums":
+        return cls(
+            CacheMoments.of(x, y), {site: CacheMoments.of(*both) for site, both in near.items()}
+        )
+
+    def shuffled(self, x: Tensor, y: Tensor, near: dict[str, tuple[Tensor, Tensor]]) -> "_Sums":
+        """With inputs beside cells of half a block away, hardly ever of the same text."""
+
+        def crossed(of: CacheMoments, one: Tensor, other: Tensor) -> CacheMoments:
+            return of.with_cross(cross_moment(one, other.roll(len(other) // 2, 0)))
+
+        return _Sums(
+            crossed(self.every, x, y),
+            {site: crossed(self.near[site], *both) for site, both in near.items()},
+        )
 
     def __add__(self, other: "_Sums") -> "_Sums":
-        return _Sums(self.plain + other.plain, self.shuffled + other.shuffled)
+        near = {site: of + other.near[site] for site, of in self.near.items()}
+        return _Sums(self.every + other.every, near)
 
 
 class CacheFolder:
@@ -66,8 +88,10 @@ class CacheFolder:
         self._next = 0
         self._kept: list[_Rows] = []
         self._reduced: dict[str, Reduction] = {}
-        self._open: dict[bool, list[tuple[Tensor, Tensor]]] = {False: [], True: []}
-        self._sums: dict[bool, _Sums] = {}
+        self._whole: dict[str, Reduction] = {}
+        self._layers: dict[str, str] = {}
+        self._open: dict[bool, list[_Rows]] = {False: [], True: []}
+        self._sums: dict[tuple[bool, bool], _Sums] = {}
         self._writes: dict[str, int] = {}
 
     def fold(
@@ -107,26 +131,33 @@ class CacheFolder:
             name: Reduction.of(of, None if name == OWN else self._components)
             for name, of in sample.inputs.items()
         }
+        # One layer for each of the target's, at the same depth, with all that it holds.
+        self._layers = _by_depth(sample.inputs, self._writes)
+        self._whole = {site: Reduction.of(sample.inputs[site]) for site in self._layers.values()}
         for rows in self._kept:
             self._add(rows, held=False)
         self._kept.clear()
 
     def _add(self, rows: _Rows, held: bool) -> None:
-        x = torch.cat([of(rows.inputs[name]) for name, of in self._reduced.items()], 1)
         block = self._open[held]
-        block.append((x, torch.cat(list(rows.cells.values()), 1)))
-        if sum(len(some) for some, _ in block) >= BLOCK_ROWS:
+        block.append(rows)
+        if sum(len(some.inputs[OWN]) for some in block) >= BLOCK_ROWS:
             self._close(held)
 
     def _close(self, held: bool) -> None:
         if not (block := self._open[held]):
             return
-        x, y = (torch.cat(side) for side in zip(*block, strict=True))
-        plain = CacheMoments.of(x, y)
-        # Half a block away the rows are hardly ever of the same text.
-        of_others = plain.with_cross(cross_moment(x, y.roll(len(y) // 2, 0)))
-        found = _Sums(plain, of_others)
-        self._sums[held] = self._sums[held] + found if held in self._sums else found
+        rows = _joined(block)
+        x = torch.cat([of(rows.inputs[name]) for name, of in self._reduced.items()], 1)
+        y = torch.cat(list(rows.cells.values()), 1)
+        near = {
+            site: (self._whole[layer](rows.inputs[layer]), rows.cells[site])
+            for site, layer in self._layers.items()
+        }
+        plain = _Sums.of(x, y, near)
+        for shuffled, found in ((False, plain), (True, plain.shuffled(x, y, near))):
+            key = held, shuffled
+            self._sums[key] = self._sums[key] + found if key in self._sums else found
         block.clear()
 
     def fit(self, batches: int, to: dict[str, str]) -> None:
@@ -140,26 +171,51 @@ class CacheFolder:
             raise ShardLost(f"{self._next} of {batches} batches are there")
         for held in (False, True):
             self._close(held)
+        for name, place in to.items():
+            made, report = self._tokens() if name == TOKENS else self._carried(name == SHUFFLED)
+            self._store.put(report_address(place), json.dumps(report, sort_keys=True).encode())
+            self._store.put(place, made.to_bytes(BITS))
+
+    def _carried(self, shuffled: bool) -> tuple[CacheMap, dict[str, Any]]:
+        """The map that reads all there is, or one layer where that does better, and its report."""
+        training, held = (self._sums[of, shuffled] for of in (False, True))
+        every = fit_caches(training.every, held.every, self._reduced, self._writes)
+        near = {
+            site: fit_caches(
+                training.near[site],
+                held.near[site],
+                {layer: self._whole[layer]},
+                {site: self._writes[site]},
+                NEAR_LAMBDAS,
+            )
+            for site, layer in self._layers.items()
+        }
+        made, r2 = nearer(every, near)
+        lambdas = every.lambdas | {site: near[site].lambdas[site] for site in made.near}
+        return made, self._report(r2, lambdas, list(made.near))
+
+    def _tokens(self) -> tuple[CacheMap, dict[str, Any]]:
+        """The map that reads nothing of the source, and its report."""
         everything = sum(of.width for of in self._reduced.values())
         own = torch.arange(everything - self._reduced[OWN].width, everything)
         assert next(reversed(self._reduced)) == OWN, "what the target knows comes last"
-        for name, place in to.items():
-            training, validation = (
-                self._sums[held].shuffled if name == SHUFFLED else self._sums[held].plain
-                for held in (False, True)
-            )
-            reduced = self._reduced
-            if name == TOKENS:
-                reduced = {OWN: reduced[OWN]}
-                training, validation = training.of_inputs(own), validation.of_inputs(own)
-            fitted = fit_caches(training, validation, reduced, self._writes)
-            report = {
-                "held_out_r2": fitted.held_out_r2,
-                "lambdas": fitted.lambdas,
-                "rows": training.count + validation.count,
-            }
-            self._store.put(report_address(place), json.dumps(report, sort_keys=True).encode())
-            self._store.put(place, fitted.map.to_bytes(BITS))
+        training, held = (self._sums[of, False].every.of_inputs(own) for of in (False, True))
+        fitted = fit_caches(training, held, {OWN: self._reduced[OWN]}, self._writes)
+        return fitted.map, self._report(fitted.held_out_r2, fitted.lambdas, [])
+
+    def _report(
+        self, r2: dict[str, float], lambdas: dict[str, float], near: list[str]
+    ) -> dict[str, Any]:
+        rows = sum(self._sums[of, False].every.count for of in (False, True))
+        return {"held_out_r2": r2, "lambdas": lambdas, "from_one_layer": near, "rows": rows}
+
+
+def _by_depth(inputs: Iterable[str], writes: Iterable[str]) -> dict[str, str]:
+    """For each site of the target that of the source at the same depth, of the same kind."""
+    sources = [Site.parse(name) for name in inputs if name != OWN]
+    targets = [Site.parse(site) for site in writes]
+    pairing = depth_pairing(*(1 + max(site.layer for site in of) for of in (sources, targets)))
+    return {str(site): str(Site(site.kind, pairing[site.layer])) for site in targets}
 
 
 def _rows(source: Read, target: Read, known: np.ndarray) -> _Rows:

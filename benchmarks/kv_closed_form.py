@@ -22,7 +22,8 @@ from torch import Tensor
 from actors.caching import Read, continuation_nll, importance, know
 from actors.cargo.kv_cache import OWN, carry, with_own
 from actors.sites import Site
-from alignment.cache_map import CacheMap, FittedCaches, Reduction, fit_caches
+from alignment.cache_fit import FittedCaches, fit_caches
+from alignment.cache_map import CacheMap, Reduction
 from benchmarks import caches
 from benchmarks.caches import DEEP, QUARTER, Model, Sums
 from benchmarks.record import record

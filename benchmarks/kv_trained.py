@@ -14,7 +14,8 @@ from typing import Any
 
 from actors.cache_training import CacheTraining, Lesson, train_cache_map
 from actors.cargo.kv_cache import OWN, map_inputs, own_tokens
-from alignment.cache_map import CacheMap, fit_caches
+from alignment.cache_fit import fit_caches
+from alignment.cache_map import CacheMap
 from benchmarks import caches
 from benchmarks.caches import Model
 from benchmarks.record import record

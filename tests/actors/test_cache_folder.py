@@ -16,7 +16,8 @@ from actors.catalog import ModelSpec
 from actors.folder import ShardLost, report_address
 from actors.hand_over import ANOTHER, BASE, MEAN, NATIVE, Passage, again
 from actors.host import ModelHost
-from alignment.cache_map import CacheMap, CacheMoments, Reduction, fit_caches
+from alignment.cache_fit import fit_caches
+from alignment.cache_map import CacheMap, CacheMoments, Reduction
 from cluster.storage import DirectoryStore, address
 
 COMPONENTS, SAMPLED, FITTED, BATCH = 12, 3, 9, 8
@@ -138,6 +139,24 @@ def test_a_batch_without_those_before_it_is_lost(
 
 
 # --- what of a text crosses
+
+
+def test_between_models_that_hold_the_same_each_layer_reads_its_own(
+    hosts: tuple[ModelHost, ModelHost], batches: list[Batch], tmp_path: Path
+) -> None:
+    source, _ = hosts
+    twice = DirectoryStore(tmp_path)
+    folder = CacheFolder(twice, COMPONENTS, SAMPLED)
+    for number, (read, _, _) in enumerate(batches):
+        some = TEXTS[number * BATCH : (number + 1) * BATCH]
+        folder.fold(number, number >= FITTED, read, read, source.known(some))
+    folder.fit(len(batches), PLACES)
+    found = CacheMap.from_bytes(twice.get(PLACES[CARRIED]))
+    assert set(found.near) == set(batches[0][0][0].cells)
+    assert all(list(each.reads) == [site] for site, each in found.near.items())
+    for text in TEXTS[80:84]:
+        answer = handed((source, source), twice, text, TEXTS[84])
+        assert answer[CARRIED] == pytest.approx(answer[NATIVE], abs=2e-3)
 
 
 def handed(

@@ -19,7 +19,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from actors.caching import cell_sites, continuation_nll, know, read
 from actors.cargo.kv_cache import map_inputs
 from actors.engine import Engine, load
-from alignment.cache_map import CacheMoments, Reduction, fit_caches
+from alignment.cache_fit import fit_caches
+from alignment.cache_map import CacheMoments, Reduction
 
 TEXT = "She reads the old map slowly, and then folds it away again. Rain fell on the tin roof."
 PREFIX = 14

@@ -12,7 +12,8 @@ from actors.cache_training import CacheTraining, Lesson, TrainedCaches, train_ca
 from actors.caching import CacheError, fill, know, read
 from actors.cargo.kv_cache import carry, map_inputs, own_tokens, with_own
 from actors.engine import Engine, load
-from alignment.cache_map import CacheMap, CacheMoments, Reduction, fit_caches
+from alignment.cache_fit import fit_caches
+from alignment.cache_map import CacheMap, CacheMoments, Reduction
 from alignment.maps import Affine, LowRank
 
 CACHED = 10

@@ -12,7 +12,8 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
-from alignment.cache_map import CacheMap, CacheMoments, Reduction, fit_caches
+from alignment.cache_fit import NEAR_LAMBDAS, FittedCaches, fit_caches, nearer
+from alignment.cache_map import CacheMap, CacheMoments, Reduction
 from alignment.fitted import FitError
 from alignment.maps import LowRank, MapError
 
@@ -210,3 +211,44 @@ def test_what_cannot_be_fitted_is_said() -> None:
         fit_caches(broken, good, reduced, SITES)
     with pytest.raises(MapError, match="whole safetensors file"):
         CacheMap.from_bytes(b"no such thing")
+
+
+def test_each_site_is_written_from_what_does_better_on_held_out_rows() -> None:
+    of, held = inputs(0), inputs(50, 200)
+
+    def cells(rows: dict[str, Tensor]) -> Tensor:
+        keys = rows["keys.1"] @ normal(93, 5, 6)  # of one layer alone
+        values = torch.cat((rows["keys.0"], rows["tokens"]), 1) @ normal(94, 8, 4)  # of others
+        return torch.cat((keys, values), 1)
+
+    few = {name: Reduction.of(rows, 4) for name, rows in of.items()}
+    every = fit_caches(moments(of, cells(of), few), moments(held, cells(held), few), few, SITES)
+    whole = Reduction.of(of["keys.1"])
+    near = {}
+    for site, columns in {"keys.0": slice(0, 6), "values.0": slice(6, 10)}.items():
+        sums = (
+            CacheMoments.of(whole(rows["keys.1"]), cells(rows)[:, columns]) for rows in (of, held)
+        )
+        near[site] = fit_caches(
+            next(sums), next(sums), {"keys.1": whole}, {site: SITES[site]}, NEAR_LAMBDAS
+        )
+    made, r2 = nearer(every, near)
+    assert list(made.near) == ["keys.0"]
+    assert list(made.writes) == ["values.0"]
+    assert r2 == {"keys.0": near["keys.0"].held_out_r2["keys.0"], "values.0": r2["values.0"]}
+    assert r2["values.0"] == every.held_out_r2["values.0"]
+    again = CacheMap.from_bytes(made.to_bytes())
+    found, other = made.transform(held), every.map.transform(held)
+    assert again.reads == made.reads
+    for site, part in again.transform(held).items():
+        assert torch.equal(part, found[site])
+    torch.testing.assert_close(found["keys.0"], cells(held)[:, :6], rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(found["values.0"], other["values.0"])
+    # Where all sites have one of their own, nothing else is read.
+    alone, _ = nearer(every, {"keys.0": near["keys.0"], "values.0": replace_r2(near["values.0"])})
+    assert alone.reads == {"keys.1": 5}
+
+
+def replace_r2(fitted: FittedCaches) -> FittedCaches:
+    """As if it had done best of all."""
+    return replace(fitted, held_out_r2=dict.fromkeys(fitted.held_out_r2, 2.0))

@@ -4,7 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.cache_map import CacheMap, CacheMoments, Reduction, fit_caches
+from alignment.cache_fit import fit_caches
+from alignment.cache_map import CacheMap, CacheMoments, Reduction
 from alignment.four_bits import GROUP, packed, unpacked
 
 

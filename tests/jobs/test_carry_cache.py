@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedTokenizerFast
 
 from actors.cargo.memory_package import MemoryPackage
 from jobs.__main__ import USER_ERROR
@@ -67,6 +67,7 @@ def test_a_cache_is_carried_and_transformers_goes_on_from_it(
     # As its README says, and with nothing of ours.
     model = AutoModelForCausalLM.from_pretrained(tiny_models[TARGET])
     tokenizer = AutoTokenizer.from_pretrained(tiny_models[TARGET])
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
     held = load_file(out / "cache.safetensors")
     assert held["ids"].tolist() == tokenizer(TEXT)["input_ids"]
     more = torch.tensor(tokenizer(" The old boat", add_special_tokens=False)["input_ids"])

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from actors.caching import CacheError, Read, cell_sites, continuation_nll, know, read
 from actors.cargo.kv_cache import OWN, carry, covering, map_inputs, own_tokens, receive, with_own
 from actors.engine import Engine, load
-from alignment.cache_map import CacheMap, CacheMoments, Reduction, fit_caches
+from alignment.cache_fit import fit_caches
+from alignment.cache_map import CacheMap, CacheMoments, Reduction
 
 TEXT = "He was happy, she was sad, and the dog was merely hungry. Nobody had told the gardener."
 

@@ -1,0 +1,185 @@
+"""Fits maps of caches: ridge regression of every cell of a target, from all layers or from one.
+
+One factorisation serves all sites of the target.
+
+Shapes: n rows, d width of a site, D components of all inputs together, T width of all outputs
+together, r rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from alignment.cache_map import CacheMap, CacheMoments, Reduction
+from alignment.fitted import FitError
+from alignment.maps import Affine, LowRank
+
+LAMBDAS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+NEAR_LAMBDAS = (1e-6, 1e-5, 1e-4, *LAMBDAS)  # between two layers that may hold the same
+_LEAST = 1e-3  # of a typical weight or spread, so that none is divided by nothing
+
+
+@dataclass(frozen=True, eq=False)
+class FittedCaches:
+    """A map of full rank, and for each of the target's sites the λ chosen and the held-out R²."""
+
+    map: CacheMap
+    lambdas: dict[str, float]
+    held_out_r2: dict[str, float]
+    _solved: _Solved
+
+    def cut(self, rank: int, weights: Mapping[str, Tensor] | None = None) -> CacheMap:
+        """What is fitted, cut down to so many directions of the target's cells.
+
+        To those in which most of it varies (reduced-rank regression, Izenman 1975), each feature
+        counting by its weight, [d] by site: what it matters to the target, if that is known; else
+        in units of its spread. A rank that is none gives the map as it is.
+        """
+        made = self._solved.cut(rank, self._flat(weights))
+        return self.map if made is None else replace(self.map, map=made)
+
+    def _flat(self, weights: Mapping[str, Tensor] | None) -> Tensor:
+        """Of all outputs side by side, none of them 0: [T]."""
+        spread = self._solved.spectrum.spread
+        if weights is None:
+            return 1 / spread.clamp_min(_LEAST * float(spread.mean() or 1.0))
+        given = torch.cat([weights[site] for site in self.map.writes]).double()
+        return given.clamp_min(_LEAST * float(given.mean()))
+
+
+def fit_caches(
+    training: CacheMoments,
+    held: CacheMoments,
+    reduced: Mapping[str, Reduction],
+    writes: Mapping[str, int],
+    lambdas: Iterable[float] = LAMBDAS,
+) -> FittedCaches:
+    """Ridge regression of every cell of the target on all inputs, with a λ for each site.
+
+    λ is in units of the mean variance of the inputs; each site takes the one that does best on the
+    held rows, and then all rows are fitted.
+
+    Raises:
+        FitError: rows that are not finite, or no λ that is positive.
+    """
+    tried = [value for value in lambdas if value > 0]
+    if not tried:
+        raise FitError("caches need at least one λ, each positive")
+    if not all(bool(t.isfinite().all()) for of in (training, held) for t in (of.xx, of.xy)):
+        raise FitError("cannot fit: rows that are not finite")
+    widths = list(writes.values())
+    judged, spread = _judged(_Spectrum(training), held, tried)
+    by_site = torch.stack([part.sum(1) for part in judged.split(widths, dim=1)], dim=1)
+    best = by_site.argmin(0)
+    chosen = [tried[at] for at in best.tolist()]
+    r2 = 1 - by_site.gather(0, best[None])[0] / torch.stack([s.sum() for s in spread.split(widths)])
+    of_outputs = torch.tensor(chosen, dtype=torch.float64).repeat_interleave(torch.tensor(widths))
+    solved = _Solved.of(_Spectrum(training + held), of_outputs)
+    return FittedCaches(
+        CacheMap(dict(reduced), solved.whole(), dict(writes)),
+        dict(zip(writes, chosen, strict=True)),
+        dict(zip(writes, r2.tolist(), strict=True)),
+        solved,
+    )
+
+
+class _Spectrum:
+    """cov_x = V diag(e) Vᵀ, and what each component says of the outputs: Vᵀ cov_xy [D, T]."""
+
+    def __init__(self, of: CacheMoments) -> None:
+        cov_x = of.cov_x
+        values, self.vectors = torch.linalg.eigh(cov_x)
+        self.values = values.clamp_min(0.0)
+        self.unit = float(cov_x.diagonal().mean()) or 1.0
+        self.projected = self.vectors.mT @ of.cov_xy
+        self.mean_x, self.mean_y = of.mean_x, of.mean_y
+        self.spread = (of.yy / of.count - self.mean_y.square()).clamp_min(0).sqrt()
+
+    def shrunk(self, lambdas: Tensor) -> Tensor:
+        """The weights in terms of the components, [D, T], for a λ, or one for each output [T]."""
+        return self.projected / (self.values[:, None] + lambdas * self.unit)
+
+
+def _judged(spectrum: _Spectrum, held: CacheMoments, lambdas: list[float]) -> tuple[Tensor, Tensor]:
+    """Σ (y - prediction)² of every output over held rows, by λ [c, T]; and Σ (y - mean)² [T]."""
+    near = held.about(spectrum.mean_x, spectrum.mean_y)
+    turn = spectrum.vectors.mT
+    # In float32, which is enough to tell which λ is best, and twice as fast.
+    xx, xy = (turn @ near.xx @ spectrum.vectors).float(), (turn @ near.xy).float()
+    errors = []
+    for value in lambdas:
+        weight = spectrum.shrunk(torch.tensor(value)).float()
+        explained = 2 * (xy * weight).sum(0) - (weight * (xx @ weight)).sum(0)
+        errors.append(near.yy - explained.double())
+    return torch.stack(errors), near.yy
+
+
+@dataclass(frozen=True, eq=False)
+class _Solved:
+    """What is fitted, in terms of the components of all inputs: weights [D, T]."""
+
+    spectrum: _Spectrum
+    weights: Tensor
+
+    @classmethod
+    def of(cls, spectrum: _Spectrum, lambdas: Tensor) -> _Solved:
+        return cls(spectrum, spectrum.shrunk(lambdas))
+
+    def whole(self) -> Affine:
+        weight = (self.spectrum.vectors @ self.weights).mT
+        bias = self.spectrum.mean_y - weight @ self.spectrum.mean_x
+        return Affine(weight.float().contiguous(), bias.float())
+
+    def cut(self, rank: int, weights: Tensor) -> LowRank | None:
+        """Cut by weights [T]; None where that cuts off nothing."""
+        if rank >= min(self.weights.shape):
+            return None
+        kept = self._directions(weights)[:, :rank]  # [T, r]
+        right = (self.spectrum.vectors @ (self.weights * weights @ kept)).mT
+        left = kept / weights[:, None]
+        bias = self.spectrum.mean_y - left @ (right @ self.spectrum.mean_x)
+        return LowRank(left.float().contiguous(), right.float().contiguous(), bias.float())
+
+    def _directions(self, weights: Tensor) -> Tensor:
+        """Of the target's weighted cells, those in which what is fitted varies most first."""
+        # Its Gram matrix is the covariance of what is fitted.
+        fitted = self.spectrum.values.sqrt()[:, None] * self.weights * weights
+        strength, main = torch.linalg.eigh(fitted @ fitted.mT)
+        lengths = strength.clamp_min(torch.finfo().tiny).sqrt()
+        return (fitted.mT @ (main / lengths)).flip(1)
+
+
+def nearer(
+    every: FittedCaches, near: Mapping[str, FittedCaches]
+) -> tuple[CacheMap, dict[str, float]]:
+    """The map that writes each site from all layers or from one, whichever does better on held-out
+    rows; and the R² there by site.
+
+    `near` holds, by site of the target, what is fitted to it from one layer alone.
+    """
+    r2 = {site: each.held_out_r2[site] for site, each in near.items()}
+    chosen = {site: near[site].map for site in near if r2[site] > every.held_out_r2[site]}
+    writes = every.map.writes
+    rows = [
+        torch.arange(end - width, end)
+        for (site, width), end in zip(
+            writes.items(), torch.tensor(list(writes.values())).cumsum(0).tolist(), strict=True
+        )
+        if site not in chosen
+    ]
+    kept = torch.cat(rows) if rows else torch.arange(0)
+    wide = every.map.map
+    assert isinstance(wide, Affine), "what is fitted is of full rank"
+    return (
+        CacheMap(
+            every.map.reductions,
+            Affine(wide.weight[kept], wide.bias[kept]),
+            {site: width for site, width in writes.items() if site not in chosen},
+            chosen,
+        ),
+        {**every.held_out_r2, **{site: r2[site] for site in chosen}},
+    )
