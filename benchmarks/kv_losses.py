@@ -1,0 +1,107 @@
+"""Where the loss of a hand-over comes from, both ways of the demo.
+
+A part of the carried cells at a time is put right: the target's own cells take its place. What that
+gives back, as a share of all that is lost, says how much of the loss is there. Shares of parts need
+not add up to one: parts mend each other.
+
+    python -m benchmarks.kv_losses
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from actors.caching import continuation_nll, read
+from actors.cargo.kv_cache import covering
+from actors.hand_over import HandOver, meet
+from actors.sites import Site
+from benchmarks.caches import carried_both_ways
+from benchmarks.record import record
+from evaluation.retention import paired_bootstrap
+from jobs.config import read_run_file
+from jobs.names import ROOT
+from jobs.passages import passages
+
+PARTS = 3  # of the layers, and of the positions
+Cells = Mapping[str, np.ndarray]
+# Of a text: which tokens [p] of a site are put right.
+Right = Callable[[HandOver, Site], np.ndarray]
+
+
+def main() -> None:
+    """Measure and record."""
+    run = read_run_file(ROOT / "configs/caches.yaml")
+    assert run.kv_cache is not None, "the run file of caches carries them"
+    test = [each for of in passages(run.kv_cache, run.seed).test.values() for each in of]
+    crossings = {}
+    for name, source, target, by in carried_both_ways(run):
+        rows = []
+        for passage in test:
+            (mine,) = read(source, "source", [passage.cached])
+            met = meet(target, "target", passage, mine)
+            carried = met.carried(by)
+            variants = [met.native, carried]
+            variants += [
+                _mended(met, carried, right) for right in parts(len(target.blocks)).values()
+            ]
+            (base,) = continuation_nll(target, met.fed, [met.own])
+            rows.append([base, *continuation_nll(target, met.fed, variants)])
+        crossings[name] = _shares(np.array(rows), list(parts(len(target.blocks))))
+        print(name, crossings[name], file=sys.stderr)
+    record("kv_losses", {"texts": len(test), "crossings": crossings})
+
+
+def parts(layers: int) -> dict[str, Right]:
+    """By name, what is put right."""
+
+    def of_kind(kind: str) -> Right:
+        return lambda met, site: np.full(met.cached, site.kind == kind)
+
+    def of_layers(part: int) -> Right:
+        return lambda met, site: np.full(met.cached, site.layer * PARTS // layers == part)
+
+    def of_positions(part: int) -> Right:
+        return lambda met, _: np.arange(met.cached) * PARTS // met.cached == part
+
+    return {
+        "keys": of_kind("keys"),
+        "values": of_kind("values"),
+        **{f"layers, part {part + 1} of {PARTS}": of_layers(part) for part in range(PARTS)},
+        **{f"tokens, part {part + 1} of {PARTS}": of_positions(part) for part in range(PARTS)},
+        "tokens that the source cuts otherwise": lambda met, _: _cut_otherwise(met),
+        "tokens that both cut alike": lambda met, _: ~_cut_otherwise(met),
+    }
+
+
+def _cut_otherwise(met: HandOver) -> np.ndarray:
+    return (met.source.spans[covering(met.source.spans, met.spans)] != met.spans).any(1)
+
+
+def _mended(met: HandOver, carried: Cells, right: Right) -> dict[str, np.ndarray]:
+    return {
+        site: np.where(right(met, Site.parse(site))[:, None], met.native[site], of)
+        for site, of in carried.items()
+    }
+
+
+def _shares(rows: np.ndarray, names: list[str]) -> dict[str, Any]:
+    """Of nats [n, 3 + parts]: of the target with nothing cached, native, carried, and mended."""
+
+    def share(column: int) -> dict[str, float]:
+        return asdict(
+            paired_bootstrap(rows, lambda m: (m[:, 2] - m[:, column]) / (m[:, 2] - m[:, 1]))
+        )
+
+    means = rows.mean(0)
+    return {
+        "lost_nats": float(means[2] - means[1]),
+        "lost_share_of_native_gain": float((means[2] - means[1]) / (means[0] - means[1])),
+        "given_back": {name: share(3 + at) for at, name in enumerate(names)},
+    }
+
+
+if __name__ == "__main__":
+    main()
