@@ -6,8 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from alignment.layers import ROLES, role_layer
+from evaluation.cells import Control
 from evaluation.drawing import SHADES, SIDE, forest, layer_maps, neighbour_top
-from evaluation.matrix import Control, Matrix
+from evaluation.matrix import Matrix
 from evaluation.palette import LEVEL_COLOURS, LEVEL_INKS
 from evaluation.retention import Interval, Level
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from evaluation.matrix import Control, Matrix, MatrixError, Spread
+from evaluation.cells import Control, Spread
+from evaluation.matrix import Matrix, MatrixError
 from evaluation.retention import Interval
 
 Maker = Callable[..., Matrix]

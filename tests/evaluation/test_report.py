@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.matrix import GroupAgreement, Matrix
-from evaluation.report import number, percent, render, summary, write_page
+from evaluation.report import render, summary, write_page
+from evaluation.wording import number, percent
 
 Maker = Callable[..., Matrix]
 QUIET = [

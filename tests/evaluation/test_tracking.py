@@ -20,7 +20,8 @@ from mlflow.entities import Run
 from safetensors.torch import load_file, save_file
 
 from alignment.maps import Affine, LowRank, Map, Network
-from evaluation.matrix import Key, Matrix
+from evaluation.cells import Key
+from evaluation.matrix import Matrix
 from evaluation.tracking import CHAMPION, TrackedRun, TrackingError, pull, track
 
 WIDTH, TARGET_WIDTH = 5, 7
