@@ -134,7 +134,7 @@ def make_cache(source: str, target: str, kept: float | None) -> CacheCell:
     return CacheCell(
         source=source,
         target=target,
-        way="carried",
+        way="all cells",
         level=level(share),
         retention=share,
         base=interval(native + gain, 0.11),

@@ -34,6 +34,20 @@ def test_places_are_linear_in_the_share(made_up: Maker) -> None:
     assert "1" in [label for _, label in drawn.ticks]
 
 
+def test_caches_stand_beside_what_the_target_knows_alone(made_up: Maker) -> None:
+    cell = made_up(2, caches=True).cells[2]
+    rows = forest(cell).rows
+    assert [(row.kind, row.label) for row in rows] == [
+        ("native", "Native"),
+        ("carried", "Carried"),
+        ("way", "Own tokens alone"),
+        ("control", "Shuffled rows"),
+        ("control", "Another text"),
+        ("control", "Mean cell"),
+    ]
+    assert rows[1].note == "through all cells"
+
+
 def test_what_is_far_out_stays_on_the_page(made_up: Maker) -> None:
     cell = made_up(2).cells[0]
     wild = Control(name="wild", retention=Interval(40.0, -30.0, 90.0))
