@@ -18,9 +18,9 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-with warnings.catch_warnings():
-    # MLflow asks for type hints, and has none for arrays by name.
-    warnings.filterwarnings("ignore", ".*Add type hints", UserWarning)
+# MLflow warns that `predict` has no type hints, and knows none for arrays by name. It sets filters
+# of its own, so the warning is caught.
+with warnings.catch_warnings(record=True):
 
     class PulledCacheMap(PythonModel):
         """A map from all that a source caches of a token to all that a target does."""
