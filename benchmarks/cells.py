@@ -1,12 +1,12 @@
-"""What is recorded of a cell of a matrix."""
+"""What is recorded of a steering cell of a matrix."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from evaluation.matrix import Cell
+from evaluation.cells import SteeringCell
 
 
-def figures(cell: Cell) -> dict[str, object]:
+def figures(cell: SteeringCell) -> dict[str, object]:
     """Retention beside everything it was measured with."""
     return {
         "retention": asdict(cell.retention) if cell.retention else None,
@@ -36,6 +36,6 @@ def figures(cell: Cell) -> dict[str, object]:
     }
 
 
-def named(cells: Iterable[Cell]) -> dict[str, dict[str, object]]:
+def named(cells: Iterable[SteeringCell]) -> dict[str, dict[str, object]]:
     """Those of several, by pair and concept."""
     return {" -> ".join(cell.key[:2]) + f", {cell.concept}": figures(cell) for cell in cells}

@@ -9,7 +9,7 @@ held-out rows and retention on test.
 from pathlib import Path
 
 from benchmarks.record import record
-from evaluation.matrix import Cell
+from evaluation.cells import SteeringCell
 from jobs.config import read_run_file
 from jobs.names import ROOT
 from jobs.progress import Reporter
@@ -22,7 +22,7 @@ def main() -> None:
     """Measure and record."""
     matrix = sweep(read_run_file(ROOT / RUN_FILE), Reporter()).matrix
     pairs: dict[str, dict[str, dict[str, float | None]]] = {}
-    for cell in matrix.cells:
+    for cell in matrix.steering:
         pairs.setdefault(f"{cell.source} -> {cell.target}", {})[cell.concept] = _shares(cell)
     record(
         "dense_sparse",
@@ -33,14 +33,14 @@ def main() -> None:
                 f"{cell.source} -> {cell.target}": {
                     way.name: way.held_out_r2 for way in cell.ways if way.held_out_r2 is not None
                 }
-                for cell in matrix.cells
+                for cell in matrix.steering
             },
             "retention": pairs,
         },
     )
 
 
-def _shares(cell: Cell) -> dict[str, float | None]:
+def _shares(cell: SteeringCell) -> dict[str, float | None]:
     """Retention on test by way to carry; None where the native effect is none."""
     return {way.name: way.retention.value if way.retention else None for way in cell.ways}
 

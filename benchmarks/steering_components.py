@@ -22,7 +22,7 @@ RUN_FILE = Path("configs/components.yaml")
 def main() -> None:
     """Measure and record."""
     matrix = sweep(read_run_file(ROOT / RUN_FILE), Reporter()).matrix
-    record("steering_components", {"run": str(RUN_FILE), "cells": named(matrix.cells)})
+    record("steering_components", {"run": str(RUN_FILE), "cells": named(matrix.steering)})
 
 
 if __name__ == "__main__":

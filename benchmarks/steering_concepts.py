@@ -15,8 +15,9 @@ from pathlib import Path
 
 from benchmarks.cells import named
 from benchmarks.record import record
+from evaluation.cells import Cell
 from evaluation.digest import digest
-from evaluation.matrix import Cell, Matrix
+from evaluation.matrix import Matrix
 from jobs.config import read_run_file
 from jobs.names import ROOT
 from jobs.progress import Reporter
@@ -46,7 +47,7 @@ def main() -> None:
             "all effects": asdict(digest("all", matrix.cells, by_chance_too=True)),
             "across families": asdict(digest("across families", _across(matrix))),
             "concepts": {name: asdict(digest(name, cells)) for name, cells in facets.items()},
-            "cells": named(matrix.cells),
+            "cells": named(matrix.steering),
             "seconds": matrix.seconds,
         },
     )

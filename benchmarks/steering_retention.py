@@ -28,7 +28,7 @@ def main() -> None:
             "run": str(RUN_FILE),
             "asked": {"retention": ">= 0.90 both ways", "controls": "< 0.2 of native"},
             "anchors": swept.matrix.anchors.model_dump(exclude={"fingerprint"}),
-            "pairs": named(swept.matrix.cells),
+            "pairs": named(swept.matrix.steering),
         },
     )
 

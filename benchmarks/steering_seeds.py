@@ -37,7 +37,7 @@ def main() -> None:
             "run": str(RUN_FILE),
             "asked": "three seeds of map texts and vector texts",
             "retention": _by_cell(list(matrices.values())),
-            "seeds": {seed: named(matrix.cells) for seed, matrix in matrices.items()},
+            "seeds": {seed: named(matrix.steering) for seed, matrix in matrices.items()},
         },
     )
 

@@ -28,7 +28,7 @@ def main() -> None:
             "run": str(RUN_FILE),
             "asked": {"retention": "1.00 within 0.01"},
             "farthest_from_1": max(abs(share - 1) for share in shares),
-            "cells": named(matrix.cells),
+            "cells": named(matrix.steering),
         },
     )
 

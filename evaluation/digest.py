@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 from statistics import median
 
-from evaluation.matrix import EQUAL_EFFECT, Cell
+from evaluation.cells import EQUAL_EFFECT, Cell, SteeringCell
 
 HELD = 0.80  # the low bound from which on a pair counts as held
 
@@ -18,7 +18,7 @@ class Digest:
     these it is also more than chance; the rest speaks of these alone. `held` is the
     share of them whose interval lies at or above HELD. `controls` is the median retention of each
     control, `cost` that of KL on neutral text as carried over KL as steered natively, where both do
-    as much.
+    as much; caches have none.
     """
 
     name: str
@@ -60,6 +60,8 @@ def digest(name: str, cells: Sequence[Cell], *, by_chance_too: bool = False) -> 
 
 
 def _cost(cell: Cell) -> float | None:
+    if not isinstance(cell, SteeringCell):
+        return None
     kl = {row.name: row.kl for row in cell.neutral if isfinite(row.kl)}
     if not kl.get("native") or EQUAL_EFFECT not in kl:
         return None

@@ -6,18 +6,22 @@ same picture reads on a wide and on a narrow screen. Layer maps are drawn in a s
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from alignment.layers import ROLES, role_layer
-from evaluation.matrix import Cell, Grid, LayerSimilarity
+from evaluation.cells import AnyCell, CacheCell
+from evaluation.matrix import Grid, LayerSimilarity
 from evaluation.retention import Interval
+from evaluation.wording import number, titled, words
 
 SIDE = 252
 SHADES = 14
 CONTROL_LIMIT = 0.2  # a share of native that no control should reach
 FARTHEST = (-1.5, 2.5)  # shares beyond these are drawn at the edge, and said in words
 TICK_STEPS = (0.25, 0.5, 1.0)
+# Kind, label, note, the share itself, and those of single draws.
+Share = tuple[str, str, str, Interval | None, tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -80,28 +84,23 @@ class LayerMap:
     roles: tuple[RoleMark, ...]
 
 
-def forest(cell: Cell) -> Forest:
-    """The carried effect beside the native one, the other ways to carry and every control."""
-    shares: list[tuple[str, str, str, Interval | None, tuple[float, ...]]] = [
+def forest(cell: AnyCell) -> Forest:
+    """The carried effect beside the native one, what else was tried and every control."""
+    shares: list[Share] = [
         ("native", "Native", "made in the target itself", Interval(1.0, 1.0, 1.0), ()),
-        ("carried", "Carried", f"through {_words(cell.way)}", cell.retention, ()),
+        ("carried", "Carried", f"through {words(cell.way)}", cell.retention, ()),
+        *_tried(cell),
     ]
-    for score in cell.ways:
-        if score.name != cell.way:
-            note = f"held-out R² {_number(score.held_out_r2)}"
-            shares.append(("way", _title(score.name), note, score.retention, ()))
-    if cell.together is not None:
-        shares.append(("way", "All sources", "the mean of their vectors", cell.together, ()))
     for control in cell.controls:
         strip = () if control.spread is None else control.spread.shares
         note = ""
         if control.spread is not None:
-            note = f"{control.spread.count} draws, largest {_number(control.spread.largest)}"
-        shares.append(("control", _title(control.name), note, control.retention, strip))
+            note = f"{control.spread.count} draws, largest {number(control.spread.largest)}"
+        shares.append(("control", titled(control.name), note, control.retention, strip))
     seen = [0.0, 1.0, -CONTROL_LIMIT]
     for _, _, _, share, strip in shares:
         ends = () if share is None else (share.low, share.value, share.high)
-        seen += [number for number in (*ends, *strip) if math.isfinite(number)]
+        seen += filter(math.isfinite, (*ends, *strip))
     low = max(min(seen), FARTHEST[0]) - 0.06
     high = min(max(seen), FARTHEST[1]) + 0.06
 
@@ -131,9 +130,20 @@ def neighbour_top(similarities: tuple[LayerSimilarity, ...]) -> float:
     return max(0.1, math.ceil(largest * 10) / 10)
 
 
-def _finite(
-    row: tuple[str, str, str, Interval | None, tuple[float, ...]],
-) -> tuple[str, str, str, Interval | None, tuple[float, ...]]:
+def _tried(cell: AnyCell) -> Iterator[Share]:
+    """What was carried otherwise than by the way that is used."""
+    if isinstance(cell, CacheCell):
+        yield "way", "Own tokens alone", "nothing of the source", cell.tokens, ()
+        return
+    for score in cell.ways:
+        if score.name != cell.way:
+            note = f"held-out R² {number(score.held_out_r2)}"
+            yield "way", titled(score.name), note, score.retention, ()
+    if cell.together is not None:
+        yield "way", "All sources", "the mean of their vectors", cell.together, ()
+
+
+def _finite(row: Share) -> Share:
     kind, label, note, share, strip = row
     known = share is not None and all(map(math.isfinite, (share.value, share.low, share.high)))
     return kind, label, note, share if known else None, tuple(filter(math.isfinite, strip))
@@ -164,7 +174,7 @@ def _layer_map(title: str, pair: LayerSimilarity, grid: Grid, top: float) -> Lay
     for role in ROLES:
         source, target = role_layer(role, layers), role_layer(role, target_layers)
         x, y = (target + 0.5) * step_x, SIDE - (source + 0.5) * step_y
-        roles.append(RoleMark(_words(role), source, target, round(x, 2), round(y, 2)))
+        roles.append(RoleMark(words(role), source, target, round(x, 2), round(y, 2)))
     return LayerMap(
         title=title,
         source_layers=layers,
@@ -182,7 +192,7 @@ def _shades(grid: Grid, top: float) -> tuple[tuple[float, str], ...]:
     paths: defaultdict[int, list[str]] = defaultdict(list)
     for source, row in enumerate(grid):
         start = 0
-        levels = [_shade(number, top) for number in row]
+        levels = [_shade(value, top) for value in row]
         for target, shade in enumerate(levels):
             if target + 1 < len(levels) and levels[target + 1] == shade:
                 continue
@@ -193,24 +203,11 @@ def _shades(grid: Grid, top: float) -> tuple[tuple[float, str], ...]:
     return tuple((shade / (SHADES - 1), "".join(paths[shade])) for shade in sorted(paths))
 
 
-def _shade(number: float, top: float) -> int | None:
-    if not math.isfinite(number):
+def _shade(value: float, top: float) -> int | None:
+    if not math.isfinite(value):
         return None
-    return round(min(max(number / top, 0.0), 1.0) * (SHADES - 1))
+    return round(min(max(value / top, 0.0), 1.0) * (SHADES - 1))
 
 
 def _largest(grid: Grid) -> float:
     return max((n for row in grid for n in row if math.isfinite(n)), default=math.nan)
-
-
-def _number(number: float) -> str:
-    return f"{number:.2f}".replace("-", "−") if math.isfinite(number) else "unknown"
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _title(name: str) -> str:
-    words = _words(name)
-    return words[:1].upper() + words[1:]

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from evaluation.matrix import Cell, Matrix
+from evaluation.cells import Cell
+from evaluation.matrix import Matrix
 from evaluation.palette import LEVEL_COLOURS, LEVEL_INKS
+from evaluation.wording import words
 
 INK, QUIET, EMPTY = "#1c2733", "#66727f", "#f1f3f5"
 TILE = 0.94
@@ -69,6 +71,8 @@ def matrix_figure(matrix: Matrix, cells: Sequence[Cell]) -> Figure:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     cargo, concept = cells[0].cargo, cells[0].concept
-    caption = f"{cargo}, {concept}: share of the native effect kept, with 95 % intervals"
+    caption = (
+        f"{words(cargo)}, {words(concept)}: share of the native effect kept, with 95 % intervals"
+    )
     figure.suptitle(caption, color=INK, fontsize=11)
     return figure

@@ -5,155 +5,24 @@ here and null in JSON.
 """
 
 from itertools import combinations
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from alignment.layers import Agreement, agreement
-from evaluation.retention import Interval, Level, Measured
+from evaluation.cells import AnyCell, SteeringCell, Value
+from evaluation.retention import Measured
 
 Grid = tuple[tuple[Measured, ...], ...]  # [Ls][Lt]
 CellValue = str | float | None
-Key = tuple[str, str, str, str]  # source, target, cargo, concept
 Facet = tuple[str, str]  # cargo, concept
-CHANCE = 0.05
-EQUAL_EFFECT = "carried, equal effect"  # the row of neutral text at the strength that equals native
 
 
 class MatrixError(ValueError):
     """A matrix that cannot be read, or a cell that it does not have."""
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
-
-
-class Spread(_Value):
-    """Effects of many random directions of the carried norm, as shares of the native effect."""
-
-    shares: tuple[Measured, ...]
-
-    @property
-    def count(self) -> int:
-        return len(self.shares)
-
-    @property
-    def largest(self) -> float:
-        """The share furthest from zero, without its sign."""
-        return max((abs(share) for share in self.shares), default=0.0)
-
-
-class Control(_Value):
-    """Something that should carry nothing: its effect as a share of the native effect."""
-
-    name: str
-    retention: Interval
-    spread: Spread | None = None
-
-
-class WayScore(_Value):
-    """One way to carry over one pair: R² of its map on held-out rows, and retention of what it
-    carries: on dev, by which it is chosen, and on test."""
-
-    name: str
-    held_out_r2: Measured
-    dev: Measured
-    retention: Interval | None
-
-
-class PlaceScore(_Value):
-    """A place that was tried on dev: the effect of the native vector there (nats, at the strength
-    that neutral text bears), and the share of it that the best map on held-out rows carries."""
-
-    site: str
-    role: str
-    strength: Measured
-    native: Measured
-    retention: Interval | None
-
-
-class JudgedRow(_Value):
-    """What a judge says of generations: how far its score, from -1 to 1, is moved by the native
-    vector, the carried one and a control. `error` is how often the judge is wrong."""
-
-    judge: str
-    error: Interval
-    native: Interval
-    carried: Interval
-    control: Interval
-    retention: Interval | None
-
-
-class NeutralRow(_Value):
-    """The target on neutral text: NLL and KL from the untouched target, both in nats per token."""
-
-    name: str
-    nll: Measured
-    kl: Measured
-
-
-class Sample(_Value):
-    """A prompt, and what the target writes after it: untouched, steered natively, carried."""
-
-    prompt: str
-    base: str
-    native: str
-    carried: str
-
-
-class Cell(_Value):
-    """One cargo carried from one model into another, judged on test items.
-
-    `way` is the one of `ways` that dev chose. `native_p` is how rarely a vector of the same texts,
-    their sides drawn at random, does as much as the native one. `together` is the retention of the
-    mean of all sources' vectors, where there are several.
-    """
-
-    source: str
-    target: str
-    cargo: str
-    concept: str
-    site: str
-    role: str
-    strength: Measured
-    way: str
-    level: Level
-    retention: Interval | None
-    base: Interval
-    native: Interval
-    carried: Interval
-    controls: tuple[Control, ...]
-    held_out_r2: Measured
-    ways: tuple[WayScore, ...]
-    places: tuple[PlaceScore, ...]
-    together: Interval | None
-    native_p: Measured
-    cosine_to_native: Measured
-    neutral: tuple[NeutralRow, ...]
-    judged: tuple[JudgedRow, ...]
-    samples: tuple[Sample, ...]
-    seconds: Measured
-    map_bytes: int
-    map_address: str
-    vector_address: str
-
-    @property
-    def key(self) -> Key:
-        return self.source, self.target, self.cargo, self.concept
-
-    @property
-    def is_real(self) -> bool:
-        """Whether the native vector does more than chance: its interval leaves out zero, and hardly
-        any vector of the same texts with their sides drawn at random does as much."""
-        return self.retention is not None and self.native_p <= CHANCE
-
-    @property
-    def worst_control(self) -> float | None:
-        """The largest control, as a share of native without its sign: means and single draws."""
-        shares = [abs(control.retention.value) for control in self.controls]
-        return max(shares, default=None)
-
-
-class LayerSimilarity(_Value):
+class LayerSimilarity(Value):
     """Every layer of one model beside every layer of another, over rows that line up.
 
     The grids are [Ls][Lt]. `null_95` is the 95 % quantile of the largest standardised CKA over all
@@ -199,7 +68,7 @@ class LayerSimilarity(_Value):
         return self
 
 
-class GroupAgreement(_Value):
+class GroupAgreement(Value):
     """How far the directions of a concept's groups (domains, languages) agree in one model.
 
     The grids are [k][k] over the k groups in the order of `names`; `alignment.agreement.compare`
@@ -238,7 +107,7 @@ class GroupAgreement(_Value):
         return self
 
 
-class ModelRow(_Value):
+class ModelRow(Value):
     """What a reader wants to know of a model that took part."""
 
     name: str
@@ -253,7 +122,7 @@ class ModelRow(_Value):
     fingerprint: str
 
 
-class AnchorFacts(_Value):
+class AnchorFacts(Value):
     """The texts that the maps were fitted on."""
 
     texts: int
@@ -262,7 +131,7 @@ class AnchorFacts(_Value):
     corpora: tuple[str, ...]
 
 
-class Matrix(_Value):
+class Matrix(Value):
     """All that one sweep measured. `address` is the content address of the sweep itself."""
 
     run: str
@@ -270,7 +139,7 @@ class Matrix(_Value):
     created: str
     models: tuple[ModelRow, ...]
     similarities: tuple[LayerSimilarity, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[Annotated[AnyCell, Field(discriminator="cargo")], ...]
     agreements: tuple[GroupAgreement, ...] = ()
     anchors: AnchorFacts
     lineage: dict[str, str]
@@ -292,15 +161,20 @@ class Matrix(_Value):
         return tuple(dict.fromkeys(cell.cargo for cell in self.cells))
 
     @property
-    def facets(self) -> dict[Facet, tuple[Cell, ...]]:
+    def steering(self) -> tuple[SteeringCell, ...]:
+        """The cells of steering vectors alone."""
+        return tuple(cell for cell in self.cells if isinstance(cell, SteeringCell))
+
+    @property
+    def facets(self) -> dict[Facet, tuple[AnyCell, ...]]:
         """The cells of each cargo and concept, in the order of the cells."""
-        facets: dict[Facet, tuple[Cell, ...]] = {}
+        facets: dict[Facet, tuple[AnyCell, ...]] = {}
         for cell in self.cells:
             facet = (cell.cargo, cell.concept)
             facets[facet] = (*facets.get(facet, ()), cell)
         return facets
 
-    def cell(self, source: str, target: str, cargo: str, concept: str) -> Cell:
+    def cell(self, source: str, target: str, cargo: str, concept: str) -> AnyCell:
         """The cell of a pair, a cargo and a concept.
 
         Raises:
@@ -350,8 +224,9 @@ class Matrix(_Value):
             raise MatrixError(f"not a compatibility matrix: {place}: {first['msg']}") from None
 
 
-def _row(cell: Cell) -> dict[str, CellValue]:
+def _row(cell: AnyCell) -> dict[str, CellValue]:
     retention = cell.retention
+    steered = cell if isinstance(cell, SteeringCell) else None
     return {
         "source": cell.source,
         "target": cell.target,
@@ -365,10 +240,10 @@ def _row(cell: Cell) -> dict[str, CellValue]:
         "base": cell.base.value,
         "native": cell.native.value,
         "carried": cell.carried.value,
-        "site": cell.site,
-        "role": cell.role,
-        "strength": cell.strength,
+        "site": None if steered is None else steered.site,
+        "role": None if steered is None else steered.role,
+        "strength": None if steered is None else steered.strength,
         "way": cell.way,
         "held_out_r2": cell.held_out_r2,
-        "cosine_to_native": cell.cosine_to_native,
+        "cosine_to_native": None if steered is None else steered.cosine_to_native,
     }

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-_README = """\
+_STEERING = """\
 {name}, version {version}: {cargo} ({concept}) carried from {source} into {target}.
 Add {strength:g} times the vector at every position of {site} of the target.
 
@@ -19,6 +19,35 @@ Any Python with torch and safetensors, started in this directory, can use the fi
     pushforward = lambda directions: directions @ {slopes}.T  # differences: no bias
 
 With mlflow as well: mlflow.pyfunc.load_model(".").unwrap_python_model().pushforward(directions)
+What was measured of it is in artifacts/cargo/cargo.json.
+"""
+
+_CACHE = """\
+{name}, version {version}: {cargo} ({concept}) carried from {source} into {target}.
+Of what {source} caches of a token it makes what {target} does: keys without their position, and
+values, of every layer.
+
+Any Python with torch and safetensors, started in this directory, can use the files:
+
+    import json, torch
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+    path = "artifacts/cargo/cache_map.safetensors"
+    of = {{name: tensor.float() for name, tensor in load_file(path).items()}}
+    record = json.loads(safe_open(path, "pt").metadata()["isthmus"])
+    times = lambda x, basis: x * basis if basis.ndim == 1 else x @ basis.T
+    part = lambda name, x: times(x - of["mean." + name], of["basis." + name])
+    reduced = lambda inputs: torch.cat([part(n, inputs[n]) for n in record["reads"]], -1)
+    factors = [of[n] for n in ("map.weight", "map.right", "map.left") if n in of]
+    chain = lambda x, *left: chain(x @ left[0].T, *left[1:]) if left else x + of["map.bias"]
+    sites, widths = zip(*record["writes"])
+    cells = lambda x: dict(zip(sites, chain(x, *factors).split(widths, -1)))
+    transform = lambda inputs: cells(reduced(inputs))  # [tokens, width] by name, and by site
+
+A token of {target} reads the cells of the token of {source} that covers its last character; what
+is called own is its own embedding. The first token must be the target's own, not a carried one.
+
+With mlflow as well: mlflow.pyfunc.load_model(".").predict(inputs), arrays by name to arrays by site
 What was measured of it is in artifacts/cargo/cargo.json.
 """
 
@@ -37,4 +66,6 @@ _USES = {
 def how_to_use(kind: str, facts: Mapping[str, JsonValue]) -> str:
     """The README of a pulled map of this kind; `facts` are those of `cell_facts`, and its name and
     version."""
-    return _README.format(**_USES[kind], **facts)
+    if kind == "cache":
+        return _CACHE.format(**facts)
+    return _STEERING.format(**_USES[kind], **facts)

@@ -5,10 +5,12 @@ NaN metrics are left in: who logs them drops what is not finite.
 
 import math
 import re
+from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from evaluation.matrix import Cell, Matrix
+from evaluation.cells import AnyCell, CacheCell, SteeringCell
+from evaluation.matrix import Matrix
 from evaluation.retention import Interval
 
 
@@ -35,27 +37,23 @@ def sweep_metrics(matrix: Matrix) -> dict[str, float]:
     return metrics
 
 
-def cell_facts(matrix: Matrix, cell: Cell) -> dict[str, JsonValue]:
-    """What somebody who fetches a map has to know: where the vector goes, and what it is worth."""
-    kept = cell.retention
+def cell_facts(matrix: Matrix, cell: AnyCell) -> dict[str, JsonValue]:
+    """What somebody who fetches a map has to know: how it is used, and what it is worth."""
     return {
         "source": cell.source,
         "target": cell.target,
         "cargo": cell.cargo,
         "concept": cell.concept,
-        "site": cell.site,
-        "role": cell.role,
-        "strength": cell.strength,
         "way": cell.way,
         "level": str(cell.level),
-        "retention": None if kept is None else [kept.value, kept.low, kept.high],
+        "retention": _plain(cell.retention),
         "held_out_r2": cell.held_out_r2 if math.isfinite(cell.held_out_r2) else None,
         "source_fingerprint": matrix.model(cell.source).fingerprint,
         "target_fingerprint": matrix.model(cell.target).fingerprint,
         "anchors_fingerprint": matrix.anchors.fingerprint,
         "sweep": matrix.address,
         "map_address": cell.map_address,
-        "vector_address": cell.vector_address,
+        **_own(cell).facts,
     }
 
 
@@ -65,43 +63,68 @@ def lineage(matrix: Matrix) -> dict[str, str]:
     return named | {"fingerprint.anchors": matrix.anchors.fingerprint}
 
 
-def cell_tags(matrix: Matrix, cell: Cell) -> dict[str, str]:
+def cell_tags(matrix: Matrix, cell: AnyCell) -> dict[str, str]:
     """Tags of a child run."""
     return lineage(matrix) | {
         "source": cell.source,
         "target": cell.target,
         "cargo": cell.cargo,
         "concept": cell.concept,
-        "site": cell.site,
-        "role": cell.role,
         "way": cell.way,
         "level": str(cell.level),
         "fingerprint.source": matrix.model(cell.source).fingerprint,
         "fingerprint.target": matrix.model(cell.target).fingerprint,
         "address.map": cell.map_address,
-        "address.vector": cell.vector_address,
+        **_own(cell).tags,
     }
 
 
-def cell_metrics(cell: Cell) -> dict[str, float]:
+def cell_metrics(cell: AnyCell) -> dict[str, float]:
     """Metrics of a child run, each interval as name, name_low and name_high."""
     metrics = {
         **_bounds("base", cell.base),
         **_bounds("native", cell.native),
         **_bounds("carried", cell.carried),
         **_bounds("retention", cell.retention),
-        **_bounds("together", cell.together),
-        "native_p": cell.native_p,
-        "strength": cell.strength,
         "held_out_r2": cell.held_out_r2,
-        "cosine_to_native": cell.cosine_to_native,
         "seconds": cell.seconds,
         "map_bytes": float(cell.map_bytes),
+        **_own(cell).metrics,
     }
     for control in cell.controls:
         metrics |= _bounds(f"control.{slug(control.name)}", control.retention)
         if control.spread is not None:
             metrics[f"control.{slug(control.name)}_largest"] = control.spread.largest
+    return metrics
+
+
+def cell_files(cell: AnyCell) -> tuple[str, ...]:
+    """The names of the files that are registered of a cell."""
+    return _own(cell).files
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What is recorded of one kind of cell beside what all have."""
+
+    files: tuple[str, ...]
+    facts: dict[str, JsonValue]
+    tags: dict[str, str]
+    metrics: dict[str, float]
+
+
+def _own(cell: AnyCell) -> _Own:
+    return _of_steering(cell) if isinstance(cell, SteeringCell) else _of_cache(cell)
+
+
+def _of_steering(cell: SteeringCell) -> _Own:
+    where: dict[str, str] = {"site": cell.site, "role": cell.role}
+    metrics = {
+        **_bounds("together", cell.together),
+        "native_p": cell.native_p,
+        "strength": cell.strength,
+        "cosine_to_native": cell.cosine_to_native,
+    }
     for score in cell.ways:
         metrics[f"way.{slug(score.name)}.held_out_r2"] = score.held_out_r2
         metrics[f"way.{slug(score.name)}.dev"] = score.dev
@@ -117,7 +140,37 @@ def cell_metrics(cell: Cell) -> dict[str, float]:
     for row in cell.neutral:
         metrics[f"neutral.{slug(row.name)}.nll"] = row.nll
         metrics[f"neutral.{slug(row.name)}.kl"] = row.kl
-    return metrics
+    return _Own(
+        files=("map.json", "map.safetensors", "vector.safetensors"),
+        facts={**where, "strength": cell.strength, "vector_address": cell.vector_address},
+        tags={**where, "address.vector": cell.vector_address},
+        metrics=metrics,
+    )
+
+
+def _of_cache(cell: CacheCell) -> _Own:
+    sizes = {
+        "cached_characters": cell.cached_characters,
+        "judged_characters": cell.judged_characters,
+        "texts": cell.texts,
+    }
+    metrics = {**_bounds("tokens", cell.tokens), **{name: float(n) for name, n in sizes.items()}}
+    for score in cell.again:
+        metrics |= _bounds(f"again.{score.share:g}.retention", score.retention)
+    for of in cell.contents:
+        metrics[f"content.{slug(of.name)}.texts"] = float(of.texts)
+        metrics[f"content.{slug(of.name)}.gain"] = of.gain
+        metrics |= _bounds(f"content.{slug(of.name)}.retention", of.retention)
+    return _Own(
+        files=("cache_map.json", "cache_map.safetensors"),
+        facts={**sizes, "tokens": _plain(cell.tokens)},
+        tags={},
+        metrics=metrics,
+    )
+
+
+def _plain(interval: Interval | None) -> JsonValue:
+    return None if interval is None else [interval.value, interval.low, interval.high]
 
 
 def _bounds(name: str, interval: Interval | None) -> dict[str, float]:

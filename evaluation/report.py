@@ -7,18 +7,24 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from evaluation.cells import AnyCell, CacheCell, Cell
 from evaluation.digest import HELD, Digest, digest
 from evaluation.drawing import SIDE, LayerMap, forest, layer_maps, neighbour_top
-from evaluation.matrix import Cell, LayerSimilarity, Matrix
+from evaluation.matrix import LayerSimilarity, Matrix
 from evaluation.palette import LEVEL_COLOURS, LEVEL_INKS
 from evaluation.retention import LEVEL_RANGES, Level
+from evaluation.wording import count, listed, number, percent, portion, short, titled, words
 
-TEMPLATE = "page.html.j2"
-DASH = "–"
+TEMPLATE = "page.html.j2"  # a cell has a part of its own, named by its cargo
+FILTERS = (number, percent, portion, short, titled, words)
 MANY_CELLS = 4  # above this, the details of a cell start folded
 Directions = tuple[LayerSimilarity, ...]
 UNDECIDED = {Level.UNDEFINED, Level.UNAVAILABLE}
-WORDS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
+# What is said to have crossed, and what there is to keep of it.
+SAID = {
+    "steering": ("Steering", "what the target does natively"),
+    "kv_cache": ("KV caches", "what the target gains by its own cache"),
+}
 
 
 def write_page(matrix: Matrix, path: Path) -> Path:
@@ -49,7 +55,7 @@ def render(matrix: Matrix) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "percent": percent, "short": short, "words": words}
+    environment.filters |= {each.__name__: each for each in FILTERS}
     return environment.get_template(TEMPLATE).render(
         matrix=matrix,
         summary=summary(matrix),
@@ -87,18 +93,17 @@ def _digests(matrix: Matrix) -> list[Digest]:
 
 
 def summary(matrix: Matrix) -> str:
-    """What was found, in plain sentences, from the numbers alone."""
+    """What was found, in plain sentences, from the numbers alone; a line for each cargo."""
     names = [model.name for model in matrix.models]
-    said = [f"{_count(len(names), 'model')} took part: {_listed(names)}."]
-    for cargo in matrix.cargoes:
-        cells = [cell for cell in matrix.cells if cell.cargo == cargo]
-        said += _said_of(cargo, cells)
-    if not matrix.cells:
-        said.append("Nothing was carried.")
-    return " ".join(said)
+    of_cargoes = [
+        " ".join(_said_of(cargo, [cell for cell in matrix.cells if cell.cargo == cargo]))
+        for cargo in matrix.cargoes
+    ]
+    said = "\n".join(of_cargoes or ["Nothing was carried."])
+    return f"{count(len(names), 'model')} took part: {listed(names)}. {said}"
 
 
-def _said_of(cargo: str, cells: list[Cell]) -> list[str]:
+def _said_of(cargo: str, cells: list[AnyCell]) -> list[str]:
     kept = [cell for cell in cells if cell.retention is not None and cell.level not in UNDECIDED]
     good = [cell for cell in kept if cell.level in {Level.EXCELLENT, Level.GOOD}]
     concepts = {cell.concept for cell in cells}
@@ -106,7 +111,8 @@ def _said_of(cargo: str, cells: list[Cell]) -> list[str]:
     share = f"{len(good)} of {len(cells)} {noun}s"
     if len(concepts) > 1:
         share += f" of {len(concepts)} concepts"
-    said = [f"{words(cargo).capitalize()} crossed well (Good or better) in {share}."]
+    subject, native = SAID[cargo]
+    said = [f"{subject} crossed well (Good or better) in {share}."]
     by_value = sorted(kept, key=lambda cell: cell.retention.value if cell.retention else 0.0)
     if by_value:
         best, worst = by_value[-1], by_value[0]
@@ -115,7 +121,7 @@ def _said_of(cargo: str, cells: list[Cell]) -> list[str]:
         span = f"{number(100 * best.retention.low, 0)} to {percent(best.retention.high)}"
         said.append(
             f"The best, {_crossing(best, concepts)}, kept {percent(best.retention.value)} of "
-            f"what the target does natively (95 % interval {span})."
+            f"{native} (95 % interval {span})."
         )
         if len(by_value) > 1:
             said.append(
@@ -123,9 +129,15 @@ def _said_of(cargo: str, cells: list[Cell]) -> list[str]:
             )
     if missing := len(cells) - len(kept):
         said.append(
-            f"In {_count(missing, noun).lower()} there is no clear native effect to take a "
+            f"In {count(missing, noun).lower()} there is no clear native effect to take a "
             "share of, so nothing is claimed."
         )
+    caches = [cell for cell in kept if isinstance(cell, CacheCell)]
+    return said + (_said_of_caches(caches) if caches else _said_of_controls(kept))
+
+
+def _said_of_controls(kept: list[AnyCell]) -> list[str]:
+    said = []
     controls = [c.worst_control for c in kept if c.worst_control is not None]
     if finite := [share for share in controls if math.isfinite(share)]:
         said.append(
@@ -141,39 +153,34 @@ def _said_of(cargo: str, cells: list[Cell]) -> list[str]:
     return said
 
 
+def _said_of_caches(kept: list[CacheCell]) -> list[str]:
+    said = []
+    if floors := [cell.tokens.value for cell in kept if cell.tokens]:
+        said.append(
+            "A map that reads nothing of the source, only what the target knows of its own tokens, "
+            f"kept up to {percent(max(floors))}: what is kept beyond that has crossed."
+        )
+    late: dict[float, float] = {}
+    for score in (score for cell in kept for score in cell.again if score.retention):
+        assert score.retention is not None, "only those with a retention are looked at"
+        late[score.share] = max(score.retention.value, late.get(score.share, -math.inf))
+    if late:
+        shares, reached = listed([*map(portion, late)]), listed([*map(percent, late.values())])
+        said.append(
+            f"Where the target reads the last {shares} of the tokens again itself, up to {reached} "
+            "is kept."
+        )
+    # A control may do harm; what matters is whether one does good.
+    if controls := [each.retention.value for cell in kept for each in cell.controls]:
+        most = max(controls)
+        said.append(
+            f"The strongest control, which should carry nothing, kept {percent(most)}."
+            if most > 0
+            else "No control did better than the target alone."
+        )
+    return said
+
+
 def _crossing(cell: Cell, concepts: set[str]) -> str:
     pair = f"{cell.source} into {cell.target}"
     return pair if len(concepts) == 1 else f"{words(cell.concept)} from {pair}"
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number with a true minus sign; a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return DASH
-    text = f"{value:,.{digits}f}"
-    return text.replace("-", "−") if float(text.replace(",", "")) else text.lstrip("-")
-
-
-def percent(value: float | None) -> str:
-    """A share as whole per cent."""
-    shown = number(None if value is None else 100 * value, 0)
-    return shown if shown == DASH else f"{shown}\N{NO-BREAK SPACE}%"
-
-
-def short(address: str) -> str:
-    """The beginning of an address or fingerprint: enough to recognise it."""
-    return address[:12]
-
-
-def words(name: str) -> str:
-    """A name as words."""
-    return name.replace("_", " ")
-
-
-def _count(count: int, noun: str) -> str:
-    said = WORDS[count] if count < len(WORDS) else str(count)
-    return f"{said} {noun}" if count == 1 else f"{said} {noun}s"
-
-
-def _listed(names: list[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1] if names else "")))

@@ -1,4 +1,4 @@
-"""The matrix into MLflow, and maps out of it. The only module that imports mlflow (with `pulled`).
+"""The matrix into MLflow, and maps out of it. Only it imports mlflow, and what MLflow runs.
 
 A sweep is one parent run; each (source, target, cargo, concept) is a child of it and a registered
 model. Runs and versions are tagged with the address of the sweep, so tracking the same matrix
@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,11 +20,13 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import JsonValue
 
+from evaluation.cells import AnyCell, Cell, Key
 from evaluation.figure import matrix_figure
-from evaluation.matrix import Cell, Key, Matrix
+from evaluation.matrix import Matrix
 from evaluation.pulled_readme import how_to_use
 from evaluation.record import (
     cell_facts,
+    cell_files,
     cell_metrics,
     cell_tags,
     model_name,
@@ -49,7 +51,7 @@ with warnings.catch_warnings():
 
 CHAMPION = "champion"
 NEEDS = ("mlflow", "torch", "safetensors")
-FILES = ("map.json", "map.safetensors", "vector.safetensors")
+LOADERS = {"map.json": "pulled.py", "cache_map.json": "pulled_cache.py"}  # by what says its kind
 SWEEP, PART, COMPLETE, JUDGED = (
     "isthmus.sweep",
     "isthmus.part",
@@ -87,16 +89,17 @@ def track(
         uri: `sqlite:///file` or the http address of an MLflow server. Beside an SQLite file, the
             artifacts go to the directory `artifacts` next to it.
         experiment: name of the experiment, made where there is none.
-        maps: for every cell, a directory with map.json, map.safetensors and vector.safetensors.
+        maps: for every cell, a directory with the files that `cell_files` names.
         page: the HTML page of this matrix.
 
     Raises:
         TrackingError: the store cannot be used, or files are missing; one line.
     """
     for cell in matrix.cells:
-        missing = [n for n in FILES if cell.key not in maps or not (maps[cell.key] / n).is_file()]
+        place, names = maps.get(cell.key), cell_files(cell)
+        missing = [n for n in names if place is None or not (place / n).is_file()]
         if missing:
-            place = maps.get(cell.key, "no directory given")
+            place = place or "no directory given"
             raise TrackingError(f"{model_name(*cell.key)}: {', '.join(missing)} missing ({place})")
     with _store(uri, create=True) as client:
         experiment_id = _experiment(client, experiment, uri)
@@ -139,8 +142,10 @@ def pull(name: str, which: str, *, uri: str, to: Path) -> Path:
                 artifact_uri=location, dst_path=str(fetched), tracking_uri=_absolute(uri)
             )
             whole = next(fetched.rglob("MLmodel")).parent
-            facts = json.loads((whole / "artifacts" / "cargo" / "cargo.json").read_text())
-            kind = json.loads((whole / "artifacts" / "cargo" / "map.json").read_text())["kind"]
+            cargo = whole / "artifacts" / "cargo"
+            facts = json.loads((cargo / "cargo.json").read_text())
+            (said,) = (cargo / name for name in LOADERS if (cargo / name).is_file())
+            kind = json.loads(said.read_text())["kind"]
             text = how_to_use(kind, {"name": name, "version": chosen.version, **facts})
             (whole / "README.txt").write_text(text)
             whole.replace(to)
@@ -232,7 +237,9 @@ def _run(client: MlflowClient, experiment_id: str, name: str, tags: dict[str, st
 # --- runs --------------------------------------------------------------------------------------
 
 
-def _track_cell(client: MlflowClient, parent: Run, matrix: Matrix, cell: Cell, files: Path) -> str:
+def _track_cell(
+    client: MlflowClient, parent: Run, matrix: Matrix, cell: AnyCell, directory: Path
+) -> str:
     """One child run and one model version; gives the version."""
     name = model_name(*cell.key)
     tags = {SWEEP: matrix.address, PART: name, "mlflow.parentRunId": parent.info.run_id}
@@ -240,6 +247,7 @@ def _track_cell(client: MlflowClient, parent: Run, matrix: Matrix, cell: Cell, f
     tracked = _version_of_sweep(client, name, matrix.address)
     if tracked is None:
         facts = cell_facts(matrix, cell)
+        files = [directory / file for file in cell_files(cell)]
         model = _log_model(client, child, name, facts, files)
         tags = cell_tags(matrix, cell) | _retention_tags(cell) | {SWEEP: matrix.address}
         tracked = _register(client, name, child, model, tags)
@@ -284,7 +292,7 @@ def _finish(client: MlflowClient, run: Run) -> None:
 
 
 def _log_model(
-    client: MlflowClient, child: Run, name: str, facts: dict[str, JsonValue], files: Path
+    client: MlflowClient, child: Run, name: str, facts: dict[str, JsonValue], files: Sequence[Path]
 ) -> tuple[str, str]:
     """The logged model of a child run, whole: its id and where its files are."""
     experiment_id, run_id = child.info.experiment_id, child.info.run_id
@@ -298,12 +306,13 @@ def _log_model(
     with tempfile.TemporaryDirectory() as scratch:
         cargo, model = Path(scratch) / "cargo", Path(scratch) / "model"
         cargo.mkdir()
-        for file in FILES:
-            shutil.copyfile(files / file, cargo / file)
+        for file in files:
+            shutil.copyfile(file, cargo / file.name)
+        (loader,) = (LOADERS[file.name] for file in files if file.name in LOADERS)
         (cargo / "cargo.json").write_text(json.dumps(facts, indent=2))
         mlflow.pyfunc.save_model(
             path=str(model),
-            python_model=str(Path(__file__).with_name("pulled.py")),
+            python_model=str(Path(__file__).with_name(loader)),
             artifacts={"cargo": str(cargo)},
             pip_requirements=[f"{needed}=={version(needed)}" for needed in NEEDS],
         )

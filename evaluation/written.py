@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from evaluation.cells import JudgedRow
 from evaluation.judge import Judge
 from evaluation.judged import judged_effect
-from evaluation.matrix import JudgedRow
 
 Both = tuple[list[str], list[str]]  # what was written after each prompt, at plus and at minus
 

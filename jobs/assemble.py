@@ -18,21 +18,23 @@ from alignment.layers import measured_pairing
 from alignment.similarity import Similarity
 from cluster.session import ROOMS
 from cluster.storage import Store, address
-from evaluation.judges import JUDGES
-from evaluation.matrix import (
-    AnchorFacts,
-    Cell,
+from evaluation.cells import (
     Control,
-    GroupAgreement,
     JudgedRow,
-    LayerSimilarity,
-    Matrix,
-    ModelRow,
     NeutralRow,
     PlaceScore,
     Sample,
     Spread,
+    SteeringCell,
     WayScore,
+)
+from evaluation.judges import JUDGES
+from evaluation.matrix import (
+    AnchorFacts,
+    GroupAgreement,
+    LayerSimilarity,
+    Matrix,
+    ModelRow,
 )
 from evaluation.protocol import stands_out
 from evaluation.retention import Interval, level, measure_retention
@@ -63,7 +65,7 @@ def assemble(
 ) -> Matrix:
     """The matrix of a finished sweep."""
     names = {facts.fingerprint: name for name, facts in models.items()}
-    cells = tuple(_cell(run, store, each, seconds) for each in judged)
+    cells = tuple(_steering_cell(run, store, each, seconds) for each in judged)
     similarities = []
     for comparison in work.comparisons:
         found = Similarity.from_bytes(store.get(comparison.to))
@@ -122,7 +124,9 @@ def _commit(root: Path) -> str:
     return asked.stdout.strip() if asked.returncode == 0 else "unknown"
 
 
-def _cell(run: RunFile, store: Store, judged: Judged, seconds: dict[str, float]) -> Cell:
+def _steering_cell(
+    run: RunFile, store: Store, judged: Judged, seconds: dict[str, float]
+) -> SteeringCell:
     hop, choice = judged.choice.hop, judged.choice
     draws = {"draws": run.steers.bootstrap_draws, "seed": run.seed}
     base = np.zeros_like(judged.native)
@@ -133,10 +137,9 @@ def _cell(run: RunFile, store: Store, judged: Judged, seconds: dict[str, float])
     carried = measure_retention(base, judged.native, judged.ways[choice.way.name], **draws)
     ways = _ways(judged, store, share)
     (used,) = (way for way in ways if way.name == choice.way.name)
-    return Cell(
+    return SteeringCell(
         source=hop.source,
         target=hop.target,
-        cargo=judged.key[2],
         concept=judged.concept,
         site=hop.target_site,
         role=hop.place.role,

@@ -12,9 +12,10 @@ from actors.blueprint import UNSTATED_CONTEXT, Blueprint
 from actors.cargo.memory_record import RECORD_FILE, Record, read_record
 from actors.catalog import ClosedWeights, Entry, closed_line
 from actors.fleet import find, spec
+from evaluation.cells import AnyCell
 from evaluation.compatibility import Impact, Prior, Risk, prior
 from evaluation.expectation import CARGOS, Band, expected
-from evaluation.matrix import Cell, Matrix, MatrixError
+from evaluation.matrix import Matrix, MatrixError
 from jobs.config import home
 from jobs.footprint import LOAD_BYTES_PER_SECOND, Footprint, footprint
 from jobs.names import one_of
@@ -98,7 +99,7 @@ class Answer:
     band: Band | None
     risks: tuple[Risk, ...]
     footprints: tuple[tuple[Entry, Footprint], ...]
-    measured: tuple[Cell, ...]
+    measured: tuple[AnyCell, ...]
 
 
 def answer(question: Question) -> Answer:
@@ -162,7 +163,7 @@ def _too_long(entry: Entry, question: Question) -> bool:
     return question.context > (entry.blueprint.context or question.context)
 
 
-def _measured(question: Question) -> Iterator[Cell]:
+def _measured(question: Question) -> Iterator[AnyCell]:
     """What sweeps on this machine measured of the same pair and cargo."""
     for path in sorted(home().glob("runs/*/matrix.json")):
         try:

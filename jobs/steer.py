@@ -10,7 +10,7 @@ import numpy as np
 
 from actors.catalog import ModelFacts
 from actors.folder import FitOrder
-from evaluation.matrix import EQUAL_EFFECT, Key
+from evaluation.cells import EQUAL_EFFECT, Key
 from evaluation.suites import SUITES
 from evaluation.written import Both
 from jobs.choosing import Choice, Choosing

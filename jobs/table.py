@@ -2,7 +2,8 @@
 
 from rich.table import Table
 
-from evaluation.matrix import Cell, GroupAgreement, Matrix
+from evaluation.cells import Cell
+from evaluation.matrix import GroupAgreement, Matrix
 from evaluation.retention import Interval, Level
 
 _STYLES = {

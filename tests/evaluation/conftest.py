@@ -5,20 +5,20 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from evaluation.matrix import (
-    AnchorFacts,
-    Cell,
+from evaluation.cells import (
+    AgainScore,
+    CacheCell,
+    ContentScore,
     Control,
     JudgedRow,
-    LayerSimilarity,
-    Matrix,
-    ModelRow,
     NeutralRow,
     PlaceScore,
     Sample,
     Spread,
+    SteeringCell,
     WayScore,
 )
+from evaluation.matrix import AnchorFacts, LayerSimilarity, Matrix, ModelRow
 from evaluation.retention import Interval, level
 
 # name, family, layers, width, heads, kv_heads, head_width, vocabulary, parameters
@@ -29,6 +29,7 @@ MODELS = (
     ("mistral-tiny", "mistral", 16, 512, 8, 8, 64, 32_000, 92_310_016),
 )
 RETENTIONS = (0.964, 0.912, 0.871, 0.834, 0.645, None, 1.021, 0.93, 0.79, 0.88, 0.96, 0.905)
+CACHES = (0.587, 0.41, None, 0.36, 0.82, 0.55, 0.48, 0.62, 0.29, 0.71, 0.44, 0.51)
 SAMPLES = (
     Sample(
         prompt="The film that we saw last night was",
@@ -51,16 +52,15 @@ def interval(value: float, half: float) -> Interval:
 
 def make_cell(
     source: str, target: str, kept: float | None, seed: int = 0, concept: str = "sentiment"
-) -> Cell:
+) -> SteeringCell:
     """A steering cell with that retention, and controls near zero."""
     rng = np.random.default_rng(seed)
     native = 5.4
     share = None if kept is None else interval(kept, 0.035)
     spread = Spread(shares=tuple(rng.normal(0, 0.07, 20).tolist()))
-    return Cell(
+    return SteeringCell(
         source=source,
         target=target,
-        cargo="steering",
         concept=concept,
         site="residual.9",
         role="representation",
@@ -123,6 +123,50 @@ def make_cell(
     )
 
 
+def make_cache(source: str, target: str, kept: float | None) -> CacheCell:
+    """A cache cell with that retention, and controls that carry nothing or do harm."""
+    native, gain = 2.871, 0.402
+    share = None if kept is None else interval(kept, 0.042)
+
+    def also(value: float, half: float = 0.05) -> Interval | None:
+        return None if kept is None else interval(value, half)
+
+    return CacheCell(
+        source=source,
+        target=target,
+        way="all cells",
+        level=level(share),
+        retention=share,
+        base=interval(native + gain, 0.11),
+        native=interval(native, 0.1),
+        carried=interval(native + gain * (1 - (kept or 0.1)), 0.1),
+        controls=()
+        if kept is None
+        else (
+            Control(name="shuffled rows", retention=interval(-0.04, 0.02)),
+            Control(name="another text", retention=interval(-0.31, 0.06)),
+            Control(name="mean cell", retention=interval(-0.12, 0.03)),
+        ),
+        held_out_r2=0.472,
+        seconds=63.9,
+        map_bytes=14_310_400,
+        map_address="e1" * 32,
+        tokens=also(0.183),
+        again=tuple(
+            AgainScore(share=part, retention=also(value))
+            for part, value in ((0.125, 0.688), (0.25, 0.774), (0.5, 0.893))
+        ),
+        contents=(
+            ContentScore(name="prose", texts=16, gain=0.402, retention=also(0.61)),
+            ContentScore(name="source_code", texts=16, gain=0.581, retention=also(0.443)),
+            ContentScore(name="dialogue", texts=16, gain=0.024, retention=None),
+        ),
+        cached_characters=500,
+        judged_characters=300,
+        texts=48,
+    )
+
+
 def make_similarity(source: ModelRow, target: ModelRow, seed: int = 0) -> LayerSimilarity:
     """Similar layers along the diagonal, as models of unequal depth show."""
     rng = np.random.default_rng(seed)
@@ -158,8 +202,10 @@ def make_matrix(
     address: str = "a5" * 32,
     first: float | None = 0.964,
     concepts: tuple[str, ...] = ("sentiment",),
+    caches: bool = False,
 ) -> Matrix:
-    """A sweep over that many models; `first` is the retention of the first pair."""
+    """A sweep over that many models; `first` is the retention of the first pair. With `caches`,
+    these were handed over as well."""
     models = []
     for index, row in enumerate(MODELS[:count]):
         name, family, layers, width, heads, kv_heads, head_width, vocabulary, parameters = row
@@ -189,6 +235,11 @@ def make_matrix(
             make_cell(s.name, t.name, kept[seed], seed, concept)
             for concept in concepts
             for seed, (s, t) in enumerate(pairs)
+        )
+        + tuple(
+            make_cache(s.name, t.name, share)
+            for (s, t), share in zip(pairs, CACHES, strict=False)
+            if caches
         ),
         anchors=AnchorFacts(texts=4_120, rows=251_904, fingerprint="d4" * 32, corpora=("lambada",)),
         lineage={"code": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0", "ray": "2.60.0"},

@@ -28,6 +28,17 @@ def test_an_effect_that_random_directions_have_too_is_not_counted(made_up: Maker
     assert found.held == pytest.approx(7 / 10)
 
 
+def test_caches_are_summed_up_without_a_cost(made_up: Maker) -> None:
+    cells = made_up(4, caches=True).cells
+    found = digest("caches", cells[12:])
+    assert (found.count, found.defined, found.real, found.cost) == (12, 11, 11, None)
+    assert found.retention == pytest.approx(0.51)
+    assert found.worst_control == pytest.approx(-0.31)
+    both = digest("both", cells)
+    assert (both.count, both.real) == (24, 22)
+    assert both.cost == digest("steering", cells[:12]).cost
+
+
 def test_cells_without_a_native_effect_say_nothing(made_up: Maker) -> None:
     found = digest("none", made_up(2, first=None).cells[:1])
     assert (found.count, found.defined, found.retention, found.held) == (1, 0, None, None)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from alignment.layers import ROLES, role_layer
+from evaluation.cells import Control
 from evaluation.drawing import SHADES, SIDE, forest, layer_maps, neighbour_top
-from evaluation.matrix import Control, Matrix
+from evaluation.matrix import Matrix
 from evaluation.palette import LEVEL_COLOURS, LEVEL_INKS
 from evaluation.retention import Interval, Level
 
@@ -31,6 +32,20 @@ def test_places_are_linear_in_the_share(made_up: Maker) -> None:
     random = next(row for row in drawn.rows if row.label == "Random directions")
     assert len(random.strip) == 20
     assert "1" in [label for _, label in drawn.ticks]
+
+
+def test_caches_stand_beside_what_the_target_knows_alone(made_up: Maker) -> None:
+    cell = made_up(2, caches=True).cells[2]
+    rows = forest(cell).rows
+    assert [(row.kind, row.label) for row in rows] == [
+        ("native", "Native"),
+        ("carried", "Carried"),
+        ("way", "Own tokens alone"),
+        ("control", "Shuffled rows"),
+        ("control", "Another text"),
+        ("control", "Mean cell"),
+    ]
+    assert rows[1].note == "through all cells"
 
 
 def test_what_is_far_out_stays_on_the_page(made_up: Maker) -> None:

@@ -16,6 +16,8 @@ def test_every_cell_is_written_with_its_level(made_up: Callable[..., Matrix]) ->
         if cell.retention is not None:
             assert f"{cell.retention.value:.2f}" in said
     assert said.count("itself") == 4
+    caches = matrix_figure(matrix, made_up(4, caches=True).cells[12:])
+    assert "KV cache, continuation: share" in caches.get_suptitle()
     picture = BytesIO()
     figure.savefig(picture, format="png")
     assert picture.getvalue().startswith(b"\x89PNG")

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from evaluation.matrix import Control, Matrix, MatrixError, Spread
+from evaluation.cells import CacheCell, Control, Spread, SteeringCell
+from evaluation.matrix import Matrix, MatrixError
 from evaluation.retention import Interval
 
 Maker = Callable[..., Matrix]
@@ -26,6 +27,31 @@ def test_out_and_in_again_is_the_same(made_up: Maker, count: int) -> None:
     assert again.cells[0].retention == matrix.cells[0].retention
     assert again.similarities == matrix.similarities
     assert again.cell("smollm2-135m", "gemma-3-270m", "steering", "sentiment").level == "Excellent"
+
+
+def test_cells_of_both_cargoes_are_read_as_what_they_are(made_up: Maker) -> None:
+    matrix = made_up(3, caches=True)
+    again = Matrix.from_json(matrix.to_json())
+    assert again.to_json() == matrix.to_json()
+    assert [type(cell) for cell in again.cells] == [SteeringCell] * 6 + [CacheCell] * 6
+    assert again.cells[6:] == matrix.cells[6:]
+    assert again.steering == again.cells[:6]
+    assert again.cargoes == ("steering", "kv_cache")
+    assert list(again.facets) == [("steering", "sentiment"), ("kv_cache", "continuation")]
+    found = again.cell("smollm2-135m", "gemma-3-270m", "kv_cache", "continuation")
+    assert found.retention == matrix.cells[6].retention
+
+
+def test_a_cell_has_what_its_cargo_has(made_up: Maker) -> None:
+    matrix = json.loads(made_up(2, caches=True).to_json())
+    cell = matrix["cells"][2]
+    for wrong, line in (
+        ({"cargo": "lora"}, "cells.2: Input tag 'lora' .* 'steering', 'kv_cache'"),
+        ({"site": "residual.9"}, "cells.2.kv_cache.site: Extra inputs are not permitted"),
+        ({"concept": "sentiment"}, "cells.2.kv_cache.concept: Input should be 'continuation'"),
+    ):
+        with pytest.raises(MatrixError, match=line):
+            Matrix.from_json(json.dumps(matrix | {"cells": [*matrix["cells"][:2], cell | wrong]}))
 
 
 @given(NUMBERS, st.lists(NUMBERS, max_size=5))
@@ -61,6 +87,20 @@ def test_the_table_has_a_flat_row_per_cell(made_up: Maker) -> None:
     assert undefined["retention_low"] is None
     assert rows[0]["retention"] == pytest.approx(0.964)
     assert rows[0]["worst_control"] == pytest.approx(0.11)
+
+
+def test_the_table_has_the_same_columns_for_every_cargo(made_up: Maker) -> None:
+    rows = made_up(2, caches=True).table()
+    assert len({tuple(row) for row in rows}) == 1
+    steered, cached = rows[0], rows[2]
+    only = ("site", "role", "strength", "cosine_to_native")
+    assert [cached[name] for name in only] == [None] * 4
+    assert None not in [steered[name] for name in only]
+    assert (cached["cargo"], cached["way"], cached["worst_control"]) == (
+        "kv_cache",
+        "all cells",
+        0.31,
+    )
 
 
 def test_what_was_not_measured_is_said_in_one_line(made_up: Maker) -> None:

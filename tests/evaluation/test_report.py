@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.cells import Control
 from evaluation.matrix import GroupAgreement, Matrix
-from evaluation.report import number, percent, render, summary, write_page
+from evaluation.report import render, summary, write_page
+from evaluation.retention import Interval
+from evaluation.wording import number, percent
 
 Maker = Callable[..., Matrix]
 QUIET = [
@@ -86,11 +89,15 @@ def _look(chromium: str, text: str, directory: Path) -> dict[str, dict[str, obje
     return json.loads(html.unescape(said.group(1)))
 
 
-@pytest.mark.parametrize(("count", "concepts"), [(2, 1), (4, 1), (2, 3)])
+@pytest.mark.parametrize(
+    ("count", "concepts", "caches"), [(2, 1, False), (4, 1, False), (2, 3, False), (2, 1, True)]
+)
 def test_it_reads_at_both_widths(
-    chromium: str, made_up: Maker, tmp_path: Path, count: int, concepts: int
+    chromium: str, made_up: Maker, tmp_path: Path, count: int, concepts: int, caches: bool
 ) -> None:
-    matrix = made_up(count, concepts=("sentiment", "refusal", "self-preservation")[:concepts])
+    names = ("sentiment", "refusal", "self-preservation")[:concepts]
+    matrix = made_up(count, concepts=names, caches=caches)
+    rows = 8 * concepts + 6 * caches  # of the forest of each pair
     seen = _look(chromium, render(matrix), tmp_path)
     assert set(seen) == {"1440", "390"}
     for width, page in seen.items():
@@ -99,7 +106,7 @@ def test_it_reads_at_both_widths(
         assert page["unnamed"] == 0
         assert page["named"] is True
         assert page["requests"] == 0, "the page asks for nothing"
-        assert page["pictures"] == concepts * count * (count - 1) * 8 + 3 * count * (count - 1) // 2
+        assert page["pictures"] == (2 * rows + 3) * count * (count - 1) // 2
         assert 2000 < int(str(page["height"])) < 60_000
 
 
@@ -146,6 +153,60 @@ def test_several_concepts_have_a_table_each_and_one_of_all(made_up: Maker) -> No
     said = summary(matrix)
     assert "of 24 crossings of 2 concepts" in said
     assert "sentiment from smollm2-135m into" in said or "sentiment from gemma-3-270m into" in said
+
+
+def test_caches_stand_beside_steering(made_up: Maker) -> None:
+    text = render(made_up(3, caches=True))
+    assert text.count('class="matrix"') == 2
+    assert "<h4>KV cache, continuation</h4>" in text
+    assert 'href="#smollm2-135m--gemma-3-270m--kv_cache--continuation"' in text
+    cell = text.partition('id="smollm2-135m--gemma-3-270m--kv_cache--continuation"')[2]
+    cell = cell.partition("</details>")[0]
+    for said in (
+        "<dt>Target alone</dt><dd>3.273 <small>(3.163 to 3.383)</small>",
+        "<dt>Native</dt><dd>2.871",
+        "<dt>Carried</dt><dd>3.037",
+        'aria-label="Own tokens alone: 0.18, from 0.13 to 0.23"',
+        'aria-label="Another text: −0.31, from −0.37 to −0.25"',
+        '<th scope="row">source code</th><td class="num">16</td><td class="num">0.581</td>',
+        '<th scope="row">the last 12.5\N{NO-BREAK SPACE}%</th>',
+        "About 500 characters of each text are cached",
+    ):
+        assert said in cell
+    for said in ("Written at", "Cosine to native", "On neutral text", "writes, before and after"):
+        assert said not in cell
+
+
+def test_each_cargo_is_summed_up_and_explained_where_there_is_one(made_up: Maker) -> None:
+    both = made_up(2, caches=True)
+    steering, caches = summary(both).splitlines()
+    assert steering == summary(made_up(2))
+    assert caches == (
+        "KV caches crossed well (Good or better) in 0 of 2 directions. The best, smollm2-135m into "
+        "gemma-3-270m, kept 59 % of what the target gains by its own cache (95 % interval 54 to "
+        "63 %). The weakest, gemma-3-270m into smollm2-135m, kept 41 %. A map that reads nothing "
+        "of the source, only what the target knows of its own tokens, kept up to 18 %: what is "
+        "kept beyond that has crossed. Where the target reads the last 12.5 %, 25 % and 50 % of "
+        "the tokens again itself, up to 69 %, 77 % and 89 % is kept. No control did better than "
+        "the target alone."
+    ).replace(" %", "\N{NO-BREAK SPACE}%").replace("(95\N{NO-BREAK SPACE}%", "(95 %")
+    alone = both.model_copy(update={"cells": both.cells[2:]})
+    assert summary(alone).startswith("Two models took part: smollm2-135m and gemma-3-270m. KV ")
+    text = render(alone)
+    assert "A KV cache</b> is handed over" in text
+    assert "On dev</b>" not in text
+
+
+def test_a_control_of_caches_that_does_good_is_said(made_up: Maker) -> None:
+    both = made_up(2, caches=True)
+    wrong = Control(name="another text", retention=Interval(0.07, 0.01, 0.13))
+    cell = both.cells[2].model_copy(update={"controls": (wrong,), "again": (), "tokens": None})
+    said = summary(both.model_copy(update={"cells": (cell,)}))
+    assert said.endswith(
+        "The strongest control, which should carry nothing, kept 7\N{NO-BREAK SPACE}%."
+    )
+    assert "its own tokens" not in said
+    assert "again itself" not in said
 
 
 def test_groups_have_a_table_where_there_are_any(made_up: Maker) -> None:

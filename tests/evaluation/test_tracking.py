@@ -19,9 +19,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors.torch import load_file, save_file
 
+from alignment.cache_map import CacheMap
 from alignment.maps import Affine, LowRank, Map, Network
-from evaluation.matrix import Key, Matrix
+from evaluation.cells import Key
+from evaluation.matrix import Matrix
 from evaluation.tracking import CHAMPION, TrackedRun, TrackingError, pull, track
+from tests.cache_files import cache_map, save_cache
 
 WIDTH, TARGET_WIDTH = 5, 7
 NAME = "smollm2-135m--gemma-3-270m--steering--sentiment"
@@ -47,8 +50,10 @@ class Bench:
     def files(self, matrix: Matrix) -> dict[Key, Path]:
         torch.manual_seed(0)
         maps = {cell.key: self.root / "files" / "--".join(cell.key) for cell in matrix.cells}
-        for directory in maps.values():
-            if not directory.exists():
+        for key, directory in maps.items():
+            if not directory.exists() and key[2] == "kv_cache":
+                save_cache(cache_map(), directory)
+            elif not directory.exists():
                 Affine(torch.randn(TARGET_WIDTH, WIDTH), torch.randn(TARGET_WIDTH)).save(directory)
                 save_file({"vector": torch.randn(TARGET_WIDTH)}, directory / "vector.safetensors")
         return maps
@@ -281,6 +286,82 @@ def test_the_lines_of_the_readme_run(shared: Bench, made_up: Maker, tmp_path: Pa
     )
     assert finished.stdout.strip() == "torch.Size([2, 7]) torch.Size([7])", finished.stderr
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["got"], "nothing is left aside"
+
+
+CACHE_LOADER = (
+    LOADER.partition("import mlflow")[0]
+    + """
+import mlflow.pyfunc, numpy
+inputs = json.loads(sys.argv[1])
+model = mlflow.pyfunc.load_model(".")
+found = model.predict({name: numpy.array(of, "float32") for name, of in inputs.items()})
+said = {}
+exec(sys.argv[2], said)
+read = said["transform"]({name: said["torch"].tensor(of) for name, of in inputs.items()})
+facts = model.unwrap_python_model().facts()
+for cells in (found, read, {"facts": [facts["cached_characters"], facts["tokens"]]}):
+    print(json.dumps({site: getattr(of, "tolist", lambda: of)() for site, of in cells.items()}))
+print(json.dumps(model.unwrap_python_model().reads()))
+"""
+)
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_a_pulled_map_of_caches_loads_without_our_code(
+    bench: Bench, made_up: Maker, tmp_path: Path, rank: int | None
+) -> None:
+    matrix, stored = made_up(2, caches=True), cache_map(rank)
+    key = matrix.cells[2].key
+    save_cache(stored, bench.files(matrix)[key])
+    tracked = bench.track(matrix)
+    assert bench.track(matrix) == tracked, "the same matrix again changes nothing"
+    got = pull("--".join(key), CHAMPION, uri=bench.uri, to=tmp_path / "got")
+    inputs = {name: torch.randn(3, width) for name, width in stored.reads.items()}
+    sent = json.dumps({name: of.tolist() for name, of in inputs.items()})
+    finished = subprocess.run(
+        [sys.executable, "-c", CACHE_LOADER, sent, "\n".join(readme_lines(got))],
+        cwd=got,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "Add type hints" not in finished.stderr
+    predicted, read, facts, reads = map(json.loads, finished.stdout.splitlines()[-4:])
+    expected = CacheMap.from_bytes(stored.to_bytes(16)).transform(inputs)
+    for cells in (predicted, read):
+        assert list(cells) == list(expected)
+        for site, of in expected.items():
+            torch.testing.assert_close(torch.tensor(cells[site]), of)
+    assert facts["facts"] == [500, pytest.approx([0.183, 0.133, 0.233])]
+    assert reads == stored.reads
+
+
+def test_what_is_measured_of_caches_is_logged(bench: Bench, made_up: Maker) -> None:
+    matrix = made_up(2, caches=True)
+    tracked = bench.track(matrix)
+    assert len(tracked.versions) == 4
+    (child,) = (
+        run
+        for run in bench.runs(tracked)
+        if run.data.tags.get("cargo") == "kv_cache" and run.data.tags["source"] == KEY[0]
+    )
+    assert {"site", "role", "address.vector"}.isdisjoint(child.data.tags)
+    for name, value in {
+        "retention": 0.587,
+        "tokens_low": 0.133,
+        "control.another-text": -0.31,
+        "again.0.25.retention": 0.774,
+        "content.source_code.gain": 0.581,
+        "content.prose.retention_high": 0.66,
+        "cached_characters": 500,
+    }.items():
+        assert child.data.metrics[name] == pytest.approx(value)
+    assert "content.dialogue.retention" not in child.data.metrics
+    maps = bench.files(matrix)
+    (maps[matrix.cells[2].key] / "cache_map.json").unlink()
+    with pytest.raises(TrackingError, match=r"kv_cache--continuation: cache_map\.json missing"):
+        bench.track(matrix)
 
 
 def test_what_is_not_there_is_said_in_one_line(

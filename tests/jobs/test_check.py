@@ -9,7 +9,8 @@ import pytest
 
 from actors.fleet import find, fleet
 from alignment.fitters import FITTERS
-from evaluation.matrix import AnchorFacts, Cell, Matrix, ModelRow
+from evaluation.cells import SteeringCell
+from evaluation.matrix import AnchorFacts, Matrix, ModelRow
 from evaluation.retention import Interval, Level
 from jobs.__main__ import CLOSED_WEIGHTS, USER_ERROR
 from jobs.check import CheckError, answer, ask, fitters
@@ -41,10 +42,9 @@ def measured(source: str, target: str, kept: float | None) -> Matrix:
     """A sweep's matrix with one steering cell, made up."""
     interval = Interval(0.0, 0.0, 0.0)
     share = None if kept is None else Interval(kept, kept - 0.02, kept + 0.02)
-    cell = Cell(
+    cell = SteeringCell(
         source=source,
         target=target,
-        cargo="steering",
         concept="sentiment",
         site="residual.9",
         role="representation",

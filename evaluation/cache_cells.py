@@ -1,0 +1,88 @@
+"""The cell of a KV cache, out of the nats of every text that was handed over."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+
+from evaluation.cells import AgainScore, CacheCell, ContentScore, Control
+from evaluation.retention import Interval, Retention, level, measure_retention
+
+# What is cached before the text that is judged, beside what is read again.
+BASE, NATIVE, CARRIED = "base", "native", "carried"
+TOKENS = "own tokens alone"
+CONTROLS = ("shuffled rows", "another text", "mean cell")
+
+Nats = Mapping[str, float]  # per token of what follows, by what is cached before it
+Measure = Callable[[Sequence[Nats], str], Retention]
+
+
+def cache_cell(
+    source: str,
+    target: str,
+    nats: Mapping[str, Sequence[Nats]],
+    again: Mapping[float, str],
+    *,
+    way: str,
+    held_out_r2: float,
+    seconds: float,
+    map_bytes: int,
+    map_address: str,
+    cached_characters: int,
+    judged_characters: int,
+    draws: int,
+    seed: int,
+) -> CacheCell:
+    """What crosses of the caches of one model into another; every text counts alike.
+
+    Args:
+        nats: of each text, by kind of content.
+        again: what the nats are called where a share of the cached tokens is read again.
+        way: the name of the map that carries.
+        draws: number of resamples of the texts, by which intervals are found.
+        seed: every interval is a function of the nats, the draws and the seed.
+
+    Raises:
+        RetentionError: a kind with fewer than two texts, or nats that are not finite.
+    """
+
+    def measure(texts: Sequence[Nats], name: str) -> Retention:
+        columns = ([of[each] for of in texts] for each in (BASE, NATIVE, name))
+        return measure_retention(*columns, draws=draws, seed=seed)
+
+    texts = tuple(chain.from_iterable(nats.values()))
+
+    def share(name: str) -> Interval | None:
+        return measure(texts, name).retention
+
+    carried = measure(texts, CARRIED)
+    controls = {name: share(name) for name in CONTROLS}
+    return CacheCell(
+        source=source,
+        target=target,
+        way=way,
+        level=level(carried.retention),
+        retention=carried.retention,
+        base=carried.base,
+        native=carried.native,
+        carried=carried.carried,
+        controls=tuple(
+            Control(name=name, retention=kept)
+            for name, kept in controls.items()
+            if kept is not None
+        ),
+        held_out_r2=held_out_r2,
+        seconds=seconds,
+        map_bytes=map_bytes,
+        map_address=map_address,
+        tokens=share(TOKENS),
+        again=tuple(AgainScore(share=part, retention=share(name)) for part, name in again.items()),
+        contents=tuple(_content(name, of, measure) for name, of in nats.items()),
+        cached_characters=cached_characters,
+        judged_characters=judged_characters,
+        texts=len(texts),
+    )
+
+
+def _content(name: str, texts: Sequence[Nats], measure: Measure) -> ContentScore:
+    found = measure(texts, CARRIED)
+    gain = found.base.value - found.native.value
+    return ContentScore(name=name, texts=len(texts), gain=gain, retention=found.retention)

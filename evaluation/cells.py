@@ -1,0 +1,198 @@
+"""A cell of the matrix as a value: one cargo carried from one model into another.
+
+Numbers that could not be computed are NaN here and null in JSON.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from evaluation.retention import Interval, Level, Measured
+
+Key = tuple[str, str, str, str]  # source, target, cargo, concept
+CHANCE = 0.05
+EQUAL_EFFECT = "carried, equal effect"  # the row of neutral text at the strength that equals native
+
+
+class Value(BaseModel):
+    """A part of a matrix: never changed, and NaN in it is null in JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+class Spread(Value):
+    """Effects of many random directions of the carried norm, as shares of the native effect."""
+
+    shares: tuple[Measured, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.shares)
+
+    @property
+    def largest(self) -> float:
+        """The share furthest from zero, without its sign."""
+        return max((abs(share) for share in self.shares), default=0.0)
+
+
+class Control(Value):
+    """Something that should carry nothing: its effect as a share of the native effect."""
+
+    name: str
+    retention: Interval
+    spread: Spread | None = None
+
+
+class WayScore(Value):
+    """One way to carry over one pair: R² of its map on held-out rows, and retention of what it
+    carries: on dev, by which it is chosen, and on test."""
+
+    name: str
+    held_out_r2: Measured
+    dev: Measured
+    retention: Interval | None
+
+
+class PlaceScore(Value):
+    """A place that was tried on dev: the effect of the native vector there (nats, at the strength
+    that neutral text bears), and the share of it that the best map on held-out rows carries."""
+
+    site: str
+    role: str
+    strength: Measured
+    native: Measured
+    retention: Interval | None
+
+
+class JudgedRow(Value):
+    """What a judge says of generations: how far its score, from -1 to 1, is moved by the native
+    vector, the carried one and a control. `error` is how often the judge is wrong."""
+
+    judge: str
+    error: Interval
+    native: Interval
+    carried: Interval
+    control: Interval
+    retention: Interval | None
+
+
+class NeutralRow(Value):
+    """The target on neutral text: NLL and KL from the untouched target, both in nats per token."""
+
+    name: str
+    nll: Measured
+    kl: Measured
+
+
+class Sample(Value):
+    """A prompt, and what the target writes after it: untouched, steered natively, carried."""
+
+    prompt: str
+    base: str
+    native: str
+    carried: str
+
+
+class AgainScore(Value):
+    """Retention where the target reads a share of the cached tokens, the last ones, again."""
+
+    share: float
+    retention: Interval | None
+
+
+class ContentScore(Value):
+    """Texts of one kind, what the target gains there by its own cache (nats per token), and the
+    share of it that is kept."""
+
+    name: str
+    texts: int
+    gain: float
+    retention: Interval | None
+
+
+class Cell(Value):
+    """What is known of every cargo: the target alone, with its own, with what is carried into it.
+
+    `way` is how it was carried; `base`, `native` and `carried` are in the unit of the cargo.
+    """
+
+    source: str
+    target: str
+    cargo: str
+    concept: str
+    way: str
+    level: Level
+    retention: Interval | None
+    base: Interval
+    native: Interval
+    carried: Interval
+    controls: tuple[Control, ...]
+    held_out_r2: Measured
+    seconds: Measured
+    map_bytes: int
+    map_address: str
+
+    @property
+    def key(self) -> Key:
+        return self.source, self.target, self.cargo, self.concept
+
+    @property
+    def is_real(self) -> bool:
+        """Whether native does more than chance: the interval of its effect leaves out zero."""
+        return self.retention is not None
+
+    @property
+    def worst_control(self) -> float | None:
+        """The largest control, as a share of native without its sign: means and single draws."""
+        shares = [abs(control.retention.value) for control in self.controls]
+        return max(shares, default=None)
+
+
+class SteeringCell(Cell):
+    """A steering vector, judged on test prompts by the slope of the propensity, in nats.
+
+    `way` is the one of `ways` that dev chose. `native_p` is how rarely a vector of the same texts,
+    their sides drawn at random, does as much as the native one. `together` is the retention of the
+    mean of all sources' vectors, where there are several.
+    """
+
+    cargo: Literal["steering"] = "steering"
+    site: str
+    role: str
+    strength: Measured
+    ways: tuple[WayScore, ...]
+    places: tuple[PlaceScore, ...]
+    together: Interval | None
+    native_p: Measured
+    cosine_to_native: Measured
+    neutral: tuple[NeutralRow, ...]
+    judged: tuple[JudgedRow, ...]
+    samples: tuple[Sample, ...]
+    vector_address: str
+
+    @property
+    def is_real(self) -> bool:
+        """Also that hardly any vector of the same texts with their sides drawn at random does as
+        much."""
+        return super().is_real and self.native_p <= CHANCE
+
+
+class CacheCell(Cell):
+    """A KV cache, judged on test texts by what follows it, in nats per token: less is better.
+
+    `way` is the name of the map. `tokens` is the retention of a map that reads nothing of the
+    source but only what the target itself knows of its tokens: what is carried beyond that has
+    crossed. A text is cached up to about `cached_characters`; what follows is judged.
+    """
+
+    cargo: Literal["kv_cache"] = "kv_cache"
+    concept: Literal["continuation"] = "continuation"
+    tokens: Interval | None
+    again: tuple[AgainScore, ...]
+    contents: tuple[ContentScore, ...]
+    cached_characters: int
+    judged_characters: int
+    texts: int
+
+
+AnyCell = SteeringCell | CacheCell
