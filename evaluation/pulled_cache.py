@@ -31,16 +31,30 @@ with warnings.catch_warnings(record=True):
             tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
             with safe_open(path, "pt") as file:
                 record = json.loads(file.metadata()["isthmus"])
-            self._reductions = {
-                name: (tensors[f"mean.{name}"], tensors[f"basis.{name}"])  # [d], [c, d] or [d]
-                for name in record["reads"]
-            }
-            # One matrix, or the two of a map of low rank.
-            names = ("map.weight", "map.right", "map.left")
-            self._factors = [tensors[name] for name in names if name in tensors]
-            self._bias = tensors["map.bias"]
-            self._writes: dict[str, int] = dict(record["writes"])
+            # What reads all layers, if anything does, then each site that is read from one.
+            near = record["near"]
+            every = [("", record)] if record["writes"] else []
+            self._pieces = [
+                self._piece(tensors, at, of)
+                for at, of in (*every, *((f"near.{site}.", near[site]) for site in near))
+            ]
             self._facts: dict[str, Any] = json.loads((directory / "cargo.json").read_text())
+
+        def _piece(
+            self, tensors: Mapping[str, torch.Tensor], at: str, record: Mapping[str, Any]
+        ) -> dict[str, Any]:
+            # One matrix, or the two of a map of low rank.
+            factors = ("weight", "right", "left")
+            places = [f"{at}map.{name}" for name in factors]
+            return {
+                "reductions": {  # [d], [c, d] or [d]
+                    name: (tensors[f"{at}mean.{name}"], tensors[f"{at}basis.{name}"])
+                    for name in record["reads"]
+                },
+                "factors": [tensors[place] for place in places if place in tensors],
+                "bias": tensors[f"{at}map.bias"],
+                "writes": dict(record["writes"]),
+            }
 
         # MLflow allows predict without a context; its base class does not say so.
         def predict(self, model_input):  # pyrefly: ignore[bad-override]
@@ -50,19 +64,26 @@ with warnings.catch_warnings(record=True):
 
         def transform(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             """Inputs [n, d] by name as the target's cells [n, d] by site."""
-            parts = []
-            for name, (mean, basis) in self._reductions.items():
-                near = inputs[name].float() - mean
-                parts.append(near * basis if basis.ndim == 1 else near @ basis.T)
-            points = torch.cat(parts, dim=-1)
-            for factor in self._factors:
-                points = points @ factor.T
-            cells = (points + self._bias).split(list(self._writes.values()), dim=-1)
-            return dict(zip(self._writes, cells, strict=True))
+            found: dict[str, torch.Tensor] = {}
+            for piece in self._pieces:
+                parts = []
+                for name, (mean, basis) in piece["reductions"].items():
+                    near = inputs[name].float() - mean
+                    parts.append(near * basis if basis.ndim == 1 else near @ basis.T)
+                points = torch.cat(parts, dim=-1)
+                for factor in piece["factors"]:
+                    points = points @ factor.T
+                cells = (points + piece["bias"]).split(list(piece["writes"].values()), dim=-1)
+                found |= dict(zip(piece["writes"], cells, strict=True))
+            return found
 
         def reads(self) -> dict[str, int]:
             """The width of every input: the source's sites, and what the target knows of it."""
-            return {name: len(mean) for name, (mean, _) in self._reductions.items()}
+            return {
+                name: len(mean)
+                for piece in self._pieces
+                for name, (mean, _) in piece["reductions"].items()
+            }
 
         def facts(self) -> dict[str, Any]:
             """What was measured of the map."""

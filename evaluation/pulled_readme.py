@@ -35,14 +35,22 @@ Any Python with torch and safetensors, started in this directory, can use the fi
     path = "artifacts/cargo/cache_map.safetensors"
     of = {{name: tensor.float() for name, tensor in load_file(path).items()}}
     record = json.loads(safe_open(path, "pt").metadata()["isthmus"])
-    times = lambda x, basis: x * basis if basis.ndim == 1 else x @ basis.T
-    part = lambda name, x: times(x - of["mean." + name], of["basis." + name])
-    reduced = lambda inputs: torch.cat([part(n, inputs[n]) for n in record["reads"]], -1)
-    factors = [of[n] for n in ("map.weight", "map.right", "map.left") if n in of]
-    chain = lambda x, *left: chain(x @ left[0].T, *left[1:]) if left else x + of["map.bias"]
-    sites, widths = zip(*record["writes"])
-    cells = lambda x: dict(zip(sites, chain(x, *factors).split(widths, -1)))
-    transform = lambda inputs: cells(reduced(inputs))  # [tokens, width] by name, and by site
+    pieces = [("", record)] if record["writes"] else []
+    pieces += [(f"near.{{site}}.", piece) for site, piece in record["near"].items()]
+
+    def transform(inputs):  # [tokens, width] by name, to [tokens, width] by site
+        cells = {{}}
+        for at, piece in pieces:
+            parts = []
+            for name in piece["reads"]:
+                near, basis = inputs[name] - of[at + "mean." + name], of[at + "basis." + name]
+                parts.append(near * basis if basis.ndim == 1 else near @ basis.T)
+            x = torch.cat(parts, -1)
+            for name in ("weight", "right", "left"):
+                x = x @ of[at + "map." + name].T if at + "map." + name in of else x
+            sites, widths = zip(*piece["writes"])
+            cells.update(zip(sites, (x + of[at + "map.bias"]).split(widths, -1)))
+        return cells
 
 A token of {target} reads the cells of the token of {source} that covers its last character; what
 is called own is its own embedding. The first token must be the target's own, not a carried one.

@@ -11,14 +11,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from actors.cache_folder import CARRIED
 from actors.cargo.steering import cosine
 from actors.catalog import ModelFacts
 from actors.folder import report_address
+from actors.hand_over import again
 from alignment.layers import measured_pairing
 from alignment.similarity import Similarity
 from cluster.session import ROOMS
 from cluster.storage import Store, address
+from evaluation.cache_cells import cache_cell
 from evaluation.cells import (
+    CacheCell,
     Control,
     JudgedRow,
     NeutralRow,
@@ -41,7 +45,8 @@ from evaluation.retention import Interval, level, measure_retention
 from evaluation.suites import SUITES
 from evaluation.written import judge_written
 from jobs.choosing import Visited
-from jobs.config import RunFile
+from jobs.config import CARGOES, RunFile
+from jobs.handing_over import Handed
 from jobs.names import ROOT
 from jobs.steer import RELABELLED, Judged
 from jobs.texts import Texts
@@ -59,30 +64,33 @@ def assemble(
     texts: Texts,
     models: Mapping[str, ModelFacts],
     judged: Sequence[Judged],
+    handed: Sequence[Handed],
     agreements: Sequence[GroupAgreement],
     store: Store,
     seconds: dict[str, float],
 ) -> Matrix:
     """The matrix of a finished sweep."""
     names = {facts.fingerprint: name for name, facts in models.items()}
-    cells = tuple(_steering_cell(run, store, each, seconds) for each in judged)
+    steered = tuple(_steering_cell(run, store, each, seconds) for each in judged)
     similarities = []
     for comparison in work.comparisons:
         found = Similarity.from_bytes(store.get(comparison.to))
         a, b = names[comparison.source], names[comparison.target]
         similarities += [_similarity(a, b, found), _similarity(b, a, _swapped(found))]
-    reports = [json.loads(store.get(report_address(cell.map_address))) for cell in cells]
+    reports = [json.loads(store.get(report_address(cell.map_address))) for cell in steered]
+    # A run that fits no map of sites reads anchors to compare layers alone.
+    rows = [report["rows"] for report in reports] or [each.rows for each in similarities]
     return Matrix(
         run=run.name,
         address=_address(run, work, models),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         models=tuple(ModelRow(**facts.model_dump(include=_SHOWN)) for facts in models.values()),
         similarities=tuple(similarities),
-        cells=cells,
+        cells=(*steered, *(_cache_cell(run, store, each, seconds) for each in handed)),
         agreements=tuple(agreements),
         anchors=AnchorFacts(
             texts=len(texts.anchors),
-            rows=round(min(report["rows"] for report in reports)),
+            rows=round(min(rows)),
             fingerprint=work.anchors,
             corpora=tuple(corpus.source_line() for corpus in run.anchors.corpora),
         ),
@@ -93,9 +101,9 @@ def assemble(
 
 def _address(run: RunFile, work: Work, models: Mapping[str, ModelFacts]) -> str:
     """What settles every number of a sweep: not where it runs, nor where it is kept."""
-    settings = run.model_dump(
-        mode="json", exclude={"home", "store", "cluster", "tracking", "models"}
-    )
+    where = {"home", "store", "cluster", "tracking", "models"}
+    without = {cargo for cargo in CARGOES if getattr(run, cargo) is None}
+    settings = run.model_dump(mode="json", exclude=where | without)
     fingerprints = {name: facts.fingerprint for name, facts in models.items()}
     return address("sweep", FORMAT, settings, fingerprints, work.anchors)
 
@@ -173,6 +181,28 @@ def _steering_cell(
         map_bytes=len(store.get(choice.way.map_address)),
         map_address=choice.way.map_address,
         vector_address=address(judged.vector.tobytes().hex()),
+    )
+
+
+def _cache_cell(run: RunFile, store: Store, handed: Handed, seconds: dict[str, float]) -> CacheCell:
+    section, handing = run.kv_cache, handed.handing
+    assert section is not None, "only a run with the section hands caches over"
+    place = handing.maps[CARRIED]
+    r2 = json.loads(store.get(report_address(place)))["held_out_r2"]
+    return cache_cell(
+        handing.source.name,
+        handing.target.name,
+        handed.nats,
+        {share: again(share) for share in section.again},
+        way="ridge",
+        held_out_r2=float(np.mean(list(r2.values()))),
+        seconds=sum(seconds.values()),
+        map_bytes=len(store.get(place)),
+        map_address=place,
+        cached_characters=section.cached,
+        judged_characters=section.judged,
+        draws=section.bootstrap_draws,
+        seed=run.seed,
     )
 
 

@@ -15,7 +15,7 @@ from alignment.cache_map import CacheMap
 from cluster.gang import Ref, share
 from cluster.storage import Store, address
 from cluster.stream import stream
-from evaluation.matrix import Key
+from evaluation.cells import Key
 from jobs.attempts import persist
 from jobs.cache_maps import CacheFitting, Handing, handings, require_together
 from jobs.config import RunFile

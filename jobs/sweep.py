@@ -1,7 +1,7 @@
 """`isthmus sweep`: a run file in, a tracked matrix and a page out."""
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from jobs.assemble import assemble
 from jobs.config import RunFile
 from jobs.extract import Vectors, agreements, extract
 from jobs.fitting import Fitting
+from jobs.handing_over import Handed, cache_files, hand_over
 from jobs.harvest import Harvest
 from jobs.lessons import train
 from jobs.opened import opened
@@ -56,25 +57,37 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
         asking = Asking(models, store, run.cluster.in_flight, run.cluster.restarts, reporter)
         fitting = Fitting(store, workers, run.cluster.restarts, reporter)
         work, vectors, agreed = _read(run, texts, asking, workers)
-        fitting.complete("fitting maps", [hop.order for hop in work.hops])
-        known = (run, texts, work, models.facts, vectors, asking)
-        trained = train(*known) if run.steering.trained else {}
-        steerers = [
-            Steerer(run, concept, texts, work, models.facts, vectors, asking, fitting, trained)
-            for concept in run.steering.concepts
-        ]
-        # The wave that was read last is still there.
-        judged = [
-            each
-            for wave in reversed(models.waves)
-            for steerer in steerers
-            for each in steerer.judge(wave)
-        ]
+        judged = _steered(run, texts, work, vectors, asking, fitting)
+        handed = hand_over(run, texts, models, store, reporter)
+    seconds = reporter.seconds
+    matrix = assemble(run, work, texts, models.facts, judged, handed, agreed, store, seconds)
+    return _publish(run, matrix, judged, handed, store, reporter)
+
+
+def _steered(
+    run: RunFile, texts: Texts, work: Work, vectors: Vectors, asking: Asking, fitting: Fitting
+) -> list[Judged]:
+    """Steering vectors of every concept, carried and judged; nothing where a run has none."""
+    if run.steering is None:
+        return []
+    fitting.complete("fitting maps", [hop.order for hop in work.hops])
+    models = asking.crew
+    known = (run, texts, work, models.facts, vectors, asking)
+    trained = train(*known) if run.steering.trained else {}
+    steerers = [
+        Steerer(run, concept, texts, work, models.facts, vectors, asking, fitting, trained)
+        for concept in run.steering.concepts
+    ]
+    # The wave that was read last is still there.
+    judged = [
+        each
+        for wave in reversed(models.waves)
+        for steerer in steerers
+        for each in steerer.judge(wave)
+    ]
     pairs = {(hop.source, hop.target): place for place, hop in enumerate(work.hops)}
     concepts = [concept.name for concept in run.steering.concepts]
-    judged.sort(key=lambda each: (concepts.index(each.concept), pairs[each.key[:2]]))
-    matrix = assemble(run, work, texts, models.facts, judged, agreed, store, reporter.seconds)
-    return _publish(run, matrix, judged, store, reporter)
+    return sorted(judged, key=lambda each: (concepts.index(each.concept), pairs[each.key[:2]]))
 
 
 def call_judges(run: RunFile) -> None:
@@ -82,7 +95,7 @@ def call_judges(run: RunFile) -> None:
 
     Raises JudgeError where a judge lacks what it is made from.
     """
-    for concept in run.steering.concepts:
+    for concept in () if run.steering is None else run.steering.concepts:
         for judge in SUITES[concept.suite].judges:
             JUDGES[judge].facts()
 
@@ -111,7 +124,8 @@ def _read(
 def _publish(
     run: RunFile,
     matrix: Matrix,
-    judged: Iterable[Judged],
+    judged: Sequence[Judged],
+    handed: Sequence[Handed],
     store: Store,
     reporter: Reporter,
 ) -> Swept:
@@ -124,6 +138,10 @@ def _publish(
         maps = {
             each.key: _cargo_files(Path(scratch) / str(number), each, store)
             for number, each in enumerate(judged)
+        }
+        maps |= {
+            each.key: cache_files(Path(scratch) / "-".join(each.key[:2]), each, store)
+            for each in handed
         }
         tracked = track(
             matrix,

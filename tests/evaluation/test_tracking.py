@@ -24,7 +24,7 @@ from alignment.maps import Affine, LowRank, Map, Network
 from evaluation.cells import Key
 from evaluation.matrix import Matrix
 from evaluation.tracking import CHAMPION, TrackedRun, TrackingError, pull, track
-from tests.cache_files import cache_map, save_cache
+from tests.cache_files import cache_map
 
 WIDTH, TARGET_WIDTH = 5, 7
 NAME = "smollm2-135m--gemma-3-270m--steering--sentiment"
@@ -52,7 +52,7 @@ class Bench:
         maps = {cell.key: self.root / "files" / "--".join(cell.key) for cell in matrix.cells}
         for key, directory in maps.items():
             if not directory.exists() and key[2] == "kv_cache":
-                save_cache(cache_map(), directory)
+                cache_map().save(directory, 16)
             elif not directory.exists():
                 Affine(torch.randn(TARGET_WIDTH, WIDTH), torch.randn(TARGET_WIDTH)).save(directory)
                 save_file({"vector": torch.randn(TARGET_WIDTH)}, directory / "vector.safetensors")
@@ -312,7 +312,7 @@ def test_a_pulled_map_of_caches_loads_without_our_code(
 ) -> None:
     matrix, stored = made_up(2, caches=True), cache_map(rank)
     key = matrix.cells[2].key
-    save_cache(stored, bench.files(matrix)[key])
+    stored.save(bench.files(matrix)[key], 16)
     tracked = bench.track(matrix)
     assert bench.track(matrix) == tracked, "the same matrix again changes nothing"
     got = pull("--".join(key), CHAMPION, uri=bench.uri, to=tmp_path / "got")
