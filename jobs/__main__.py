@@ -50,12 +50,12 @@ def sweep(run: RunPath) -> None:
     settings = _read(run)
     from jobs.progress import Reporter
     from jobs.sweep import sweep as run_sweep
-    from jobs.table import group_lines, layer_lines, matrix_table
+    from jobs.table import matrix_lines, matrix_table
 
     swept = run_sweep(settings, Reporter())
     out = Console()
     out.print(matrix_table(swept.matrix))
-    for line in (*layer_lines(swept.matrix), *group_lines(swept.matrix)):
+    for line in matrix_lines(swept.matrix):
         out.print(line, soft_wrap=True)
     out.print(f"page     {swept.page.as_uri()}", soft_wrap=True)
     out.print(f"tracked  {swept.tracked.link}", soft_wrap=True)
@@ -229,12 +229,12 @@ def report(
 ) -> None:
     """Draw the page of a matrix again, and print the matrix."""
     from jobs.report import draw
-    from jobs.table import group_lines, layer_lines, matrix_table
+    from jobs.table import matrix_lines, matrix_table
 
     found, page = draw(matrix, to)
     out = Console()
     out.print(matrix_table(found))
-    for line in (*layer_lines(found), *group_lines(found)):
+    for line in matrix_lines(found):
         out.print(line, soft_wrap=True)
     out.print(f"page     {page.as_uri()}", soft_wrap=True)
 

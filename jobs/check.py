@@ -12,14 +12,14 @@ from actors.blueprint import UNSTATED_CONTEXT, Blueprint
 from actors.cargo.memory_record import RECORD_FILE, Record, read_record
 from actors.catalog import ClosedWeights, Entry, closed_line
 from actors.fleet import find, spec
-from evaluation.cells import AnyCell
+from evaluation.cells import AnyCell, CacheCell
 from evaluation.compatibility import Impact, Prior, Risk, prior
 from evaluation.expectation import CARGOS, Band, expected
 from evaluation.matrix import Matrix, MatrixError
 from jobs.config import home
 from jobs.footprint import LOAD_BYTES_PER_SECOND, Footprint, footprint
 from jobs.names import one_of
-from jobs.table import gib
+from jobs.table import cache_facts, gib, share
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 # On these, ridge on many anchors carried most (benchmarks/results/steering_retention.json).
@@ -222,14 +222,13 @@ def _band(answer: Answer) -> str:
 def _cells(answer: Answer) -> str:
     if not answer.measured:
         return "nothing yet: isthmus sweep measures it"
-    lines = []
-    for cell in answer.measured:
-        kept = cell.retention
-        share = (
-            "undefined" if kept is None else f"{kept.value:.2f} ({kept.low:.2f} to {kept.high:.2f})"
-        )
-        lines.append(f"{share}, {cell.concept}, way {cell.way}, level {cell.level}")
-    return "; ".join(lines)
+    return "\n".join(line for cell in answer.measured for line in _cell_lines(cell))
+
+
+def _cell_lines(cell: AnyCell) -> Iterator[str]:
+    yield f"{share(cell.retention)}, {cell.concept}, way {cell.way}, level {cell.level}"
+    if isinstance(cell, CacheCell):
+        yield from (f"  {line}" for line in cache_facts(cell))
 
 
 def _components(found: Prior) -> Table:

@@ -1,10 +1,13 @@
 """The matrix on a terminal."""
 
+from collections.abc import Iterator
+
 from rich.table import Table
 
-from evaluation.cells import Cell
+from evaluation.cells import CacheCell, Cell
 from evaluation.matrix import GroupAgreement, Matrix
 from evaluation.retention import Interval, Level
+from evaluation.wording import words
 
 _STYLES = {
     Level.EXCELLENT: "bold green",
@@ -34,7 +37,42 @@ def matrix_table(matrix: Matrix) -> Table:
     return table
 
 
-def layer_lines(matrix: Matrix) -> list[str]:
+def matrix_lines(matrix: Matrix) -> list[str]:
+    """What stands below the table: of caches, of layers and of groups."""
+    return [*_cache_lines(matrix), *_layer_lines(matrix), *_group_lines(matrix)]
+
+
+def cache_facts(cell: CacheCell) -> Iterator[str]:
+    """What own tokens alone give, what reading the last ones again does, and each kind of text."""
+    yield f"own tokens alone {share(cell.tokens)}"
+    for score in cell.again:
+        yield f"last {100 * score.share:g}% read again {share(score.retention)}"
+    for of in cell.contents:
+        yield f"{words(of.name)} {share(of.retention)}"
+
+
+def share(retention: Interval | None) -> str:
+    """A retention in a line, with its interval."""
+    if retention is None:
+        return "undefined"
+    return f"{retention.value:.2f} ({retention.low:.2f} to {retention.high:.2f})"
+
+
+def gib(size: float) -> str:
+    """Bytes for people."""
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB"
+
+
+def _cache_lines(matrix: Matrix) -> list[str]:
+    """What stands behind the retention of caches, a line for each ordered pair."""
+    return [
+        f"caches   {cell.source} → {cell.target}: {'; '.join(cache_facts(cell))}"
+        for cell in matrix.cells
+        if isinstance(cell, CacheCell)
+    ]
+
+
+def _layer_lines(matrix: Matrix) -> list[str]:
     """How the two ways to pair layers agree, a line for each ordered pair."""
     return [
         f"layers   {pair.source} → {pair.target}: the partners measured by CKA are "
@@ -44,7 +82,7 @@ def layer_lines(matrix: Matrix) -> list[str]:
     ]
 
 
-def group_lines(matrix: Matrix) -> list[str]:
+def _group_lines(matrix: Matrix) -> list[str]:
     """How the directions of a concept's groups agree, a line for each concept and model."""
     found: dict[tuple[str, str], list[GroupAgreement]] = {}
     for each in matrix.agreements:
@@ -67,8 +105,3 @@ def _interval(interval: Interval) -> str:
 
 def _control(cell: Cell) -> str:
     return "none" if cell.worst_control is None else f"{cell.worst_control:.2f}"
-
-
-def gib(size: float) -> str:
-    """Bytes for people."""
-    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB"

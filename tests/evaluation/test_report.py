@@ -15,7 +15,6 @@ from evaluation.cells import Control
 from evaluation.matrix import GroupAgreement, Matrix
 from evaluation.report import render, summary, write_page
 from evaluation.retention import Interval
-from evaluation.wording import number, percent
 
 Maker = Callable[..., Matrix]
 QUIET = [
@@ -236,16 +235,3 @@ def test_the_summary_is_computed(made_up: Maker) -> None:
     assert "Two models took part: smollm2-135m and gemma-3-270m." in said
     assert "2 of 2 directions" in said
     assert "smollm2-135m into gemma-3-270m, kept 96\N{NO-BREAK SPACE}%" in said
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [(None, "–"), (float("nan"), "–"), (-0.001, "0.00"), (-0.126, "−0.13"), (1234.5, "1,234.50")],
-)
-def test_numbers_are_shown_plainly(value: float | None, shown: str) -> None:
-    assert number(value) == shown
-
-
-def test_shares_are_shown_as_per_cent() -> None:
-    assert percent(0.964) == "96\N{NO-BREAK SPACE}%"
-    assert percent(None) == "–"

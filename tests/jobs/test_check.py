@@ -9,7 +9,7 @@ import pytest
 
 from actors.fleet import find, fleet
 from alignment.fitters import FITTERS
-from evaluation.cells import SteeringCell
+from evaluation.cells import AgainScore, CacheCell, ContentScore, SteeringCell
 from evaluation.matrix import AnchorFacts, Matrix, ModelRow
 from evaluation.retention import Interval, Level
 from jobs.__main__ import CLOSED_WEIGHTS, USER_ERROR
@@ -39,7 +39,7 @@ def row(name: str) -> ModelRow:
 
 
 def measured(source: str, target: str, kept: float | None) -> Matrix:
-    """A sweep's matrix with one steering cell, made up."""
+    """A sweep's matrix with one steering cell and one of a cache, made up."""
     interval = Interval(0.0, 0.0, 0.0)
     share = None if kept is None else Interval(kept, kept - 0.02, kept + 0.02)
     cell = SteeringCell(
@@ -70,13 +70,37 @@ def measured(source: str, target: str, kept: float | None) -> Matrix:
         map_address="0" * 64,
         vector_address="0" * 64,
     )
+    cache = CacheCell(
+        source=source,
+        target=target,
+        way="all cells",
+        level=Level.POOR,
+        retention=share,
+        base=interval,
+        native=interval,
+        carried=interval,
+        controls=(),
+        held_out_r2=0.5,
+        seconds=1.0,
+        map_bytes=1,
+        map_address="0" * 64,
+        tokens=Interval(0.2, 0.17, 0.23),
+        again=(AgainScore(share=0.25, retention=Interval(0.9, 0.88, 0.92)),),
+        contents=(
+            ContentScore(name="prose", texts=8, gain=0.4, retention=share),
+            ContentScore(name="source_code", texts=8, gain=0.0, retention=None),
+        ),
+        cached_characters=500,
+        judged_characters=300,
+        texts=16,
+    )
     return Matrix(
         run="made-up",
         address="0" * 64,
         created="2026-11-14T09:30:00+00:00",
         models=(row(source), row(target)),
         similarities=(),
-        cells=(cell,),
+        cells=(cell, cache),
         anchors=AnchorFacts(texts=1, rows=1, fingerprint="0" * 64, corpora=()),
         lineage={},
         seconds={},
@@ -173,11 +197,35 @@ def test_what_was_measured_here_stands_beside_the_prior(
     broken.mkdir()
     (broken / "matrix.json").write_text("{}")
 
+    cached = said("check", *pair, "--cargo", "kv_cache")
+    assert "sentiment" not in cached
+    lines = cached.partition("measured here ")[2].splitlines()
+    assert lines[:5] == [
+        f"{told}, continuation, way all cells, level Poor",
+        "  own tokens alone 0.20 (0.17 to 0.23)",
+        "  last 25% read again 0.90 (0.88 to 0.92)",
+        f"  prose {told}",
+        "  source code undefined",
+    ]
+
     out = said("check", *pair)
     assert f"measured here {told}, sentiment, way ridge, level Poor" in out
     assert f"prior {answer(ask(*pair, 'steering', None, 'bf16', 1)).prior.score:.2f}" in out
     for other in (reversed(pair), (*pair, "--cargo", "lora")):
         assert "measured here nothing yet" in said("check", *other)
+
+
+def test_a_matrix_is_printed_with_what_stands_behind_each_cache(
+    said: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "matrix.json"
+    file.write_text(measured("smollm2-135m", "smollm2-360m", 0.87).to_json())
+    out = said("report", str(file))
+    assert "continuation" in out
+    assert (
+        "caches   smollm2-135m → smollm2-360m: own tokens alone 0.20 (0.17 to 0.23); last 25% read "
+        "again 0.90 (0.88 to 0.92); prose 0.87 (0.85 to 0.89); source code undefined\n"
+    ) in out
 
 
 @pytest.mark.parametrize("cargo", ["steering", "kv_cache", "lora", "soft_prompt"])
