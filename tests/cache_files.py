@@ -13,7 +13,6 @@ def cache_map(rank: int | None = None) -> CacheMap:
     reductions["own"] = Reduction.of(torch.randn(9, 6))
     left, right, bias = torch.randn(10, rank or 10), torch.randn(rank or 10, 12), torch.randn(10)
     made = LowRank(left, right, bias) if rank else Affine(left @ right, bias)
-    alone = CacheMap(
-        {"keys.1": reductions["keys.0"]}, Affine(left[:4, :3], bias[:4]), {"keys.1": 4}
-    )
+    one = Affine(torch.randn(4, 3), torch.randn(4))
+    alone = CacheMap({"keys.1": reductions["keys.0"]}, one, {"keys.1": 4})
     return CacheMap(reductions, made, {"keys.0": 5, "values.0": 5}, {"keys.1": alone})

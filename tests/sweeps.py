@@ -122,12 +122,14 @@ class Driver:
 
     def kill(self) -> None:
         """End the driver as a kernel short of memory does, and clear up what it no longer can."""
-        directories = {
-            Path(part.partition("=")[2])
-            for process in self.started()
-            for part in process.cmdline()
-            if part.startswith("--temp-dir=")
-        }
+        directories = set()
+        for process in self.started():
+            with suppress(psutil.NoSuchProcess):
+                directories |= {
+                    Path(part.partition("=")[2])
+                    for part in process.cmdline()
+                    if part.startswith("--temp-dir=")
+                }
         assert len(directories) == 1, directories
         self.process.kill()
         assert self.process.wait(PATIENCE) == -signal.SIGKILL

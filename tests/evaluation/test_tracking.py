@@ -268,7 +268,7 @@ def test_a_map_of_another_kind_is_pulled_as_any(
 
 def readme_lines(got: Path) -> list[str]:
     text = (got / "README.txt").read_text()
-    return [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    return [line[4:] for line in text.splitlines() if line.startswith("    ")]
 
 
 def test_the_lines_of_the_readme_run(shared: Bench, made_up: Maker, tmp_path: Path) -> None:
