@@ -127,7 +127,7 @@ def caches(corpora: Path) -> dict[str, Any]:
         },
         "cached": 90,
         "judged": 50,
-        "texts": 16,
+        "texts": 60,
         "held": 4,
         "test": 3,
         "components": 12,
