@@ -163,6 +163,22 @@ class ModuleTree:
         run = self._backbone(input_ids=ids, past_key_values=cache, use_cache=True)
         return run.last_hidden_state
 
+    def states_among(
+        self, ids: Tensor, positions: Tensor, masks: Tensor | dict[str, Tensor], cache: Cache
+    ) -> Tensor:
+        """As `states_after`, for ids [b, m] at positions [b, m] that need not be the last ones.
+
+        `masks` [1, 1, m, t] are added to scores; by kind of layer, where a model has several.
+        """
+        run = self._backbone(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=masks,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return run.last_hidden_state
+
     def cache(self, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys (rotated) and values of every layer, each [b, k, t, w], for token ids [b, t].
 

@@ -273,12 +273,29 @@ def nats_after(
     source: Model, target: Model, text: str, maps: Mapping[str, CacheMap]
 ) -> dict[str, float]:
     """Nats per token of a text's second part: after nothing but the target's own first tokens
-    (base), after its own cache (native), and after what each map carries."""
+    (base), after its own cache (native), and after what each map carries; and that again with the
+    last quarter of the cached tokens read by the target itself."""
     met = meet(source, target, text)
-    carried = [met.carried(by, met.source) for by in maps.values()]
+    carried = {name: met.carried(by, met.source) for name, by in maps.items()}
+    variants = {"native": met.native, **carried}
     (base,) = continuation_nll(target.engine, met.fed, [met.first])
-    nats = continuation_nll(target.engine, met.fed, [met.native, *carried])
-    return {"base": float(base), **dict(zip(("native", *maps), nats.tolist(), strict=True))}
+    nats = continuation_nll(target.engine, met.fed, list(variants.values()))
+    late = quarter_again(target, met, list(carried.values()))
+    return {
+        "base": float(base),
+        **dict(zip(variants, nats.tolist(), strict=True)),
+        **{f"{name}, quarter read again": of for name, of in zip(maps, late, strict=True)},
+    }
+
+
+def quarter_again(
+    target: Model, met: Meeting, carried: Sequence[Mapping[str, np.ndarray]]
+) -> list[float]:
+    """Nats after carried cells, the last quarter of the tokens being read by the target itself."""
+    tail = met.cut.cached - met.cut.cached // QUARTER
+    kept = [{site: of[:tail] for site, of in cells.items()} for cells in carried]
+    ids, known = met.cut.whole.ids[tail:], met.cut.cached - tail + 1
+    return continuation_nll(target.engine, ids, kept, known=known).tolist()
 
 
 def retention(nats: Sequence[Mapping[str, float]], name: str) -> dict[str, float] | None:

@@ -25,7 +25,7 @@ from actors.sites import Site
 from alignment.cache_fit import FittedCaches, fit_caches
 from alignment.cache_map import CacheMap, Reduction
 from benchmarks import caches
-from benchmarks.caches import DEEP, QUARTER, Model, Sums
+from benchmarks.caches import DEEP, Model, Sums
 from benchmarks.record import record
 
 WHOLE = "cells and tokens"
@@ -160,14 +160,7 @@ def _nats(
     }
     nats = continuation_nll(target.engine, met.fed, list(variants.values()))
     (base,) = continuation_nll(target.engine, met.fed, [met.first])
-    cached = met.cut.cached
-    tail = cached - cached // QUARTER
-    late = continuation_nll(
-        target.engine,
-        met.cut.whole.ids[tail:],
-        [{site: of[:tail] for site, of in cells.items()} for cells in (whole, by_map["cells"])],
-        known=cached - tail + 1,
-    )
+    late = caches.quarter_again(target, met, [whole, by_map["cells"]])
     return {
         "base": float(base),
         **dict(zip(variants, nats.tolist(), strict=True)),
