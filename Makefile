@@ -44,6 +44,9 @@ bench: $(INSTALLED) $(ASSETS)
 	$(BIN)/python -m benchmarks.kv_closed_form
 	$(BIN)/python -m benchmarks.kv_trained
 	$(BIN)/python -m benchmarks.kv_derived
+	$(BIN)/python -m benchmarks.kv_lengths
+	$(BIN)/python -m benchmarks.kv_losses
+	$(BIN)/python -m benchmarks.kv_tasks
 	$(BIN)/python -m benchmarks.harvest_overhead
 	$(BIN)/python -m benchmarks.plan_memory
 	$(BIN)/python -m benchmarks.conformance

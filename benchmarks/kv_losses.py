@@ -4,6 +4,9 @@ A part of the carried cells at a time is put right: the target's own cells take 
 gives back, as a share of all that is lost, says how much of the loss is there. Shares of parts need
 not add up to one: parts mend each other.
 
+Beside it stands what attention makes of the carried cells, layer by layer: the cosine of its output
+at the tokens that follow with its output over the target's own cache.
+
     python -m benchmarks.kv_losses
 """
 
@@ -13,10 +16,13 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import torch
 
-from actors.caching import continuation_nll, read
+from actors.caching import continuation_nll, fill, read
 from actors.cargo.kv_cache import covering
+from actors.engine import Engine
 from actors.hand_over import HandOver, meet
+from actors.reading import reading
 from actors.sites import Site
 from benchmarks.caches import carried_both_ways
 from benchmarks.record import record
@@ -38,7 +44,7 @@ def main() -> None:
     test = [each for of in passages(run.kv_cache, run.seed).test.values() for each in of]
     crossings = {}
     for name, source, target, by in carried_both_ways(run):
-        rows = []
+        rows, cosines = [], []
         for passage in test:
             (mine,) = read(source, "source", [passage.cached])
             met = meet(target, "target", passage, mine)
@@ -49,7 +55,11 @@ def main() -> None:
             ]
             (base,) = continuation_nll(target, met.fed, [met.own])
             rows.append([base, *continuation_nll(target, met.fed, variants)])
-        crossings[name] = _shares(np.array(rows), list(parts(len(target.blocks))))
+            cosines.append(_attention_cosines(target, met, carried))
+        crossings[name] = {
+            **_shares(np.array(rows), list(parts(len(target.blocks)))),
+            "attention_output_cosine_by_layer": np.mean(cosines, axis=0).round(4).tolist(),
+        }
         print(name, crossings[name], file=sys.stderr)
     record("kv_losses", {"texts": len(test), "crossings": crossings})
 
@@ -85,6 +95,16 @@ def _mended(met: HandOver, carried: Cells, right: Right) -> dict[str, np.ndarray
         site: np.where(right(met, Site.parse(site))[:, None], met.native[site], of)
         for site, of in carried.items()
     }
+
+
+@torch.inference_mode()
+def _attention_cosines(target: Engine, met: HandOver, carried: Cells) -> list[float]:
+    """Of every layer, over the tokens that follow."""
+    sites = [Site("attention", layer) for layer in range(len(target.blocks))]
+    fed = torch.from_numpy(met.fed).expand(2, -1)
+    with reading(target, sites) as found:
+        target.states_after(fed, fill(target, [met.native, carried]))
+    return [float(torch.cosine_similarity(*found[site].float(), dim=-1).mean()) for site in sites]
 
 
 def _shares(rows: np.ndarray, names: list[str]) -> dict[str, Any]:
