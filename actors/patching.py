@@ -25,15 +25,16 @@ class _Patched(DynamicLayer):
 
     def __init__(self, keys: Tensor, values: Tensor, chosen: Tensor) -> None:
         super().__init__()
-        self.keys, self.values, self._chosen = keys, values, chosen
+        self.keys, self.values = keys, values
+        self._held, self._chosen = (keys, values), chosen
         self.is_initialized = True
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_args: Any, **_more: Any
     ) -> tuple[Tensor, Tensor]:
-        self.keys[:, :, self._chosen] = key_states
-        self.values[:, :, self._chosen] = value_states
-        return self.keys, self.values
+        for held, new in zip(self._held, (key_states, value_states), strict=True):
+            held[:, :, self._chosen] = new
+        return self._held
 
 
 @torch.inference_mode()
@@ -54,7 +55,7 @@ def patch(
     if any(engine.rotary(layer) is None for layer in range(len(engine.blocks))):
         raise CacheError("only models with rotary embeddings compute tokens out of their order")
     at = torch.tensor(sorted(chosen), device=engine.device)
-    layers = [_Patched(*both, at) for both in as_cached(engine, [found])]
+    layers: list[Any] = [_Patched(*both, at) for both in as_cached(engine, [found])]
     with reading(engine, [Site.parse(site) for site in sites]) as read:
         engine.states_among(
             torch.from_numpy(ids).to(engine.device)[None, at],
