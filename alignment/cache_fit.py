@@ -79,8 +79,13 @@ def fit_caches(
     r2 = 1 - by_site.gather(0, best[None])[0] / torch.stack([s.sum() for s in spread.split(widths)])
     of_outputs = torch.tensor(chosen, dtype=torch.float64).repeat_interleave(torch.tensor(widths))
     solved = _Solved.of(_Spectrum(training + held), of_outputs)
+    # In units of their spread all inputs weigh alike, which four bits need.
+    units = solved.units.split([each.width for each in reduced.values()])
+    in_units = {
+        name: each.in_units(unit) for (name, each), unit in zip(reduced.items(), units, strict=True)
+    }
     return FittedCaches(
-        CacheMap(dict(reduced), solved.whole(), dict(writes)),
+        CacheMap(in_units, solved.whole(), dict(writes)),
         dict(zip(writes, chosen, strict=True)),
         dict(zip(writes, r2.tolist(), strict=True)),
         solved,
@@ -97,6 +102,8 @@ class _Spectrum:
         self.unit = float(cov_x.diagonal().mean()) or 1.0
         self.projected = self.vectors.mT @ of.cov_xy
         self.mean_x, self.mean_y = of.mean_x, of.mean_y
+        spread = cov_x.diagonal().clamp_min(0).sqrt()
+        self.units = torch.where(spread > _LEAST * spread.mean(), spread, 1.0)
         self.spread = (of.yy / of.count - self.mean_y.square()).clamp_min(0).sqrt()
 
     def shrunk(self, lambdas: Tensor) -> Tensor:
@@ -120,7 +127,10 @@ def _judged(spectrum: _Spectrum, held: CacheMoments, lambdas: list[float]) -> tu
 
 @dataclass(frozen=True, eq=False)
 class _Solved:
-    """What is fitted, in terms of the components of all inputs: weights [D, T]."""
+    """What is fitted, in terms of the components of all inputs: weights [D, T].
+
+    Maps read inputs in units [D] of their spread.
+    """
 
     spectrum: _Spectrum
     weights: Tensor
@@ -129,28 +139,36 @@ class _Solved:
     def of(cls, spectrum: _Spectrum, lambdas: Tensor) -> _Solved:
         return cls(spectrum, spectrum.shrunk(lambdas))
 
+    @property
+    def units(self) -> Tensor:
+        return self.spectrum.units
+
     def whole(self) -> Affine:
         weight = (self.spectrum.vectors @ self.weights).mT
         bias = self.spectrum.mean_y - weight @ self.spectrum.mean_x
-        return Affine(weight.float().contiguous(), bias.float())
+        return Affine((weight * self.units).float().contiguous(), bias.float())
 
     def cut(self, rank: int, weights: Tensor) -> LowRank | None:
         """Cut by weights [T]; None where that cuts off nothing."""
         if rank >= min(self.weights.shape):
             return None
-        kept = self._directions(weights)[:, :rank]  # [T, r]
+        main, strength = self._directions(weights)
+        kept, strength = main[:, :rank], strength[:rank]  # [T, r], [r]
         right = (self.spectrum.vectors @ (self.weights * weights @ kept)).mT
         left = kept / weights[:, None]
         bias = self.spectrum.mean_y - left @ (right @ self.spectrum.mean_x)
+        # In between, directions are in units of how much they vary.
+        left, right = left * strength, right / strength[:, None] * self.units
         return LowRank(left.float().contiguous(), right.float().contiguous(), bias.float())
 
-    def _directions(self, weights: Tensor) -> Tensor:
-        """Of the target's weighted cells, those in which what is fitted varies most first."""
+    def _directions(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the target's weighted cells, those [T, D] in which what is fitted varies most first,
+        and its spread along each [D]."""
         # Its Gram matrix is the covariance of what is fitted.
         fitted = self.spectrum.values.sqrt()[:, None] * self.weights * weights
-        strength, main = torch.linalg.eigh(fitted @ fitted.mT)
-        lengths = strength.clamp_min(torch.finfo().tiny).sqrt()
-        return (fitted.mT @ (main / lengths)).flip(1)
+        variance, main = torch.linalg.eigh(fitted @ fitted.mT)
+        spread = variance.clamp_min(torch.finfo().tiny).sqrt()
+        return (fitted.mT @ (main / spread)).flip(1), spread.flip(0)
 
 
 def nearer(

@@ -32,13 +32,13 @@ Bits = Literal[32, 16, 4]  # of a number that is stored
 
 @dataclass(frozen=True, eq=False)
 class Reduction:
-    """Rows of one input about their mean [d], by its main components or each in its own unit.
-
-    `basis` is [c, d], or [d] where every feature stays, divided by its spread.
+    """Rows of one input about their mean [d], times one over the spread of each feature [d]; by
+    its main components [c, d], or all features where there is no basis.
     """
 
     mean: Tensor
-    basis: Tensor
+    scale: Tensor
+    basis: Tensor | None = None
 
     @classmethod
     def of(cls, rows: Tensor, components: int | None = None) -> Reduction:
@@ -47,22 +47,33 @@ class Reduction:
         Without a number of components every feature stays.
         """
         mean, spread = rows.double().mean(0), rows.double().std(0)
-        unit = torch.where(spread > 0, 1 / spread, 0.0)  # what never changes tells nothing
+        scale = torch.where(spread > 0, 1 / spread, 0.0)  # what never changes tells nothing
         if components is None:
-            return cls(mean.float(), unit.float())
-        near = (rows.double() - mean) * unit
+            return cls(mean.float(), scale.float())
+        near = (rows.double() - mean) * scale
         _, vectors = torch.linalg.eigh(near.mT @ near)
-        basis = vectors.flip(1)[:, :components].mT * unit
-        return cls(mean.float(), basis.float().contiguous())
+        basis = vectors.flip(1)[:, :components].mT
+        return cls(mean.float(), scale.float(), basis.float().contiguous())
 
     @property
     def width(self) -> int:
         """How many numbers are left: c, or d."""
-        return len(self.basis)
+        return len(self.scale if self.basis is None else self.basis)
+
+    def in_units(self, units: Tensor) -> Reduction:
+        """The same with each number that is left in a unit of its own [c]."""
+        if self.basis is None:
+            return Reduction(self.mean, (self.scale / units).float())
+        return Reduction(self.mean, self.scale, (self.basis / units[:, None]).float())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is stored, by name."""
+        found = {"mean": self.mean, "scale": self.scale}
+        return found if self.basis is None else found | {"basis": self.basis}
 
     def __call__(self, points: Tensor) -> Tensor:
-        near = points - self.mean
-        return near * self.basis if self.basis.ndim == 1 else near @ self.basis.mT
+        near = (points - self.mean) * self.scale
+        return near if self.basis is None else near @ self.basis.mT
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,13 +159,13 @@ class CacheMap:
         """What is stored of the map but for `near`, and what it is."""
         tensors = {f"map.{name}": tensor for name, tensor in self.map.tensors().items()}
         for name, each in self.reductions.items():
-            tensors |= {f"mean.{name}": each.mean, f"basis.{name}": each.basis}
+            tensors |= {f"{part}.{name}": of for part, of in each.tensors().items()}
         return tensors, {
             "kind": self.map.kind,
             "reads": list(self.reductions),
             "writes": list(self.writes.items()),
-            "formula": "x = concat over reads of (input - mean.NAME) @ basis.NAME.T, or (input - "
-            f"mean) * basis where that is flat; with map.: {self.map.formula}",
+            "formula": "x = concat over reads of (input - mean.NAME) * scale.NAME, @ basis.NAME.T "
+            f"where there is one; with map.: {self.map.formula}",
             "near": {},
         }
 
@@ -188,7 +199,11 @@ class CacheMap:
         start = f"{at}map."
         of_map = {n.removeprefix(start): of for n, of in tensors.items() if n.startswith(start)}
         reductions = {
-            name: Reduction(tensors[f"{at}mean.{name}"], tensors[f"{at}basis.{name}"])
+            name: Reduction(
+                tensors[f"{at}mean.{name}"],
+                tensors[f"{at}scale.{name}"],
+                tensors.get(f"{at}basis.{name}"),
+            )
             for name in record["reads"]
         }
         return cls(reductions, kinds[record["kind"]](**of_map), dict(record["writes"]))

@@ -38,7 +38,7 @@ CORPORA = {  # and how many of its texts make one
 }
 PREFIX, CONTINUATION = 500, 300  # characters
 TESTED, HELD, FITTED = 16, 8, 80  # texts of each kind, where there are as many
-COMPONENTS = 32  # of the keys, and of the values, of a layer
+COMPONENTS = 64  # of the keys, and of the values, of a layer
 SAMPLED = 10  # texts of each kind that components are found on
 TOGETHER = 4  # texts of a pass
 BLOCK_ROWS = 4096

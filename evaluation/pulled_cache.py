@@ -47,8 +47,12 @@ with warnings.catch_warnings(record=True):
             factors = ("weight", "right", "left")
             places = [f"{at}map.{name}" for name in factors]
             return {
-                "reductions": {  # [d], [c, d] or [d]
-                    name: (tensors[f"{at}mean.{name}"], tensors[f"{at}basis.{name}"])
+                "reductions": {  # [d], [d] and [c, d] or none
+                    name: (
+                        tensors[f"{at}mean.{name}"],
+                        tensors[f"{at}scale.{name}"],
+                        tensors.get(f"{at}basis.{name}"),
+                    )
                     for name in record["reads"]
                 },
                 "factors": [tensors[place] for place in places if place in tensors],
@@ -67,9 +71,9 @@ with warnings.catch_warnings(record=True):
             found: dict[str, torch.Tensor] = {}
             for piece in self._pieces:
                 parts = []
-                for name, (mean, basis) in piece["reductions"].items():
-                    near = inputs[name].float() - mean
-                    parts.append(near * basis if basis.ndim == 1 else near @ basis.T)
+                for name, (mean, scale, basis) in piece["reductions"].items():
+                    near = (inputs[name].float() - mean) * scale
+                    parts.append(near if basis is None else near @ basis.T)
                 points = torch.cat(parts, dim=-1)
                 for factor in piece["factors"]:
                     points = points @ factor.T
@@ -82,7 +86,7 @@ with warnings.catch_warnings(record=True):
             return {
                 name: len(mean)
                 for piece in self._pieces
-                for name, (mean, _) in piece["reductions"].items()
+                for name, (mean, *_) in piece["reductions"].items()
             }
 
         def facts(self) -> dict[str, Any]:

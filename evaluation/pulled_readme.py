@@ -43,8 +43,9 @@ Any Python with torch and safetensors, started in this directory, can use the fi
         for at, piece in pieces:
             parts = []
             for name in piece["reads"]:
-                near, basis = inputs[name] - of[at + "mean." + name], of[at + "basis." + name]
-                parts.append(near * basis if basis.ndim == 1 else near @ basis.T)
+                near = (inputs[name] - of[at + "mean." + name]) * of[at + "scale." + name]
+                basis = of.get(at + "basis." + name)
+                parts.append(near if basis is None else near @ basis.T)
             x = torch.cat(parts, -1)
             for name in ("weight", "right", "left"):
                 x = x @ of[at + "map." + name].T if at + "map." + name in of else x
