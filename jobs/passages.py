@@ -9,6 +9,9 @@ from actors.hand_over import Passage
 from jobs.sections import Caches, Content
 
 
+_ALIKE = 100  # characters
+
+
 @dataclass(frozen=True)
 class Passages:
     """What maps are fitted to, and what λ is chosen on, by hash; what is judged, by content."""
@@ -29,7 +32,7 @@ def passages(section: Caches, seed: int) -> Passages:
     wanted = cut[1] + section.texts
     fitted, held, test = [], [], {}
     for name, content in section.content.items():
-        found = _texts(section, content, seed)
+        found = long_texts(section, content, seed)
         if len(found) < wanted:
             raise AnchorError(
                 f"kv_cache.content.{name}: {wanted} texts of {section.cached + section.judged} "
@@ -43,9 +46,12 @@ def passages(section: Caches, seed: int) -> Passages:
     return Passages(by_hash(fitted, seed), by_hash(held, seed), test)
 
 
-def _texts(section: Caches, content: Content, seed: int) -> list[str]:
-    """Each long enough to be judged, and cut at the same length, by hash."""
-    found = by_hash({text.strip() for text in read_texts(content)}, seed)
+def long_texts(section: Caches, content: Content, seed: int) -> list[str]:
+    """Each long enough to be judged, and cut at the same length, by hash.
+
+    Texts of a corpus that begin alike, as questions on one passage do, count as one.
+    """
+    found = by_hash({text[:_ALIKE]: text for text in read_texts(content)}.values(), seed)
     joined = content.joined
     whole = ("\n\n".join(found[at : at + joined]) for at in range(0, len(found), joined))
     length = section.cached + section.judged
