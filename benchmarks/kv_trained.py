@@ -8,28 +8,31 @@ carried cells what it says after the text itself; and then keeps it in four bits
 """
 
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import permutations
 from typing import Any
 
 from actors.cache_training import CacheTraining, Lesson, train_cache_map
 from actors.cargo.kv_cache import OWN, map_inputs, own_tokens
+from actors.hand_over import Passage
 from alignment.cache_fit import fit_caches
 from alignment.cache_map import CacheMap
 from benchmarks import caches
 from benchmarks.caches import Model
 from benchmarks.record import record
+from jobs.passages import Passages
 
 TRAINING = CacheTraining(epochs=4, seconds=1500)
 
 
 def main() -> None:
     """Measure and record."""
-    texts = caches.texts_by_kind()
+    _, section, texts = caches.run_of_caches()
     crossings = {}
     for source, target in permutations(caches.live(caches.demo()), 2):
-        crossings[f"{source.name} -> {target.name}"] = _crossing(source, target, texts)
+        crossings[f"{source.name} -> {target.name}"] = _crossing(
+            source, target, texts, section.cached
+        )
     record(
         "kv_trained",
         {
@@ -43,13 +46,13 @@ def main() -> None:
     )
 
 
-def _crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def _crossing(source: Model, target: Model, texts: Passages, cached: int) -> dict[str, Any]:
     reduced, sums = caches.prepared(source, target, texts)
     whole = fit_caches(sums.training, sums.held, reduced, target.widths)
-    fitted = caches.small(whole, caches.importance_to(target, texts), target)
+    fitted = caches.small(whole, caches.importance_to(target, texts, cached), target)
     lessons: dict[bool, list[Lesson]] = {False: [], True: []}
     for text, held in caches.learnt(texts).items():
-        lessons[held].append(_lesson(source, target, text))
+        lessons[held].append(_lesson(source, target, Passage.cut(text, cached)))
     trained = train_cache_map(
         target.engine,
         fitted.to_bytes(),
@@ -67,7 +70,7 @@ def _crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) 
         "trained, in four bits": CacheMap.from_bytes(small),
     }
     judged = caches.judged(texts)
-    nats = [caches.nats_after(source, target, text, maps) for text in judged]
+    nats = [caches.nats_after(source, target, each, maps) for each in judged]
     return {
         "texts": len(judged),
         "rank": made.map.tensors()["right"].shape[0],
@@ -78,8 +81,8 @@ def _crossing(source: Model, target: Model, texts: Mapping[str, Sequence[str]]) 
     }
 
 
-def _lesson(source: Model, target: Model, text: str) -> Lesson:
-    met = caches.meet(source, target, text)
+def _lesson(source: Model, target: Model, passage: Passage) -> Lesson:
+    met = caches.meet(source, target, passage)
     inputs = map_inputs(met.source, met.spans, met.known[OWN])
     own = own_tokens(met.source.spans, met.spans)
     return Lesson(met.cut.whole.ids, met.cut.cached, own, inputs)
