@@ -25,12 +25,10 @@ from actors.folder import report_address
 from actors.hand_over import BASE, meet
 from actors.host import ModelHost
 from actors.weights import default_cache, prepare
-from benchmarks.caches import retention
+from benchmarks.caches import retention, run_of_caches
 from benchmarks.record import record
 from cluster.storage import DirectoryStore, Store, address
 from jobs.cache_maps import BATCH_TEXTS, SAMPLED
-from jobs.config import read_run_file
-from jobs.names import ROOT
 from jobs.passages import Passages, passages
 from jobs.sections import Caches
 
@@ -44,9 +42,8 @@ FEWER = {"texts": 24, "held": 4, "test": 8}  # of each kind: twins need no more
 
 def main() -> None:
     """Measure and record."""
-    run = read_run_file(ROOT / "configs/caches.yaml")
-    assert run.kv_cache is not None, "the run file of caches carries them"
-    section = run.kv_cache.model_copy(update=FEWER)
+    run, section, _ = run_of_caches()
+    section = section.model_copy(update=FEWER)
     texts = passages(section, run.seed)
     plain = spec(find("smollm2-135m-instruct"))
     base = ModelHost(plain, default_cache(), 2)

@@ -24,11 +24,10 @@ from actors.engine import Engine
 from actors.fleet import find
 from actors.hand_over import BASE, NATIVE, Passage, meet, nats
 from alignment.cache_map import CacheMap
-from benchmarks.caches import carried_both_ways, retention
+from benchmarks.caches import carried_both_ways, retention, run_of_caches
 from benchmarks.record import record
-from jobs.config import RunFile, read_run_file
-from jobs.names import ROOT
 from jobs.passages import by_hash
+from jobs.sections import Caches
 
 LENGTHS = {128: 16, 512: 16, 2048: 8, 8192: 3}  # of contexts in tokens, and texts of each
 CHARACTERS_A_TOKEN = 4.4  # of these stories, in both models
@@ -41,9 +40,9 @@ COMPONENTS, RANK = 32, 1024  # of a map between these two, on paper
 
 def main() -> None:
     """Measure and record."""
-    run = read_run_file(ROOT / "configs/caches.yaml")
+    run, section, _ = run_of_caches()
     crossings = {
-        name: {length: _length(run, source, target, by, length) for length in LENGTHS}
+        name: {length: _length(section, source, target, by, length) for length in LENGTHS}
         for name, source, target, by in carried_both_ways(run)
     }
     record(
@@ -61,10 +60,10 @@ def main() -> None:
 
 
 def _length(
-    run: RunFile, source: Engine, target: Engine, by: CacheMap, length: int
+    section: Caches, source: Engine, target: Engine, by: CacheMap, length: int
 ) -> dict[str, Any]:
     found, costs = [], []
-    for passage, other in _passages(run, length):
+    for passage, other in _passages(section, length):
         (mine,), (others,) = (read(source, "source", [each.cached]) for each in (passage, other))
         met = meet(target, "target", passage, mine)
         found.append(nats(target, met, {CARRIED: by}, CARRIED, others, (AGAIN,)))
@@ -81,11 +80,10 @@ def _length(
     }
 
 
-def _passages(run: RunFile, length: int) -> Iterator[tuple[Passage, Passage]]:
+def _passages(section: Caches, length: int) -> Iterator[tuple[Passage, Passage]]:
     """Texts of which so many tokens are cached, each beside another one."""
-    assert run.kv_cache is not None, "the run file of caches carries them"
-    used = run.kv_cache.test + run.kv_cache.held + run.kv_cache.texts
-    stories = by_hash({*read_texts(run.kv_cache.content[CONTENT])}, run.seed)[used:]
+    used = section.test + section.held + section.texts
+    stories = by_hash({*read_texts(section.content[CONTENT])}, 0)[used:]
     characters, texts, at = round(length * CHARACTERS_A_TOKEN), [], 0
     for _ in range(LENGTHS[length] + 1):
         text = ""

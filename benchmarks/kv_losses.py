@@ -24,12 +24,9 @@ from actors.engine import Engine
 from actors.hand_over import HandOver, meet
 from actors.reading import reading
 from actors.sites import Site
-from benchmarks.caches import carried_both_ways
+from benchmarks.caches import carried_both_ways, judged, run_of_caches
 from benchmarks.record import record
 from evaluation.retention import paired_bootstrap
-from jobs.config import read_run_file
-from jobs.names import ROOT
-from jobs.passages import passages
 
 PARTS = 3  # of the layers, and of the positions
 Cells = Mapping[str, np.ndarray]
@@ -39,9 +36,8 @@ Right = Callable[[HandOver, Site], np.ndarray]
 
 def main() -> None:
     """Measure and record."""
-    run = read_run_file(ROOT / "configs/caches.yaml")
-    assert run.kv_cache is not None, "the run file of caches carries them"
-    test = [each for of in passages(run.kv_cache, run.seed).test.values() for each in of]
+    run, _, texts = run_of_caches()
+    test = judged(texts)
     crossings = {}
     for name, source, target, by in carried_both_ways(run):
         rows, cosines = [], []

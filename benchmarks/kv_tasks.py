@@ -26,10 +26,8 @@ from actors.caching import CellsBySite, fill, read
 from actors.engine import Engine
 from actors.hand_over import HandOver, Passage, meet
 from alignment.cache_map import CacheMap
-from benchmarks.caches import carried_both_ways, retention
+from benchmarks.caches import carried_both_ways, retention, run_of_caches
 from benchmarks.record import record
-from jobs.config import read_run_file
-from jobs.names import ROOT
 
 ASKED = 80  # questions of each task
 LONGEST = 1200  # characters of a passage
@@ -51,7 +49,7 @@ class Item:
 
 def main() -> None:
     """Measure and record."""
-    run = read_run_file(ROOT / "configs/caches.yaml")
+    run, _, _ = run_of_caches()
     tasks = {"extraction": _extraction(), "multiple choice": _multiple_choice()}
     crossings: dict[str, dict[str, Any]] = {}
     for name, source, target, by in carried_both_ways(run):
