@@ -78,6 +78,7 @@ def test_a_second_run_reads_nothing(swept: Result, start: Callable[[Path], Drive
     assert_same(finished, swept)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "process", ["caches-tiny-llama-tiny-gemma.fold", "host-tiny-gemma.hand_over"]
 )
@@ -91,6 +92,7 @@ def test_a_process_that_is_lost_changes_no_number(
     assert_same(finished, swept)
 
 
+@pytest.mark.long
 def test_a_driver_that_is_killed_goes_on_where_it_was(
     swept: Result, again: Path, start: Callable[[Path], Driver]
 ) -> None:
