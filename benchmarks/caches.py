@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from actors.caching import Read, cell_sites, continuation_nll, importance, know, read
-from actors.cargo.kv_cache import OWN, carry, map_inputs, own_tokens, with_own
+from actors.cargo.kv_cache import OWN, carry, covering, map_inputs, own_tokens, with_own
 from actors.catalog import ModelSpec
 from actors.engine import Engine, load
-from actors.hand_over import Passage
+from actors.hand_over import HandOver, Passage
 from actors.sites import Site, site_width
 from actors.weights import default_cache, facts, prepare
 from alignment.cache_fit import FittedCaches
@@ -245,6 +245,11 @@ def carried_both_ways(run: RunFile) -> Iterator[tuple[str, Engine, Engine, Cache
         pair = run.model_copy(update={"models": (specs[source], specs[target])})
         _, by, _ = cache_map(pair, known[source], known[target], Reporter())
         yield f"{source} -> {target}", engines[source], engines[target], by
+
+
+def cut_otherwise(met: HandOver) -> np.ndarray:
+    """Which of the cached tokens [p] are not tokens of the source."""
+    return (met.source.spans[covering(met.source.spans, met.spans)] != met.spans).any(1)
 
 
 def nats_after(

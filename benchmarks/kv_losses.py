@@ -19,12 +19,11 @@ import numpy as np
 import torch
 
 from actors.caching import continuation_nll, fill, read
-from actors.cargo.kv_cache import covering
 from actors.engine import Engine
 from actors.hand_over import HandOver, meet
 from actors.reading import reading
 from actors.sites import Site
-from benchmarks.caches import carried_both_ways, judged, run_of_caches
+from benchmarks.caches import carried_both_ways, cut_otherwise, judged, run_of_caches
 from benchmarks.record import record
 from evaluation.retention import paired_bootstrap
 
@@ -77,13 +76,9 @@ def parts(layers: int) -> dict[str, Right]:
         "values": of_kind("values"),
         **{f"layers, part {part + 1} of {PARTS}": of_layers(part) for part in range(PARTS)},
         **{f"tokens, part {part + 1} of {PARTS}": of_positions(part) for part in range(PARTS)},
-        "tokens that the source cuts otherwise": lambda met, _: _cut_otherwise(met),
-        "tokens that both cut alike": lambda met, _: ~_cut_otherwise(met),
+        "tokens that the source cuts otherwise": lambda met, _: cut_otherwise(met),
+        "tokens that both cut alike": lambda met, _: ~cut_otherwise(met),
     }
-
-
-def _cut_otherwise(met: HandOver) -> np.ndarray:
-    return (met.source.spans[covering(met.source.spans, met.spans)] != met.spans).any(1)
 
 
 def _mended(met: HandOver, carried: Cells, right: Right) -> dict[str, np.ndarray]:
