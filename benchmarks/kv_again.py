@@ -4,7 +4,7 @@
 - first: those just after the target's own first tokens.
 - at random.
 - cut otherwise: those that the source's tokenizer cuts otherwise, and then the last ones.
-- farthest: those whose carried cells are farthest from the target's own, which only an oracle knows.
+- farthest: those whose carried cells are farthest from the target's own, as only an oracle knows.
 
     python -m benchmarks.kv_again
 """
