@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from actors.caching import CacheError, CellsBySite, Read, continuation_nll, fill
+from actors.caching import CacheError, CellsBySite, Read, fill
 from actors.engine import Engine
 
 CONTINUATIONS, TOKENS = 16, 24
+TOGETHER = 4096  # cached tokens of all continuations that are gone on from at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +36,18 @@ class Trial:
         """
         last = len(self.native.ids) - 1
         some = {site: np.asarray(of[:last]) for site, of in cells.items()}
-        fed = [np.concatenate((self.native.ids[last:], each)) for each in self.said]
-        return np.array([continuation_nll(engine, each, [some])[0] for each in fed])
+        together = max(1, TOGETHER // last)
+        found: list[float] = []
+        with torch.inference_mode():
+            for start in range(0, len(self.said), together):
+                said = torch.from_numpy(self.said[start : start + together]).to(engine.device)
+                cache = fill(engine, [some] * len(said))
+                first = torch.full((len(said), 1), int(self.native.ids[-1]), device=engine.device)
+                states = engine.states_after(torch.cat((first, said[:, :-1]), 1), cache)
+                for row, tokens in zip(states, said, strict=True):
+                    chances = engine.logits(row).log_softmax(-1)
+                    found.append(-float(chances.gather(1, tokens[:, None]).double().mean()))
+        return np.array(found)
 
 
 @torch.inference_mode()
@@ -52,13 +64,22 @@ def begin(engine: Engine, native: Read, seed: int = 0) -> Trial:
             f"{engine.context - TOKENS:,} tokens do in a context of {engine.context:,}"
         )
     last = len(ids) - 1
-    cache = fill(engine, [native.first(last)] * CONTINUATIONS)
     draw = torch.Generator().manual_seed(seed)
-    fed = ids[last:].expand(CONTINUATIONS, 1)
-    said: list[torch.Tensor] = []
+    together = min(CONTINUATIONS, max(1, TOGETHER // last))
+    said = [
+        _go_on(engine, native.first(last), ids[last:].expand(count, 1), draw)
+        for start in range(0, CONTINUATIONS, together)
+        for count in [min(together, CONTINUATIONS - start)]
+    ]
+    return Trial(native, torch.cat(said).numpy())
+
+
+def _go_on(engine: Engine, cells: CellsBySite, fed: Tensor, draw: torch.Generator) -> Tensor:
+    """Token ids [n, f], drawn one by one after the cells and one token more [n, 1]."""
+    cache = fill(engine, [cells] * len(fed))
+    said: list[Tensor] = []
     for _ in range(TOKENS):
         states = engine.states_after(fed, cache)[:, -1]
-        chances = engine.logits(states).softmax(-1).cpu()
-        said.append(torch.multinomial(chances, 1, generator=draw))
+        said.append(torch.multinomial(engine.logits(states).softmax(-1).cpu(), 1, generator=draw))
         fed = said[-1].to(engine.device)
-    return Trial(native, torch.cat(said, dim=1).numpy())
+    return torch.cat(said, dim=1)

@@ -115,8 +115,8 @@ def kv_cache(
         float | None,
         typer.Option(
             "--quality-target",
-            help="The retention to reach, as 0.93: the target reads as few of the last tokens "
-            "again as that takes.",
+            help="The retention to reach, as 0.93: the target reads as few of the tokens again as "
+            "that takes, the last ones and a few of the first.",
             show_default=False,
         ),
     ] = None,
@@ -132,8 +132,7 @@ def kv_cache(
     done, told = carry_cache(wish, Reporter()), Console()
     told.print(
         f"carried  {done.tokens - done.own - done.again:,} of {done.tokens:,} tokens "
-        f"(held-out R² {done.held_out_r2:.2f}); read by {target} itself: the first {done.own:,}, "
-        f"the last {done.again:,}",
+        f"(held-out R² {done.held_out_r2:.2f}); read by {target} itself: {done.own + done.again:,}",
         soft_wrap=True,
     )
     if verify or quality is not None:

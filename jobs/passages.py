@@ -8,7 +8,6 @@ from actors.corpora import read_texts
 from actors.hand_over import Passage
 from jobs.sections import Caches, Content
 
-
 _ALIKE = 100  # characters
 
 
