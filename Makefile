@@ -41,6 +41,7 @@ bench: $(INSTALLED) $(ASSETS)
 	$(BIN)/python -m benchmarks.steering_components
 	$(BIN)/python -m benchmarks.anchor_curve
 	$(BIN)/python -m benchmarks.fitters
+	$(BIN)/python -m benchmarks.kv_caches
 	$(BIN)/python -m benchmarks.kv_closed_form
 	$(BIN)/python -m benchmarks.kv_trained
 	$(BIN)/python -m benchmarks.kv_derived

@@ -1,0 +1,69 @@
+"""What crosses with a cache, both ways of the demo: the sweep of configs/caches.yaml, as it is.
+
+python -m benchmarks.kv_caches
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+from benchmarks.record import record
+from evaluation.cells import CacheCell
+from evaluation.retention import Interval
+from jobs.config import read_run_file
+from jobs.names import ROOT
+from jobs.progress import Reporter
+from jobs.sweep import sweep
+
+
+def main() -> None:
+    """Sweep, or take up what a sweep has left, and record."""
+    matrix = sweep(read_run_file(ROOT / "configs/caches.yaml"), Reporter()).matrix
+    record(
+        "kv_caches",
+        {
+            "asked": {
+                "closed form": ">= 0.80",
+                "a quarter read again": ">= 0.97",
+                "controls": "<= 0.2",
+            },
+            "sweep": matrix.address,
+            "seconds": {name: round(of) for name, of in matrix.seconds.items()},
+            "crossings": {
+                f"{cell.source} -> {cell.target}": _figures(cell)
+                for cell in matrix.cells
+                if isinstance(cell, CacheCell)
+            },
+        },
+    )
+
+
+def _figures(cell: CacheCell) -> dict[str, Any]:
+    return {
+        "texts": cell.texts,
+        "nats": {
+            name: asdict(of)
+            for name, of in (
+                ("base", cell.base),
+                ("native", cell.native),
+                ("carried", cell.carried),
+            )
+        },
+        "retention": _kept(cell.retention),
+        "own_tokens_alone": _kept(cell.tokens),
+        "controls": {control.name: _kept(control.retention) for control in cell.controls},
+        "read_again": {each.share: _kept(each.retention) for each in cell.again},
+        "by_kind": {
+            content.name: {"native_gain": content.gain, "retention": _kept(content.retention)}
+            for content in cell.contents
+        },
+        "held_out_r2": cell.held_out_r2,
+        "map_bytes": cell.map_bytes,
+    }
+
+
+def _kept(of: Interval | None) -> dict[str, float] | None:
+    return None if of is None else asdict(of)
+
+
+if __name__ == "__main__":
+    main()
