@@ -27,7 +27,6 @@ def main() -> None:
                 "controls": "<= 0.2",
             },
             "sweep": matrix.address,
-            "seconds": {name: round(of) for name, of in matrix.seconds.items()},
             "crossings": {
                 f"{cell.source} -> {cell.target}": _figures(cell)
                 for cell in matrix.cells
