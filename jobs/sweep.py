@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from evaluation.report import write_page
 from evaluation.suites import SUITES
 from evaluation.tracking import TrackedRun, track
 from jobs.assemble import assemble
+from jobs.cache_maps import require_together
 from jobs.config import RunFile
 from jobs.extract import Vectors, agreements, extract
 from jobs.fitting import Fitting
@@ -54,6 +56,9 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
         call_judges(run)
     store = open_store(run.store_location)
     with opened(run, texts, store, reporter) as (models, workers):
+        if run.kv_cache is not None:  # said at the start, not after hours
+            for pair in combinations([spec.name for spec in run.models], 2):
+                require_together(models, pair)
         asking = Asking(models, store, run.cluster.in_flight, run.cluster.restarts, reporter)
         fitting = Fitting(store, workers, run.cluster.restarts, reporter)
         work, vectors, agreed = _read(run, texts, asking, workers)
