@@ -104,8 +104,8 @@ class _Lines(Stage):
     def advance(self, steps: int = 1) -> None:
         super().advance(steps)
         now = time.monotonic()
-        if now - self._said < PLAIN_EVERY_SECONDS or self.done >= self.total:
-            return
+        if now - self._said < PLAIN_EVERY_SECONDS or self.done >= self.total or self.fresh < 1:
+            return  # nothing new to go by, as after a loss
         self._said = now
         left = (now - self.start) / self.fresh * (self.total - self.done)
         self._print(f"{self.name}: {self.done} of {self.total}, {_clock(left)} left")

@@ -1,0 +1,25 @@
+"""What is said of long work, also where steps are taken back."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from jobs import progress
+from jobs.progress import Reporter
+
+
+def test_steps_that_are_taken_back_after_a_loss_are_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "PLAIN_EVERY_SECONDS", 0.0)
+    said = io.StringIO()
+    with Reporter(Console(file=said)).stage("reading", 4) as stage:
+        stage.advance(2)
+        stage.advance(-stage.done)
+        stage.advance()
+    lines = said.getvalue().splitlines()
+    assert lines[0] == "reading ..."
+    assert next(line for line in lines if "of 4" in line).startswith("reading: 2 of 4")
+    assert [line for line in lines if "of 4" in line][-1].startswith("reading: 1 of 4")
+    assert lines[-1].startswith("reading: done in")
