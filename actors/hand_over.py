@@ -46,6 +46,10 @@ class Passage:
         """The first part."""
         return self.text[: self.first]
 
+    def tokens_in(self, spans: np.ndarray) -> int:
+        """How many tokens of the whole text, by their spans [t, 2], are cached."""
+        return int((spans[:, 1] <= self.first).sum())
+
 
 @dataclass(frozen=True, eq=False)
 class HandOver:
@@ -90,7 +94,7 @@ def meet(engine: Engine, fingerprint: str, passage: Passage, source: Read) -> Ha
             cached.
     """
     (whole,) = read(engine, fingerprint, [passage.text])
-    cached = int((whole.spans[:, 1] <= passage.first).sum())
+    cached = passage.tokens_in(whole.spans)
     own = own_tokens(source.spans, whole.spans[:cached])
     return HandOver(
         source,
@@ -127,7 +131,7 @@ def nats(
     return {
         BASE: float(base),
         **dict(zip(variants, found.tolist(), strict=True)),
-        **{again(share): _late(engine, met, variants[chief], share) for share in late},
+        **{again(share): after_late(engine, met, variants[chief], share) for share in late},
     }
 
 
@@ -136,7 +140,10 @@ def again(share: float) -> str:
     return f"{share:.0%} read again"
 
 
-def _late(engine: Engine, met: HandOver, cells: Mapping[str, np.ndarray], share: float) -> float:
+def after_late(
+    engine: Engine, met: HandOver, cells: Mapping[str, np.ndarray], share: float
+) -> float:
+    """Nats of the second part after cells of which so many of the last tokens are read again."""
     tail = max(len(met.own[next(iter(met.own))]), met.cached - round(share * met.cached))
     kept = {site: of[:tail] for site, of in cells.items()}
     (found,) = continuation_nll(engine, met.ids[tail:], [kept], known=met.cached - tail + 1)

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actors import hand_over
 from actors.caching import Read, cell_sites, continuation_nll, importance, know, read
-from actors.cargo.kv_cache import OWN, carry, covering, map_inputs, own_tokens, with_own
+from actors.cargo.kv_cache import OWN, covering, map_inputs, own_tokens
 from actors.catalog import ModelSpec
 from actors.engine import Engine, load
-from actors.hand_over import HandOver, Passage
+from actors.hand_over import HandOver, Passage, after_late
 from actors.sites import Site, site_width
 from actors.weights import default_cache, facts, prepare
 from alignment.cache_fit import FittedCaches
@@ -36,15 +37,6 @@ BLOCK_ROWS = 4096
 QUARTER = 4
 SMALL = 0.02  # of the bytes of the target in bfloat16
 DEEP = "own.deep"  # what the target knows after a quarter of its layers, beside OWN: its embeddings
-
-
-@dataclass(frozen=True, eq=False)
-class Cut:
-    """A text cut in two, as the target reads it: its tokens, and how many are in the first part."""
-
-    first: str
-    whole: Read
-    cached: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +74,6 @@ class Model:
         layers = {OWN: 0, DEEP: self.quarter} if self.deep else {OWN: 0}
         return {name: know(self.engine, of.ids, many).states for name, many in layers.items()}
 
-    def cut(self, passage: Passage) -> Cut:
-        """Read a text."""
-        (whole,) = self.read([passage.text])
-        return Cut(passage.cached, whole, int((whole.spans[:, 1] <= passage.first).sum()))
-
     def learn(self, texts: Sequence[str]) -> Iterator[tuple[Read, dict[str, np.ndarray]]]:
         """Each text, and what is known of it for less; it is read once for all directions."""
         new = [text for text in texts if text not in self._learnt]
@@ -113,11 +100,6 @@ class Pair:
     outputs: dict[str, Tensor]
 
 
-def demo() -> list[ModelSpec]:
-    """The models of the demo."""
-    return list(read_run_file(ROOT / "configs/demo.yaml").models)
-
-
 def live(specs: Sequence[ModelSpec], *, deep: bool = False) -> list[Model]:
     """Models that are loaded."""
     return [
@@ -142,41 +124,10 @@ def judged(texts: Passages) -> list[Passage]:
     return [each for of in texts.test.values() for each in of]
 
 
-@dataclass(frozen=True, eq=False)
-class Meeting:
-    """A text that the source has read the first part of, for the target to go on from.
-
-    `first` and `native` are cells of the target: its own first tokens, and all that are cached.
-    `known` are by name what it knows of the cached tokens; `fed` the token ids after those.
-    """
-
-    cut: Cut
-    source: Read
-    spans: np.ndarray
-    fed: np.ndarray
-    first: dict[str, np.ndarray]
-    native: dict[str, np.ndarray]
-    known: dict[str, np.ndarray]
-
-    def carried(self, by: CacheMap, of: Read, known: str = OWN) -> dict[str, np.ndarray]:
-        """The target's cells from those of a source."""
-        return with_own(carry(of, self.spans, self.known[known], by), self.first)
-
-
-def meet(source: Model, target: Model, passage: Passage) -> Meeting:
+def meet(source: Model, target: Model, passage: Passage) -> HandOver:
     """Read a text in both models, as far as each may."""
-    cut = target.cut(passage)
-    (mine,) = source.read([cut.first])
-    spans = cut.whole.spans[: cut.cached]
-    return Meeting(
-        cut,
-        mine,
-        spans,
-        fed=cut.whole.ids[cut.cached :],
-        first=cut.whole.first(own_tokens(mine.spans, spans)),
-        native=cut.whole.first(cut.cached),
-        known={name: of[: cut.cached] for name, of in target.own(cut.whole).items()},
-    )
+    (mine,) = source.read([passage.cached])
+    return hand_over.meet(target.engine, target.name, passage, mine)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,8 +161,12 @@ def prepared(source: Model, target: Model, texts: Passages) -> tuple[dict[str, R
 def importance_to(target: Model, texts: Passages, cached: int) -> dict[str, Tensor]:
     """What each number of a cell matters to what the target says next, [d] by site, where so many
     characters are cached."""
-    cuts = [target.cut(Passage.cut(text, cached)) for text in texts.fitted[:SAMPLED]]
-    found = importance(target.engine, [(cut.whole.ids, cut.cached) for cut in cuts])
+    some = texts.fitted[:SAMPLED]
+    cuts = [
+        (of.ids, Passage.cut(text, cached).tokens_in(of.spans))
+        for text, of in zip(some, target.read(some), strict=True)
+    ]
+    found = importance(target.engine, cuts)
     return {site: torch.from_numpy(of) for site, of in found.items()}
 
 
@@ -259,26 +214,15 @@ def nats_after(
     (base), after its own cache (native), and after what each map carries; and that again with the
     last quarter of the cached tokens read by the target itself."""
     met = meet(source, target, passage)
-    carried = {name: met.carried(by, met.source) for name, by in maps.items()}
+    carried = {name: met.carried(by) for name, by in maps.items()}
     variants = {"native": met.native, **carried}
-    (base,) = continuation_nll(target.engine, met.fed, [met.first])
+    (base,) = continuation_nll(target.engine, met.fed, [met.own])
     nats = continuation_nll(target.engine, met.fed, list(variants.values()))
-    late = quarter_again(target, met, list(carried.values()))
-    return {
-        "base": float(base),
-        **dict(zip(variants, nats.tolist(), strict=True)),
-        **{f"{name}, quarter read again": of for name, of in zip(maps, late, strict=True)},
+    late = {
+        f"{name}, quarter read again": after_late(target.engine, met, cells, 1 / QUARTER)
+        for name, cells in carried.items()
     }
-
-
-def quarter_again(
-    target: Model, met: Meeting, carried: Sequence[Mapping[str, np.ndarray]]
-) -> list[float]:
-    """Nats after carried cells, the last quarter of the tokens being read by the target itself."""
-    tail = met.cut.cached - met.cut.cached // QUARTER
-    kept = [{site: of[:tail] for site, of in cells.items()} for cells in carried]
-    ids, known = met.cut.whole.ids[tail:], met.cut.cached - tail + 1
-    return continuation_nll(target.engine, ids, kept, known=known).tolist()
+    return {"base": float(base), **dict(zip(variants, nats.tolist(), strict=True)), **late}
 
 
 def retention(nats: Sequence[Mapping[str, float]], name: str) -> dict[str, float] | None:

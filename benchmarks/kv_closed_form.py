@@ -12,6 +12,7 @@ Shapes: n rows, d width of a site, p cached tokens, k variants of a cache.
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -21,12 +22,12 @@ from torch import Tensor
 
 from actors.caching import Read, continuation_nll, know
 from actors.cargo.kv_cache import OWN, carry, with_own
-from actors.hand_over import Passage
+from actors.hand_over import Passage, after_late
 from actors.sites import Site
 from alignment.cache_fit import FittedCaches, fit_caches
 from alignment.cache_map import CacheMap, Reduction
 from benchmarks import caches
-from benchmarks.caches import DEEP, Model, Sums
+from benchmarks.caches import DEEP, QUARTER, Model, Sums
 from benchmarks.record import record
 from jobs.passages import Passages
 
@@ -37,9 +38,9 @@ SMALL_NAME = "2 % of the target's bytes"
 
 def main() -> None:
     """Measure and record."""
-    _, section, texts = caches.run_of_caches()
+    run, section, texts = caches.run_of_caches()
     crossings = {}
-    for source, target in permutations(caches.live(caches.demo(), deep=True), 2):
+    for source, target in permutations(caches.live(run.models, deep=True), 2):
         name = f"{source.name} -> {target.name}"
         crossings[name] = crossing(source, target, texts, section.cached)
         print(name, crossings[name], file=sys.stderr)
@@ -140,10 +141,12 @@ def _nats(
     """Nats per token of the continuation, by what is cached before it."""
     met = caches.meet(source, target, text)
     (stranger,) = source.read([other.cached])
+    states = know(target.engine, met.ids[: met.cached], target.quarter).states
+    deep = replace(met, known=states)
 
     def carried(name: str, of: Read) -> dict[str, np.ndarray]:
         quarter = name.startswith("quarter")
-        cells = met.carried(maps[name], of, DEEP if quarter else OWN)
+        cells = (deep if quarter else met).carried(maps[name], of)
         if quarter:  # those of the layers that were computed are there
             shallow = {site for site in cells if Site.parse(site).layer < target.quarter}
             cells |= {site: met.native[site] for site in shallow}
@@ -156,13 +159,15 @@ def _nats(
         **by_map,
         "another text's cells": carried("cells", stranger),
         "another text's cells, own tokens": carried(WHOLE, stranger),
-        "mean cell": with_own(_everywhere(mean, met.native, met.cut.cached), met.first),
+        "mean cell": with_own(_everywhere(mean, met.native, met.cached), met.own),
         "keys carried, values native": {**whole, **_of_kind(met.native, "values")},
         "values carried, keys native": {**whole, **_of_kind(met.native, "keys")},
     }
     nats = continuation_nll(target.engine, met.fed, list(variants.values()))
-    (base,) = continuation_nll(target.engine, met.fed, [met.first])
-    late = caches.quarter_again(target, met, [whole, by_map["cells"]])
+    (base,) = continuation_nll(target.engine, met.fed, [met.own])
+    late = [
+        after_late(target.engine, met, cells, 1 / QUARTER) for cells in (whole, by_map["cells"])
+    ]
     return {
         "base": float(base),
         **dict(zip(variants, nats.tolist(), strict=True)),

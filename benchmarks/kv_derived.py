@@ -9,7 +9,6 @@ A model that hands over to itself what it holds is the identity.
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,7 +27,7 @@ from actors.weights import default_cache, prepare
 from benchmarks.caches import retention, run_of_caches
 from benchmarks.record import record
 from cluster.storage import DirectoryStore, Store, address
-from jobs.cache_maps import BATCH_TEXTS, SAMPLED
+from jobs.cache_maps import SAMPLED, batches_of
 from jobs.passages import Passages, passages
 from jobs.sections import Caches
 
@@ -69,11 +68,12 @@ def _pair(
     with TemporaryDirectory() as scratch:
         store = DirectoryStore(Path(scratch))
         folders = [CacheFolder(store, section.components, SAMPLED) for _ in directions]
-        batches = [*_batches(texts.fitted), *_batches(texts.held)]
+        fitted, held_out = batches_of(texts.fitted), batches_of(texts.held)
+        batches = [*fitted, *held_out]
         for number, some in enumerate(batches):
             read = {host.facts().name: host.read(some) for host in (base, other)}
             for folder, (source, target) in zip(folders, directions, strict=True):
-                held = number >= len(_batches(texts.fitted))
+                held = number >= len(fitted)
                 mine, theirs = (read[of.facts().name] for of in (source, target))
                 folder.fold(number, held, mine, theirs, target.known(some))
         for folder, (source, target) in zip(folders, directions, strict=True):
@@ -83,10 +83,6 @@ def _pair(
             found[name] = _crossing(texts, store, maps, source, target)
             print(name, found[name], file=sys.stderr)
     return found
-
-
-def _batches(texts: Sequence[str]) -> list[Sequence[str]]:
-    return [texts[at : at + BATCH_TEXTS] for at in range(0, len(texts), BATCH_TEXTS)]
 
 
 def _crossing(

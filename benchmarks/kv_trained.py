@@ -13,7 +13,7 @@ from itertools import permutations
 from typing import Any
 
 from actors.cache_training import CacheTraining, Lesson, train_cache_map
-from actors.cargo.kv_cache import OWN, map_inputs, own_tokens
+from actors.cargo.kv_cache import map_inputs, own_tokens
 from actors.hand_over import Passage
 from alignment.cache_fit import fit_caches
 from alignment.cache_map import CacheMap
@@ -27,9 +27,9 @@ TRAINING = CacheTraining(epochs=4, seconds=1500)
 
 def main() -> None:
     """Measure and record."""
-    _, section, texts = caches.run_of_caches()
+    run, section, texts = caches.run_of_caches()
     crossings = {}
-    for source, target in permutations(caches.live(caches.demo()), 2):
+    for source, target in permutations(caches.live(run.models), 2):
         crossings[f"{source.name} -> {target.name}"] = _crossing(
             source, target, texts, section.cached
         )
@@ -83,9 +83,9 @@ def _crossing(source: Model, target: Model, texts: Passages, cached: int) -> dic
 
 def _lesson(source: Model, target: Model, passage: Passage) -> Lesson:
     met = caches.meet(source, target, passage)
-    inputs = map_inputs(met.source, met.spans, met.known[OWN])
+    inputs = map_inputs(met.source, met.spans, met.known)
     own = own_tokens(met.source.spans, met.spans)
-    return Lesson(met.cut.whole.ids, met.cut.cached, own, inputs)
+    return Lesson(met.ids, met.cached, own, inputs)
 
 
 if __name__ == "__main__":
