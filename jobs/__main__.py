@@ -14,7 +14,7 @@ from actors.catalog import ClosedWeights
 from actors.fleet import find
 from jobs.carrying import carrying
 from jobs.config import ConfigError, RunFile, home, read_run_file, tracking_uri
-from jobs.help import MODEL_HELP, example
+from jobs.help import MODEL_HELP, OutPath, example
 
 app = typer.Typer(
     help="Measure what can cross from one language model into another, and carry it.\n\n"
@@ -274,7 +274,7 @@ def pull(
 def remember(
     model: Annotated[str, typer.Argument(help=MODEL_HELP, show_default=False)],
     file: Annotated[Path, typer.Argument(help="A text, in UTF-8.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The directory to make.")],
+    out: OutPath,
 ) -> None:
     """Read a text with a model, and keep what it caches: a memory package.
 

@@ -55,6 +55,11 @@ def handings(section: Caches, texts: Passages, models: Mapping[str, ModelFacts])
     ]
 
 
+def batches_of(texts: Sequence[str]) -> list[tuple[str, ...]]:
+    """The texts that are read together, in their order."""
+    return [tuple(texts[at : at + BATCH_TEXTS]) for at in range(0, len(texts), BATCH_TEXTS)]
+
+
 def _maps(
     section: Caches, texts: Passages, source: ModelFacts, target: ModelFacts
 ) -> dict[str, str]:
@@ -95,7 +100,7 @@ class CacheFitting:
         names = (directions[0].source.name, directions[0].target.name)
         require_together(self.crew, names)
         self.crew.live(names)
-        batches = [*self._batches(self.texts.fitted), *self._batches(self.texts.held)]
+        batches = [*batches_of(self.texts.fitted), *batches_of(self.texts.held)]
         restarts = self.run.cluster.restarts
         with ExitStack() as workers:
             folders = {}
@@ -114,9 +119,6 @@ class CacheFitting:
                 gangs = (self.crew, *folders.values())
                 persist(directions, attempt, undone, restarts, gangs, self._lost)
 
-    def _batches(self, texts: Sequence[str]) -> list[tuple[str, ...]]:
-        return [tuple(texts[at : at + BATCH_TEXTS]) for at in range(0, len(texts), BATCH_TEXTS)]
-
     def _read(
         self,
         left: Sequence[Handing],
@@ -126,7 +128,7 @@ class CacheFitting:
     ) -> None:
         ends = {name for each in left for name in (each.source.name, each.target.name)}
         hosts = {name: each.host for name, each in self.crew.live(sorted(ends)).items()}
-        fitted = len(self._batches(self.texts.fitted))
+        fitted = len(batches_of(self.texts.fitted))
 
         def submit(numbered: tuple[int, tuple[str, ...]]) -> list[Ref]:
             number, texts = numbered
@@ -153,7 +155,7 @@ class CacheFitting:
             CacheFolder,
             self.store,
             self.section.components,
-            min(SAMPLED, -(-len(self._batches(self.texts.fitted)) // 2)),
+            min(SAMPLED, -(-len(batches_of(self.texts.fitted)) // 2)),
             name=f"caches-{each.source.name}-{each.target.name}",
             num_cpus=0,
             memory_bytes=self._bytes(each),

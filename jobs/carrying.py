@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from jobs.help import MODEL_HELP, example
+from jobs.help import MODEL_HELP, OutPath, example
 
 _CARRY_STEERING = (
     "isthmus carry steering mine.gguf --from smollm2-135m-instruct --to gemma-3-270m -o out",
@@ -37,7 +37,7 @@ def steering(
     ],
     source: Annotated[str, typer.Option("--from", help=f"The model it was made for. {MODEL_HELP}")],
     target: Annotated[str, typer.Option("--to", help="The same, for the model to steer.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The directory to make.")],
+    out: OutPath,
     run: Annotated[
         Path | None,
         typer.Option(
@@ -94,7 +94,7 @@ def kv_cache(
     ],
     source: Annotated[str, typer.Option("--from", help=f"The model that read it. {MODEL_HELP}")],
     target: Annotated[str, typer.Option("--to", help="The same, for the model to go on from it.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The directory to make.")],
+    out: OutPath,
     run: Annotated[
         Path | None,
         typer.Option(

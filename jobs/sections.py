@@ -12,6 +12,7 @@ from actors.corpora import CorpusSpec
 from jobs.names import file_names
 
 Count = Annotated[int, Field(ge=1)]
+Draws = Annotated[int, Field(ge=200)]
 Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 
@@ -124,7 +125,7 @@ class Steering(Section):
     judged_prompts: Annotated[int, Field(ge=2)] = 16
     samples: Count = 3
     sample_tokens: Count = 24
-    bootstrap_draws: Annotated[int, Field(ge=200)] = 2000
+    bootstrap_draws: Draws = 2000
 
     @model_validator(mode="after")
     def _another_for_each(self) -> Self:
@@ -172,4 +173,4 @@ class Caches(Section):
     test: Annotated[int, Field(ge=2)] = 16
     components: Count = 32
     again: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.125, 0.25, 0.5)
-    bootstrap_draws: Annotated[int, Field(ge=200)] = 2000
+    bootstrap_draws: Draws = 2000
