@@ -3,13 +3,15 @@
 The libraries of models are imported when a checkpoint is built: many tests need none.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from cluster.placement import ClusterFacts
+from cluster.session import session
 from tests.object_server import Ceph, Gateway
 
 # How long an example takes says nothing on a machine that does other things too.
@@ -175,6 +177,13 @@ def case(request: pytest.FixtureRequest) -> str:
 def sentences() -> tuple[str, ...]:
     """Texts of unlike lengths."""
     return SENTENCES
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Generator[ClusterFacts]:
+    """One small local Ray for the tests of a file; verbs in other files open their own."""
+    with session("local", num_cpus=3, object_store_mib=80) as facts:
+        yield facts
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,12 @@
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from cluster.placement import ClusterFacts
 from cluster.s3 import S3Store
-from cluster.session import session
 from cluster.storage import open_store
 from tests.object_proxy import Between, Proxy
 from tests.object_server import Gateway, Reach
-
-
-@pytest.fixture(scope="session")
-def local_ray() -> Generator[ClusterFacts]:
-    """One small local Ray for every test of the room that needs one."""
-    with session("local", num_cpus=3, object_store_mib=80) as facts:
-        yield facts
 
 
 @pytest.fixture

@@ -6,14 +6,13 @@ import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from io import StringIO
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 from ray import cloudpickle
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
@@ -24,7 +23,6 @@ from actors.checkpoints import facts
 from actors.host import ModelHost
 from actors.reading import Activations, NotFinite
 from cluster.gang import Gang
-from cluster.session import session
 from cluster.storage import DirectoryStore, StorageError
 from jobs.config import RunFile, read_run_file
 from jobs.harvest import Harvest, folders, require_shared
@@ -34,7 +32,7 @@ from jobs.texts import gather
 from jobs.waves import Crew
 from jobs.work import Work, make_work
 
-pytestmark = [pytest.mark.ray]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 # The tests are not shipped: the class of theirs travels by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 MODELS = ("tiny-llama", "tiny-gemma", "tiny-qwen")
@@ -112,9 +110,6 @@ def run(tmp_path: Path, tiny_run: Callable[..., Path]) -> RunFile:
 @pytest.fixture
 def bench(run: RunFile, tmp_path: Path) -> Iterator[Callable[..., Bench]]:
     with ExitStack() as open_things:
-        # The tests of the cluster keep theirs until all tests are done.
-        started = nullcontext() if ray.is_initialized() else session("local", num_cpus=3)
-        open_things.enter_context(started)
         numbers = count()
 
         def begin(*waves: Wave) -> Bench:

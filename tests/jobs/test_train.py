@@ -1,14 +1,13 @@
 """Maps trained between two models that are never loaded together; what was asked is kept."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import torch
 from rich.console import Console
 
@@ -21,7 +20,6 @@ from actors.host import ModelHost
 from actors.training import TrainedMap, Training, TrainingError, TrainOrder, train_map
 from alignment.maps import Affine, map_from_bytes
 from cluster.gang import Gang
-from cluster.session import session
 from cluster.storage import DirectoryStore
 from evaluation.suites import SUITES
 from jobs.progress import Reporter
@@ -29,7 +27,7 @@ from jobs.train import Lesson, shared_words, teach, trained
 from jobs.units import Asking
 from jobs.waves import Crew
 
-pytestmark = [pytest.mark.ray]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 SOURCE, TARGET = "tiny-llama", "tiny-gemma"
 SITES = ("residual.1", "residual.2")
 
@@ -45,9 +43,6 @@ def asking(
 ) -> Iterator[Callable[[], Asking]]:
     """Begin anew with what is kept: each model is a wave of its own."""
     with ExitStack() as open_things:
-        # The tests of the cluster keep theirs until all tests are done.
-        started = nullcontext() if ray.is_initialized() else session("local", num_cpus=3)
-        open_things.enter_context(started)
 
         def begin() -> Asking:
             def launch(name: str) -> Gang:

@@ -4,26 +4,24 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 from ray import cloudpickle
 from rich.console import Console
 
 from actors.catalog import ModelFacts
 from actors.checkpoints import facts
 from cluster.gang import ActorLost, Gang
-from cluster.session import session
 from cluster.storage import DirectoryStore
 from jobs.progress import Reporter
 from jobs.units import Asking, Unit
 from jobs.waves import Crew
 
-pytestmark = [pytest.mark.ray]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 # The tests are not shipped: the class of theirs travels by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 NAME = "tiny-llama"
@@ -53,9 +51,6 @@ def asking(
     known = facts(tiny_models[NAME], NAME)
 
     with ExitStack() as open_things:
-        # The tests of the cluster keep theirs until all tests are done.
-        started = nullcontext() if ray.is_initialized() else session("local", num_cpus=3)
-        open_things.enter_context(started)
 
         def begin(restarts: int) -> tuple[Asking, ModelFacts]:
             def launch(name: str) -> Gang:
