@@ -20,7 +20,8 @@ from actors.caching import Read
 from actors.cargo.kv_cache import OWN, map_inputs, own_tokens
 from actors.folder import ShardLost, report_address
 from actors.sites import Site
-from alignment.cache_fit import NEAR_LAMBDAS, fit_caches, nearer
+from alignment.cache_fit import NEAR_LAMBDAS, Fit, fit_caches, nearer
+from alignment.cache_heads import fit_heads
 from alignment.cache_map import CacheMap, CacheMoments, Reduction
 from alignment.layers import depth_pairing
 from alignment.moments import cross_moment
@@ -28,11 +29,14 @@ from cluster.storage import Store
 
 BLOCK_ROWS = 4096  # that are multiplied at once: a product costs nearly the same for fewer
 BITS = 16  # of a number of a stored map
+FORMAT = 3  # of maps and reports: one up where the same texts come to others
 
 # The maps that are fitted: of all inputs, of what the target knows of its tokens alone, and of all
 # inputs beside the cells of other texts.
 CARRIED, TOKENS, SHUFFLED = "carried", "own tokens alone", "shuffled rows"
 MAPS = (CARRIED, TOKENS, SHUFFLED)
+
+LEARNED = "learned"  # how heads are told out, beside the schemes of `alignment.cache_heads`
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +82,13 @@ class CacheFolder:
     Batches of texts come in order. From the first ones it learns how inputs are reduced.
     """
 
-    def __init__(self, store: Store, components: int, sampled: int) -> None:
+    def __init__(
+        self, store: Store, components: int, sampled: int, head_widths: tuple[int, int]
+    ) -> None:
         """`components` are kept of the keys, and of the values, of every layer; they are found on
-        the first `sampled` batches."""
+        the first `sampled` batches. `head_widths` are those of the source and the target."""
         self._store, self._components, self._sampled = store, components, sampled
+        self._head_widths = head_widths
         self._begin()
 
     def _begin(self) -> None:
@@ -180,19 +187,29 @@ class CacheFolder:
         """The map that reads all there is, or one layer where that does better, and its report."""
         training, held = (self._sums[of, shuffled] for of in (False, True))
         every = fit_caches(training.every, held.every, self._reduced, self._writes)
-        near = {
-            site: fit_caches(
-                training.near[site],
-                held.near[site],
-                {layer: self._whole[layer]},
-                {site: self._writes[site]},
-                NEAR_LAMBDAS,
-            )
-            for site, layer in self._layers.items()
+        near = {site: self._near(site, training, held) for site in self._layers}
+        best = {
+            site: max(of.values(), key=lambda each, site=site: each.held_out_r2[site])
+            for site, of in near.items()
         }
-        made, r2 = nearer(every, near)
-        lambdas = every.lambdas | {site: near[site].lambdas[site] for site in made.near}
-        return made, self._report(r2, lambdas, list(made.near))
+        made, r2 = nearer(every, best)
+        lambdas = dict(every.lambdas)
+        for site in made.near:
+            del lambdas[site]
+            lambdas |= best[site].lambdas
+        heads = {
+            scheme: float(np.mean([of[scheme].held_out_r2[site] for site, of in near.items()]))
+            for scheme in set.intersection(*map(set, near.values()))
+        }
+        return made, self._report(r2, lambdas, list(made.near)) | {"heads_r2": heads}
+
+    def _near(self, site: str, training: _Sums, held: _Sums) -> dict[str, Fit]:
+        """What is fitted to a site from the one layer at its depth, by how heads are told out."""
+        layer = self._layers[site]
+        sums, reduced = (training.near[site], held.near[site]), self._whole[layer]
+        width = {site: self._writes[site]}
+        learned = fit_caches(*sums, {layer: reduced}, width, NEAR_LAMBDAS)
+        return {LEARNED: learned, **fit_heads(*sums, (layer, reduced), site, self._head_widths)}
 
     def _tokens(self) -> tuple[CacheMap, dict[str, Any]]:
         """The map that reads nothing of the source, and its report."""

@@ -135,6 +135,16 @@ def nats(
     }
 
 
+def fused(
+    native: Mapping[str, np.ndarray], carried: Mapping[str, np.ndarray], share: float
+) -> dict[str, np.ndarray]:
+    """The target's own cells, moved a share of the way to the carried ones.
+
+    Another mode than handing over: the target has read the text as well.
+    """
+    return {site: of + share * (carried[site] - of) for site, of in native.items()}
+
+
 def again(share: float) -> str:
     """What is called so where a share of the cached tokens is read again."""
     return f"{share:.0%} read again"

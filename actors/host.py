@@ -74,22 +74,28 @@ class ModelHost:
 
     def hand_over(
         self,
-        passage: Passage,
+        passages: Sequence[Passage],
         source: Sequence[Read],
-        other: Sequence[Read],
+        others: Sequence[Read],
         maps: Mapping[str, np.ndarray],
         late: Sequence[float],
-    ) -> dict[str, float]:
-        """See `actors.hand_over.nats`.
-
-        `source` and `other` hold the one text each that was read; `maps` are files, as bytes, and
-        the first is the chief one.
-        """
+    ) -> list[dict[str, float]]:
+        """See `actors.hand_over.nats`: of each passage, beside what the source has read of it and
+        of another one. `maps` are files, as bytes, and the first is the chief one."""
         with self._named():
-            (mine,), (others,) = source, other
             made = {name: CacheMap.from_bytes(file.tobytes()) for name, file in maps.items()}
-            met = hand_over.meet(self._engine, self._facts.fingerprint, passage, mine)
-            return hand_over.nats(self._engine, met, made, next(iter(made)), others, late)
+            chief, fingerprint = next(iter(made)), self._facts.fingerprint
+            return [
+                hand_over.nats(
+                    self._engine,
+                    hand_over.meet(self._engine, fingerprint, passage, mine),
+                    made,
+                    chief,
+                    other,
+                    late,
+                )
+                for passage, mine, other in zip(passages, source, others, strict=True)
+            ]
 
     def receive(self, text: str, source: Read, by: CacheMap) -> Read:
         """See `actors.cargo.kv_cache.receive`."""

@@ -24,12 +24,18 @@ _LEAST = 1e-3  # of a typical weight or spread, so that none is divided by nothi
 
 
 @dataclass(frozen=True, eq=False)
-class FittedCaches:
+class Fit:
     """A map of full rank, and for each of the target's sites the λ chosen and the held-out R²."""
 
     map: CacheMap
     lambdas: dict[str, float]
     held_out_r2: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class FittedCaches(Fit):
+    """A fit that can be cut down to a lower rank."""
+
     _solved: _Solved
 
     def cut(self, rank: int, weights: Mapping[str, Tensor] | None = None) -> CacheMap:
@@ -171,9 +177,7 @@ class _Solved:
         return (fitted.mT @ (main / spread)).flip(1), spread.flip(0)
 
 
-def nearer(
-    every: FittedCaches, near: Mapping[str, FittedCaches]
-) -> tuple[CacheMap, dict[str, float]]:
+def nearer(every: Fit, near: Mapping[str, Fit]) -> tuple[CacheMap, dict[str, float]]:
     """The map that writes each site from all layers or from one, whichever does better on held-out
     rows; and the R² there by site.
 

@@ -5,13 +5,13 @@ Shapes: n rows, d width of a site.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import permutations
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from actors import hand_over
+from actors.cache_folder import CARRIED
 from actors.caching import Read, cell_sites, continuation_nll, importance, know, read
 from actors.cargo.kv_cache import OWN, covering, map_inputs, own_tokens
 from actors.catalog import ModelSpec
@@ -22,7 +22,9 @@ from actors.weights import default_cache, facts, prepare
 from alignment.cache_fit import FittedCaches
 from alignment.cache_map import CacheMap, CacheMoments, Reduction
 from alignment.moments import cross_moment
+from cluster.storage import open_store
 from evaluation.retention import measure_retention
+from jobs.cache_maps import handings
 from jobs.carry_cache import cache_map
 from jobs.config import RunFile, read_run_file
 from jobs.names import ROOT
@@ -187,19 +189,30 @@ def _reductions(source: Model, target: Model, texts: Sequence[str]) -> dict[str,
     return {n: Reduction.of(of, None if n in whole else COMPONENTS) for n, of in rows.items()}
 
 
-def carried_both_ways(run: RunFile) -> Iterator[tuple[str, Engine, Engine, CacheMap]]:
-    """Each ordered pair of a run's models, live, with the map of its run file: fitted, if need be.
+def maps_both_ways(run: RunFile) -> Iterator[tuple[str, Engine, Engine, dict[str, CacheMap]]]:
+    """Each ordered pair of a run's models, live, with the maps of its run file by name: fitted, if
+    need be.
 
     The name of the direction comes first.
     """
+    assert run.kv_cache is not None, "it carries caches"
     specs = {spec.name: spec for spec in run.models}
     places = {name: prepare(spec, default_cache()) for name, spec in specs.items()}
     engines = {name: load(place, threads=2) for name, place in places.items()}
     known = {name: facts(place, name, specs[name].dtype) for name, place in places.items()}
-    for source, target in permutations(engines, 2):
+    store = open_store(run.store_location)
+    for handing in handings(run.kv_cache, passages(run.kv_cache, run.seed), known):
+        source, target = (each.name for each in handing.ends)
         pair = run.model_copy(update={"models": (specs[source], specs[target])})
-        _, by, _ = cache_map(pair, known[source], known[target], Reporter())
-        yield f"{source} -> {target}", engines[source], engines[target], by
+        cache_map(pair, *handing.ends, Reporter())
+        maps = {name: CacheMap.from_bytes(store.get(to)) for name, to in handing.maps.items()}
+        yield f"{source} -> {target}", engines[source], engines[target], maps
+
+
+def carried_both_ways(run: RunFile) -> Iterator[tuple[str, Engine, Engine, CacheMap]]:
+    """The same, with the map that carries alone."""
+    for name, source, target, maps in maps_both_ways(run):
+        yield name, source, target, maps[CARRIED]
 
 
 def cut_otherwise(met: HandOver) -> np.ndarray:

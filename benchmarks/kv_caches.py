@@ -56,6 +56,7 @@ def _figures(cell: CacheCell) -> dict[str, Any]:
             for content in cell.contents
         },
         "held_out_r2": cell.held_out_r2,
+        "heads_r2": cell.heads,
         "map_bytes": cell.map_bytes,
     }
 

@@ -67,7 +67,15 @@ def _pair(
     found = {}
     with TemporaryDirectory() as scratch:
         store = DirectoryStore(Path(scratch))
-        folders = [CacheFolder(store, section.components, SAMPLED) for _ in directions]
+        folders = [
+            CacheFolder(
+                store,
+                section.components,
+                SAMPLED,
+                (source.facts().head_width, target.facts().head_width),
+            )
+            for source, target in directions
+        ]
         fitted, held_out = batches_of(texts.fitted), batches_of(texts.held)
         batches = [*fitted, *held_out]
         for number, some in enumerate(batches):
@@ -93,13 +101,10 @@ def _crossing(
     target: ModelHost,
 ) -> dict[str, Any]:
     files = {name: np.frombuffer(store.get(to), np.uint8) for name, to in maps.items()}
-    nats = [
-        target.hand_over(
-            passage, source.read([passage.cached]), source.read([other.cached]), files, ()
-        )
-        for of in texts.test.values()
-        for passage, other in zip(of, (*of[1:], of[0]), strict=True)
-    ]
+    nats = []
+    for of in texts.test.values():
+        read = source.read([passage.cached for passage in of])
+        nats += target.hand_over(of, read, (*read[1:], read[0]), files, ())
     report = json.loads(store.get(report_address(maps[CARRIED])))
     return {
         "texts": len(nats),

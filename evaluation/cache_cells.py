@@ -23,6 +23,7 @@ def cache_cell(
     *,
     way: str,
     held_out_r2: float,
+    heads: Mapping[str, float],
     seconds: float,
     map_bytes: int,
     map_address: str,
@@ -37,6 +38,7 @@ def cache_cell(
         nats: of each text, by kind of content.
         again: what the nats are called where a share of the cached tokens is read again.
         way: the name of the map that carries.
+        heads: R² by how the heads of a layer are told out.
         draws: number of resamples of the texts, by which intervals are found.
         seed: every interval is a function of the nats, the draws and the seed.
 
@@ -74,6 +76,7 @@ def cache_cell(
         map_bytes=map_bytes,
         map_address=map_address,
         tokens=share(TOKENS),
+        heads=dict(heads),
         again=tuple(AgainScore(share=part, retention=share(name)) for part, name in again.items()),
         contents=tuple(_content(name, of, measure) for name, of in nats.items()),
         cached_characters=cached_characters,

@@ -182,12 +182,14 @@ class CacheCell(Cell):
 
     `way` is the name of the map. `tokens` is the retention of a map that reads nothing of the
     source but only what the target itself knows of its tokens: what is carried beyond that has
-    crossed. A text is cached up to about `cached_characters`; what follows is judged.
+    crossed. `heads` are held-out R² of maps from the one layer at the same depth, by how its heads
+    are told out. A text is cached up to about `cached_characters`; what follows is judged.
     """
 
     cargo: Literal["kv_cache"] = "kv_cache"
     concept: Literal["continuation"] = "continuation"
     tokens: Interval | None
+    heads: dict[str, Measured]
     again: tuple[AgainScore, ...]
     contents: tuple[ContentScore, ...]
     cached_characters: int

@@ -155,6 +155,8 @@ def _of_cache(cell: CacheCell) -> _Own:
         "texts": cell.texts,
     }
     metrics = {**_bounds("tokens", cell.tokens), **{name: float(n) for name, n in sizes.items()}}
+    for scheme, r2 in cell.heads.items():
+        metrics[f"heads.{slug(scheme)}.held_out_r2"] = r2
     for score in cell.again:
         metrics |= _bounds(f"again.{score.share:g}.retention", score.retention)
     for of in cell.contents:

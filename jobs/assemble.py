@@ -188,14 +188,15 @@ def _cache_cell(run: RunFile, store: Store, handed: Handed, seconds: dict[str, f
     section, handing = run.kv_cache, handed.handing
     assert section is not None, "only a run with the section hands caches over"
     place = handing.maps[CARRIED]
-    r2 = json.loads(store.get(report_address(place)))["held_out_r2"]
+    report = json.loads(store.get(report_address(place)))
     return cache_cell(
         handing.source.name,
         handing.target.name,
         handed.nats,
         {share: again(share) for share in section.again},
         way="ridge",
-        held_out_r2=float(np.mean(list(r2.values()))),
+        held_out_r2=float(np.mean(list(report["held_out_r2"].values()))),
+        heads=report["heads_r2"],
         seconds=sum(seconds.values()),
         map_bytes=len(store.get(place)),
         map_address=place,

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import permutations
 
 from actors.anchors import fingerprint
-from actors.cache_folder import BITS, MAPS, CacheFolder
+from actors.cache_folder import BITS, FORMAT, MAPS, CacheFolder
 from actors.catalog import ModelFacts
 from actors.folder import report_address
 from cluster.gang import Gang, Ref, fetch
@@ -20,7 +20,6 @@ from jobs.progress import Reporter, Stage
 from jobs.resident import FOLDER_HEAP
 from jobs.sections import Caches
 from jobs.waves import Crew
-from jobs.work import FORMAT
 
 BATCH_TEXTS = 4
 SAMPLED = 12  # batches that components are found on, where there are twice as many
@@ -156,6 +155,7 @@ class CacheFitting:
             self.store,
             self.section.components,
             min(SAMPLED, -(-len(batches_of(self.texts.fitted)) // 2)),
+            (each.source.head_width, each.target.head_width),
             name=f"caches-{each.source.name}-{each.target.name}",
             num_cpus=0,
             memory_bytes=self._bytes(each),

@@ -18,6 +18,7 @@ from actors.cargo.kv_cache import own_tokens, with_own
 from actors.cargo.memory_package import MemoryPackage
 from actors.catalog import ModelFacts
 from actors.folder import report_address
+from actors.hand_over import fused
 from actors.host import ModelHost
 from actors.verifying import TOKENS
 from actors.weights import default_cache
@@ -65,7 +66,9 @@ memory.json and memory.safetensors are the same as a memory package, to be carri
 class CacheWish:
     """What a user asks for: a memory package, and names of models as in other verbs.
 
-    With a `quality` the target reads as many of the tokens again as this retention takes.
+    With a `quality` the target reads as many of the tokens again as this retention takes. With
+    `fuse` the target reads the text as well, and its own cells are moved that share of the way to
+    the carried ones.
     """
 
     package: Path
@@ -75,6 +78,7 @@ class CacheWish:
     run: Path | None = None
     verify: bool = False
     quality: float | None = None
+    fuse: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,10 @@ def carry_cache(wish: CacheWish, reporter: Reporter) -> CarriedCache:
     require_free(wish.out)
     if wish.quality is not None and not 0 < wish.quality <= 1:
         raise CarryError(f"a quality of {wish.quality:g}: retention to reach is above 0, up to 1")
+    if wish.fuse is not None and not 0 < wish.fuse < 1:
+        raise CarryError(f"fusion at {wish.fuse:g}: the share of the way is above 0, below 1")
+    if wish.fuse is not None and wish.quality is not None:
+        raise CarryError("fusion and a quality to reach: with fusion the target reads all tokens")
     package = MemoryPackage.load(wish.package)
     run, source, target = ends(wish.source, wish.target, wish.run, DEFAULT_RUN, reporter)
     package.require_of(source)
@@ -114,6 +122,10 @@ def carry_cache(wish: CacheWish, reporter: Reporter) -> CarriedCache:
     with reporter.stage("carrying"):
         received = host.receive(package.text, package.read, by)
     own = own_tokens(package.read.spans, received.spans)
+    if wish.fuse is not None:
+        with reporter.stage("reading natively, to fuse"):
+            (native,) = host.read([package.text])
+        received = replace(received, cells=fused(native.cells, received.cells, wish.fuse))
     settled = _Settled(received.cells, 0, None)
     if wish.verify or wish.quality is not None:
         with reporter.stage("going on natively, to compare"):
@@ -130,6 +142,7 @@ def carry_cache(wish: CacheWish, reporter: Reporter) -> CarriedCache:
         "tokens": done.tokens,
         "tokens_of_the_target_itself": own,
         "tokens_read_again": done.again,
+        "fused": wish.fuse,
         "map_address": address,
         "held_out_r2": r2,
         "retention": None if kept is None else [kept.value, kept.low, kept.high],

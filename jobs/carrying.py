@@ -16,6 +16,7 @@ _CARRY_STEERING = (
 _CARRY_CACHE = (
     "isthmus carry kv_cache memory --from smollm2-135m-instruct --to gemma-3-270m -o out --verify",
     "isthmus carry kv_cache memory --from a --to b --run RUN.yaml -o out --quality-target 0.93",
+    "isthmus carry kv_cache memory --from a --to b -o out --fuse 0.1",
 )
 carrying = typer.Typer(
     help="Carry a cargo of your own from one model into another.",
@@ -120,6 +121,14 @@ def kv_cache(
             show_default=False,
         ),
     ] = None,
+    fuse: Annotated[
+        float | None,
+        typer.Option(
+            help="Another mode: the target reads the whole text too, and each of its own cells is "
+            "moved this share of the way to the carried one, as 0.1.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Carry what one model has read into another, which then goes on from it.
 
@@ -128,11 +137,13 @@ def kv_cache(
     from jobs.carry_cache import CacheWish, carry_cache
     from jobs.progress import Reporter
 
-    wish = CacheWish(package, source, target, out, run, verify, quality)
+    wish = CacheWish(package, source, target, out, run, verify, quality, fuse)
     done, told = carry_cache(wish, Reporter()), Console()
+    itself = done.tokens if fuse is not None else done.own + done.again
+    how = "carried " if fuse is None else f"fused, {fuse:.0%} of the way:"
     told.print(
-        f"carried  {done.tokens - done.own - done.again:,} of {done.tokens:,} tokens "
-        f"(held-out R² {done.held_out_r2:.2f}); read by {target} itself: {done.own + done.again:,}",
+        f"{how} {done.tokens - done.own - done.again:,} of {done.tokens:,} tokens "
+        f"(held-out R² {done.held_out_r2:.2f}); read by {target} itself: {itself:,}",
         soft_wrap=True,
     )
     if verify or quality is not None:

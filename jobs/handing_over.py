@@ -17,7 +17,7 @@ from cluster.storage import Store, address
 from cluster.stream import stream
 from evaluation.cells import Key
 from jobs.attempts import persist
-from jobs.cache_maps import CacheFitting, Handing, handings, require_together
+from jobs.cache_maps import BATCH_TEXTS, CacheFitting, Handing, handings, require_together
 from jobs.config import RunFile
 from jobs.passages import Passages
 from jobs.progress import Reporter
@@ -39,6 +39,11 @@ class Question:
     passage: Passage
     other: Passage
     to: str
+
+
+# Those of one direction that are asked in one call, for which maps are read once; always the same,
+# whatever is left, so that answers are the same to the bit.
+Together = Sequence[Question]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,30 +123,30 @@ class HandingOver:
             CacheError: a text is longer than the context of a model.
             ActorLost: a process died too often.
         """
-        undone = self._open(wanted)
-        with self.reporter.stage(
-            "handing caches over", len(wanted), len(wanted) - len(undone)
-        ) as stage:
-            for of_it in _by_handing(undone):
-                names = [each.name for each in of_it[0].handing.ends]
+        undone = [self._open(_together(of_it)) for of_it in _by_handing(wanted)]
+        done = len(wanted) - sum(len(some) for of_it in undone for some in of_it)
+        with self.reporter.stage("handing caches over", len(wanted), done) as stage:
+
+            def attempt(left: Sequence[Together]) -> None:
+                for some, answers in self._answers(left):
+                    for question, answer in zip(some, answers, strict=True):
+                        self.store.put(question.to, json.dumps(answer, sort_keys=True).encode())
+                    stage.advance(len(some))
+
+            for of_it in filter(None, undone):
+                names = [each.name for each in of_it[0][0].handing.ends]
                 require_together(self.crew, names)
                 self.crew.live(names)
-
-                def attempt(left: Sequence[Question]) -> None:
-                    for question, answer in self._answers(left):
-                        self.store.put(question.to, json.dumps(answer, sort_keys=True).encode())
-                        stage.advance()
-
                 still = partial(self._open, of_it)
                 persist(of_it, attempt, still, self.run.cluster.restarts, [self.crew], self._lost)
         return [json.loads(self.store.get(each.to)) for each in wanted]
 
-    def _open(self, wanted: Sequence[Question]) -> list[Question]:
-        there = self.store.present({each.to for each in wanted})
-        return [each for each in wanted if each.to not in there]
+    def _open(self, wanted: Sequence[Together]) -> list[Together]:
+        there = self.store.present({each.to for some in wanted for each in some})
+        return [some for some in wanted if not all(each.to in there for each in some)]
 
-    def _answers(self, left: Sequence[Question]) -> Iterator[tuple[Question, Nats]]:
-        handing = left[0].handing
+    def _answers(self, left: Sequence[Together]) -> Iterator[tuple[Together, list[Nats]]]:
+        handing = left[0][0].handing
         live = self.crew.live([each.name for each in handing.ends])
         source, target = (live[each.name].host for each in handing.ends)
         files = {
@@ -150,16 +155,22 @@ class HandingOver:
         }
         maps = share(files)
 
-        def submit(question: Question) -> Ref:
-            both = (question.passage, question.other)
-            read = [source.submit("read", [each.cached]) for each in both]
-            return target.submit("hand_over", question.passage, *read, maps, self.section.again)
+        def submit(some: Together) -> Ref:
+            passages, others = ([each.passage for each in some], [each.other for each in some])
+            read = [
+                source.submit("read", [of.cached for of in each]) for each in (passages, others)
+            ]
+            return target.submit("hand_over", passages, *read, maps, self.section.again)
 
         with closing(stream(left, submit, self.run.cluster.in_flight)) as answers:
             yield from answers
 
     def _lost(self) -> None:
         self.reporter.note("a model was lost; what it has not answered is asked again")
+
+
+def _together(questions: Sequence[Question]) -> list[Together]:
+    return [questions[at : at + BATCH_TEXTS] for at in range(0, len(questions), BATCH_TEXTS)]
 
 
 def _by_handing(wanted: Sequence[Question]) -> list[list[Question]]:

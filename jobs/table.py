@@ -43,12 +43,15 @@ def matrix_lines(matrix: Matrix) -> list[str]:
 
 
 def cache_facts(cell: CacheCell) -> Iterator[str]:
-    """What own tokens alone give, what reading the last ones again does, and each kind of text."""
+    """What own tokens alone give, what reading the last ones again does, each kind of text, and
+    how well the heads of one layer tell of those of another."""
     yield f"own tokens alone {share(cell.tokens)}"
     for score in cell.again:
         yield f"last {100 * score.share:g}% read again {share(score.retention)}"
     for of in cell.contents:
         yield f"{words(of.name)} {share(of.retention)}"
+    heads = (f"{scheme} {r2:.2f}" for scheme, r2 in cell.heads.items())
+    yield f"R² of one layer by its heads: {', '.join(heads)}"
 
 
 def share(retention: Interval | None) -> str:

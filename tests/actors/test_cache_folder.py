@@ -53,15 +53,24 @@ def batches(hosts: tuple[ModelHost, ModelHost]) -> list[Batch]:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, batches: list[Batch]) -> DirectoryStore:
+def store(
+    tmp_path_factory: pytest.TempPathFactory,
+    hosts: tuple[ModelHost, ModelHost],
+    batches: list[Batch],
+) -> DirectoryStore:
     """With the maps and reports of a folder that has seen all batches, the last one held out."""
     kept = DirectoryStore(tmp_path_factory.mktemp("store"))
-    folder = CacheFolder(kept, COMPONENTS, SAMPLED)
+    folder = folder_of(kept, hosts)
     for number, batch in enumerate(batches):
         rows = folder.fold(number, number >= FITTED, *batch)
         assert rows == sum(len(of[0]) for of in rows_of([batch]))
     folder.fit(len(batches), PLACES)
     return kept
+
+
+def folder_of(store: DirectoryStore, hosts: tuple[ModelHost, ModelHost]) -> CacheFolder:
+    source, target = (host.facts().head_width for host in hosts)
+    return CacheFolder(store, COMPONENTS, SAMPLED, (source, target))
 
 
 def rows_of(batches: list[Batch]) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
@@ -105,6 +114,8 @@ def test_maps_are_those_of_all_rows_at_once(store: DirectoryStore, batches: list
     assert report["lambdas"] == expected.lambdas
     assert report["held_out_r2"] == pytest.approx(expected.held_out_r2, abs=1e-3)
     assert report["rows"] == fitting.count + held.count
+    assert report["heads_r2"].keys() == {"learned", "split", "merged"}
+    assert max(report["heads_r2"].values()) == report["heads_r2"]["learned"]
 
 
 def test_what_crosses_shows_in_held_out_rows_and_nothing_in_shuffled_ones(
@@ -120,10 +131,13 @@ def test_what_crosses_shows_in_held_out_rows_and_nothing_in_shuffled_ones(
 
 
 def test_a_batch_without_those_before_it_is_lost(
-    tmp_path: Path, batches: list[Batch], store: DirectoryStore
+    hosts: tuple[ModelHost, ModelHost],
+    tmp_path: Path,
+    batches: list[Batch],
+    store: DirectoryStore,
 ) -> None:
     again = DirectoryStore(tmp_path)
-    folder = CacheFolder(again, COMPONENTS, SAMPLED)
+    folder = folder_of(again, hosts)
     with pytest.raises(ShardLost, match="batch 1 came after 0 others"):
         folder.fold(1, False, *batches[1])
     folder.fold(0, False, *batches[0])
@@ -146,7 +160,7 @@ def test_between_models_that_hold_the_same_each_layer_reads_its_own(
 ) -> None:
     source, _ = hosts
     twice = DirectoryStore(tmp_path)
-    folder = CacheFolder(twice, COMPONENTS, SAMPLED)
+    folder = folder_of(twice, (source, source))
     for number, (read, _, _) in enumerate(batches):
         some = TEXTS[number * BATCH : (number + 1) * BATCH]
         folder.fold(number, number >= FITTED, read, read, source.known(some))
@@ -166,7 +180,8 @@ def handed(
     maps = {name: np.frombuffer(store.get(to), np.uint8) for name, to in PLACES.items()}
     passage, another = (Passage.cut(each, 45) for each in (text, other))
     mine, others = (source.read([each.cached]) for each in (passage, another))
-    return target.hand_over(passage, mine, others, maps, (0.5, 1.0))
+    (found,) = target.hand_over([passage], mine, others, maps, (0.5, 1.0))
+    return found
 
 
 def test_a_text_is_handed_over_beside_its_controls(

@@ -152,6 +152,7 @@ def make_cache(source: str, target: str, kept: float | None) -> CacheCell:
         map_bytes=14_310_400,
         map_address="e1" * 32,
         tokens=also(0.183),
+        heads={"learned": 0.418, "split": 0.377, "merged": 0.204},
         again=tuple(
             AgainScore(share=part, retention=also(value))
             for part, value in ((0.125, 0.688), (0.25, 0.774), (0.5, 0.893))

@@ -1,6 +1,7 @@
 """A text that one model has read, carried for another to go on from, as a user does it."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,30 @@ def test_as_little_is_read_again_as_a_quality_takes(
     assert 0 <= found["tokens_read_again"] <= found["tokens"] - found["tokens_of_the_target_itself"]
 
 
+def test_fused_cells_lie_between_the_targets_own_and_the_carried_ones(
+    carry: Verb, package: Path, tmp_path: Path, tiny_models: dict[str, Path]
+) -> None:
+    held = []
+    for more in ((), ("--fuse", "0.25")):
+        code, printed, complained = carry(package, *more)
+        assert code == 0, printed + complained
+        held.append(load_file(tmp_path / "out" / "cache.safetensors"))
+        kept = record(tmp_path / "out")
+        shutil.rmtree(tmp_path / "out")
+    assert kept["fused"] == 0.25
+    assert (
+        f"fused, 25% of the way: {kept['tokens'] - kept['tokens_of_the_target_itself']}" in printed
+    )
+    carried, fused = held
+    model = AutoModelForCausalLM.from_pretrained(tiny_models[TARGET])
+    native = model(fused["ids"][None], use_cache=True).past_key_values
+    for layer, of in enumerate(native.layers):
+        for name, own in ((f"keys.{layer}", of.keys[0]), (f"values.{layer}", of.values[0])):
+            last = own.shape[1]  # a layer with a window keeps no more
+            expected = own + 0.25 * (carried[name][:, -last:] - own)
+            torch.testing.assert_close(fused[name][:, -last:], expected, rtol=0, atol=1e-4)
+
+
 def test_what_cannot_be_carried_is_said_in_a_line(
     carry: Verb, package: Path, run_verb: Verb, run: Path, tmp_path: Path
 ) -> None:
@@ -131,6 +156,12 @@ def test_what_cannot_be_carried_is_said_in_a_line(
     assert "is no memory package" in refused(tmp_path / "absent")
     assert "a quality of 1.5: retention to reach is above 0, up to 1" in refused(
         package, "--quality-target", "1.5"
+    )
+    assert "fusion at 1: the share of the way is above 0, below 1" in refused(
+        package, "--fuse", "1"
+    )
+    assert "the target reads all tokens" in refused(
+        package, "--fuse", "0.1", "--quality-target", "0.9"
     )
     assert "are the same model" in refused(package, source=TARGET)
     assert "no model" in refused(package, source="tiny-lama")

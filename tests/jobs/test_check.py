@@ -77,6 +77,7 @@ def measured(source: str, target: str, kept: float | None) -> Matrix:
         **both,
         way="all cells",
         tokens=Interval(0.2, 0.17, 0.23),
+        heads={"learned": 0.41, "split": 0.33},
         again=(AgainScore(share=0.25, retention=Interval(0.9, 0.88, 0.92)),),
         contents=(
             ContentScore(name="prose", texts=8, gain=0.4, retention=share),
@@ -216,7 +217,8 @@ def test_a_matrix_is_printed_with_what_stands_behind_each_cache(
     assert "continuation" in out
     assert (
         "caches   smollm2-135m → smollm2-360m: own tokens alone 0.20 (0.17 to 0.23); last 25% read "
-        "again 0.90 (0.88 to 0.92); prose 0.87 (0.85 to 0.89); source code undefined\n"
+        "again 0.90 (0.88 to 0.92); prose 0.87 (0.85 to 0.89); source code undefined; R² of one "
+        "layer by its heads: learned 0.41, split 0.33\n"
     ) in out
 
 
