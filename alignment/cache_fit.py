@@ -8,6 +8,7 @@ together, r rank.
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -47,6 +48,25 @@ class FittedCaches(Fit):
         """
         made = self._solved.cut(rank, self._flat(weights))
         return self.map if made is None else replace(self.map, map=made)
+
+    def within(self, size: int, weights: Mapping[str, Tensor] | None = None) -> CacheMap:
+        """What is fitted, cut to the greatest rank of which the file in four bits is so small.
+
+        Raises:
+            FitError: no rank is.
+        """
+        outputs, inputs = self._solved.spectrum.projected.mT.shape
+
+        def fits(rank: int) -> bool:
+            empty = LowRank(
+                torch.zeros(outputs, rank), torch.zeros(rank, inputs), torch.zeros(outputs)
+            )
+            return len(replace(self.map, map=empty).to_bytes(4)) <= size
+
+        rank = bisect(range(1, min(outputs, inputs) + 1), 0, key=lambda rank: not fits(rank))
+        if not rank:
+            raise FitError(f"no map of caches fits into {size:,} bytes")
+        return self.cut(rank, weights)
 
     def _flat(self, weights: Mapping[str, Tensor] | None) -> Tensor:
         """Of all outputs side by side, none of them 0: [T]."""

@@ -81,10 +81,18 @@ class CacheMoments(Sums):
     """Sums over rows of reduced inputs [n, D] and of cells [n, T], of yy its diagonal alone [T]."""
 
     @classmethod
-    def of(cls, x: Tensor, y: Tensor) -> CacheMoments:
-        squares = y.double().square().sum(0)
-        sums = x.double().sum(0), y.double().sum(0)
-        return cls(float(len(x)), *sums, cross_moment(x, x), cross_moment(x, y), squares)
+    def of(cls, x: Tensor, y: Tensor, weights: Tensor | None = None) -> CacheMoments:
+        """Of rows weighted by weights [n], or all alike."""
+        each = torch.ones(len(x)) if weights is None else weights
+        each = each.double()
+        return cls(
+            float(each.sum()),
+            each @ x.double(),
+            each @ y.double(),
+            cross_moment(x, x, weights),
+            cross_moment(x, y, weights),
+            each @ y.double().square(),
+        )
 
     def of_inputs(self, which: Tensor) -> CacheMoments:
         """The same rows with some of the inputs only, by their indices [D']."""

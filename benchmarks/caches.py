@@ -156,7 +156,7 @@ def pairs(source: Model, target: Model, texts: Sequence[str]) -> Iterator[Pair]:
 
 def prepared(source: Model, target: Model, texts: Passages) -> tuple[dict[str, Reduction], Sums]:
     """All that maps of one direction are fitted from: how inputs are reduced, and sums."""
-    reduced = _reductions(source, target, texts.fitted[:SAMPLED])
+    reduced = reductions(source, target, texts.fitted[:SAMPLED])
     return reduced, _sums_of(source, target, learnt(texts), reduced)
 
 
@@ -174,14 +174,10 @@ def importance_to(target: Model, texts: Passages, cached: int) -> dict[str, Tens
 
 def small(whole: FittedCaches, matters: Mapping[str, Tensor], target: Model) -> CacheMap:
     """Of as many directions as the bytes allow, each number in four bits."""
-    most = SMALL * 2 * target.parameters
-    narrow, wide = (len(whole.cut(rank, matters).to_bytes(4)) for rank in (64, 128))
-    found = whole.cut(int((most - narrow) // ((wide - narrow) / 64)) + 60, matters)
-    assert len(found.to_bytes(4)) <= most, f"{len(found.to_bytes(4))} bytes"
-    return found
+    return whole.within(int(SMALL * 2 * target.parameters), matters)
 
 
-def _reductions(source: Model, target: Model, texts: Sequence[str]) -> dict[str, Reduction]:
+def reductions(source: Model, target: Model, texts: Sequence[str]) -> dict[str, Reduction]:
     """What is kept of every input: all of what the target knows, the main components of cells."""
     sample = list(pairs(source, target, texts))
     rows = {name: torch.cat([pair.inputs[name] for pair in sample]) for name in sample[0].inputs}

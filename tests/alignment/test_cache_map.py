@@ -182,6 +182,32 @@ def test_a_cut_keeps_what_matters() -> None:
     assert errors["keys"]["values.0"] > errors["even"]["values.0"]
 
 
+def test_a_map_within_so_many_bytes_has_the_greatest_rank_that_fits() -> None:
+    of = inputs(0)
+    reduced = everything(of)
+    sums = moments(of, planted(of), reduced)
+    fitted = fit_caches(sums, sums, reduced, SITES)
+    sizes = [len(fitted.cut(rank).to_bytes(4)) for rank in range(1, 10)]
+    assert sizes == sorted(sizes)
+    for size in {*sizes, max(sizes) - 1}:
+        found = fitted.within(size)
+        assert isinstance(found.map, LowRank)
+        assert found.map.rank == max(n for n, of in enumerate(sizes, 1) if of <= size)
+        assert found.to_bytes() == fitted.cut(found.map.rank).to_bytes()
+    with pytest.raises(FitError, match="no map of caches fits into 10 bytes"):
+        fitted.within(10)
+
+
+def test_rows_that_weigh_twice_are_rows_that_come_twice() -> None:
+    x, y = normal(1, 60, 4), normal(2, 60, 3)
+    weights = torch.arange(60) % 3
+    weighed = CacheMoments.of(x, y, weights.float())
+    twice = CacheMoments.of(x.repeat_interleave(weights, 0), y.repeat_interleave(weights, 0))
+    for name in ("count", "sum_x", "sum_y", "xx", "xy", "yy"):
+        found, expected = (torch.as_tensor(getattr(of, name)) for of in (weighed, twice))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
 def test_a_rank_that_cuts_off_nothing_leaves_the_map() -> None:
     of = inputs(0)
     sums = moments(of, planted(of), everything(of))
