@@ -8,7 +8,7 @@ so they stay in the worker: if it dies, the texts are read again.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,21 +20,23 @@ from actors.caching import Read
 from actors.cargo.kv_cache import OWN, map_inputs, own_tokens
 from actors.folder import ShardLost, report_address
 from actors.sites import Site
-from alignment.cache_fit import NEAR_LAMBDAS, Fit, fit_caches, nearer
+from alignment.cache_fit import NEAR_LAMBDAS, Fit, FittedCaches, fit_caches, nearer
 from alignment.cache_heads import fit_heads
-from alignment.cache_map import CacheMap, CacheMoments, Reduction
+from alignment.cache_map import Bits, CacheMap, CacheMoments, Reduction
 from alignment.layers import depth_pairing
 from alignment.moments import cross_moment
 from cluster.storage import Store
 
 BLOCK_ROWS = 4096  # that are multiplied at once: a product costs nearly the same for fewer
-BITS = 16  # of a number of a stored map
+BITS: Bits = 16  # of a number of a stored map
 FORMAT = 3  # of maps and reports: one up where the same texts come to others
 
 # The maps that are fitted: of all inputs, of what the target knows of its tokens alone, and of all
 # inputs beside the cells of other texts.
 CARRIED, TOKENS, SHUFFLED = "carried", "own tokens alone", "shuffled rows"
 MAPS = (CARRIED, TOKENS, SHUFFLED)
+SMALL = "small"  # of all inputs, within so many bytes, where one is wanted
+SMALL_BITS: Bits = 4
 
 LEARNED = "learned"  # how heads are told out, beside the schemes of `alignment.cache_heads`
 
@@ -167,26 +169,48 @@ class CacheFolder:
             self._sums[key] = self._sums[key] + found if key in self._sums else found
         block.clear()
 
-    def fit(self, batches: int, to: dict[str, str]) -> None:
+    def fit(
+        self,
+        batches: int,
+        to: Mapping[str, str],
+        size: int | None = None,
+        importance: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         """Fit the maps, of which `to` has the address by name, to so many batches; with reports.
+
+        With a `size` also the small one, of at most so many bytes; `importance` says what each
+        number of a cell matters to the target, [d] by site (`caching.importance`).
 
         Raises:
             ShardLost: they are not all there.
-            FitError: rows that are not finite.
+            FitError: rows that are not finite, or no map is so small.
         """
         if self._next != batches:
             raise ShardLost(f"{self._next} of {batches} batches are there")
         for held in (False, True):
             self._close(held)
-        for name, place in to.items():
-            made, report = self._tokens() if name == TOKENS else self._carried(name == SHUFFLED)
-            self._store.put(report_address(place), json.dumps(report, sort_keys=True).encode())
-            self._store.put(place, made.to_bytes(BITS))
+        every = self._every(shuffled=False)
+        self._keep(to[CARRIED], *self._carried(every, shuffled=False))
+        if size is not None and importance is not None:
+            matters = {site: torch.from_numpy(of) for site, of in importance.items()}
+            small = every.within(size, matters)
+            self._keep(to[SMALL], small, self._report({}, {}, []), SMALL_BITS)
+        self._keep(to[TOKENS], *self._tokens())
+        every = self._every(shuffled=True)
+        self._keep(to[SHUFFLED], *self._carried(every, shuffled=True))
 
-    def _carried(self, shuffled: bool) -> tuple[CacheMap, dict[str, Any]]:
+    def _keep(self, place: str, made: CacheMap, report: dict[str, Any], bits: Bits = BITS) -> None:
+        self._store.put(report_address(place), json.dumps(report, sort_keys=True).encode())
+        self._store.put(place, made.to_bytes(bits))
+
+    def _every(self, *, shuffled: bool) -> FittedCaches:
+        """What is fitted to every site from all there is."""
+        training, held = (self._sums[of, shuffled].every for of in (False, True))
+        return fit_caches(training, held, self._reduced, self._writes)
+
+    def _carried(self, every: Fit, *, shuffled: bool) -> tuple[CacheMap, dict[str, Any]]:
         """The map that reads all there is, or one layer where that does better, and its report."""
         training, held = (self._sums[of, shuffled] for of in (False, True))
-        every = fit_caches(training.every, held.every, self._reduced, self._writes)
         near = {site: self._near(site, training, held) for site in self._layers}
         best = {
             site: max(of.values(), key=lambda each, site=site: each.held_out_r2[site])

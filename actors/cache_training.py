@@ -8,15 +8,17 @@ inputs of a map after reduction, v tokens that are compared.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from actors.caching import CacheError, cell_sites, cells_of, fill
+from actors.caching import CacheError, Read, cell_sites, cells_of, encode_whole, fill, know
+from actors.cargo.kv_cache import OWN, map_inputs, own_tokens
 from actors.engine import Engine
+from actors.hand_over import Passage
 from alignment.cache_map import CacheMap
 from alignment.maps import LowRank
 
@@ -42,15 +44,41 @@ class CacheTraining:
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """One text in the target: its token ids [t], how many are cached, and what a map reads of them.
-
-    `inputs` [p, d] are by name those of `CacheMap.reads`; the first `own` cells are the target's.
+    """One text in the target: its token ids [t], how many are cached, and what a map reads of them,
+    reduced [p, D]. The first `own` cells are the target's.
     """
 
     ids: np.ndarray
     cached: int
     own: int
-    inputs: Mapping[str, np.ndarray]
+    inputs: np.ndarray
+
+
+def reduced(read: Read, by: CacheMap) -> Read:
+    """The cells that a map reads of a text, reduced as it does, in half precision [ts, c]."""
+    cells = {
+        name: of(torch.from_numpy(read.cells[name])).half().numpy()
+        for name, of in by.reductions.items()
+        if name != OWN
+    }
+    return replace(read, cells=cells)
+
+
+@torch.inference_mode()
+def lesson(engine: Engine, passage: Passage, source: Read, by: CacheMap) -> Lesson:
+    """What a map is taught of a text that the source has read so far as it is cached, `reduced`.
+
+    Raises:
+        CacheError: the text is longer than the target's context.
+    """
+    encoded = encode_whole(engine, [passage.text])
+    ids = encoded.ids[0].cpu().numpy()
+    spans = np.array(encoded.spans[0], dtype=np.int64).reshape(-1, 2)
+    cached = passage.tokens_in(spans)
+    known = know(engine, ids[:cached], 0).states
+    inputs = map_inputs(source, spans[:cached], by.reductions[OWN](torch.from_numpy(known)).numpy())
+    side_by_side = np.concatenate([inputs[name] for name in by.reductions], axis=1)
+    return Lesson(ids, cached, own_tokens(source.spans, spans[:cached]), side_by_side)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +115,7 @@ def train_cache_map(
     started = time.monotonic()
     begun = CacheMap.from_bytes(base)
     if not isinstance(begun.map, LowRank):
-        raise CacheError("only a map of low rank is trained: fit it with a rank")
+        raise CacheError("only a map of low rank is trained: make it smaller")
     if list(begun.writes) != list(cell_sites(len(engine.blocks))):
         raise CacheError("the map writes the cells of another model")
     with engine.held.with_gradients():
@@ -116,25 +144,27 @@ class _Course:
         drawn = np.random.default_rng(seed).integers(0, vocabulary, DRAWN)
         every = np.concatenate([drawn, *(lesson.ids for lesson in lessons)])
         self._tokens = torch.from_numpy(np.unique(every)).to(device)
-        self._lessons = [self._prepared(begun, lesson) for lesson in lessons]
+        self._lessons = [self._prepared(lesson) for lesson in lessons]
         self.count, self.agreed = len(lessons), engine.held.agreed
 
     @torch.no_grad()
-    def _prepared(
-        self, begun: CacheMap, lesson: Lesson
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
-        """Reduced inputs [p, D], the target's own first cells, ids [f] and what it says of them."""
+    def _prepared(self, lesson: Lesson) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
+        """Inputs [p, D], the target's own first cells, ids [f] and what it says of them."""
         if not 0 < lesson.own <= lesson.cached < len(lesson.ids):
             raise CacheError(
                 f"{lesson.cached} of {len(lesson.ids)} tokens cached: none comes after"
             )
-        inputs = {n: torch.from_numpy(lesson.inputs[n]).float() for n in begun.reads}
         ids = torch.from_numpy(lesson.ids).to(self._engine.device)
         first = cells_of(self._engine, ids[None, : lesson.own])
         own = {site: cells[0] for site, cells in first.items()}
         states = self._engine.states(ids[None])[0, lesson.cached :]
         wanted = self._engine.logits(states, self._tokens).log_softmax(-1)
-        return begun.reduced(inputs).to(ids.device), own, ids[lesson.cached :], wanted
+        return (
+            torch.from_numpy(lesson.inputs).float().to(ids.device),
+            own,
+            ids[lesson.cached :],
+            wanted,
+        )
 
     def loss(self, number: int) -> Tensor:
         """KL in nats per token after one text."""

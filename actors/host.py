@@ -2,14 +2,25 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from actors import behaviour, caching, hand_over, reading, training, verifying, weights
+from actors import (
+    behaviour,
+    cache_training,
+    caching,
+    hand_over,
+    reading,
+    training,
+    verifying,
+    weights,
+)
 from actors.anchors import AnchorBatch
 from actors.behaviour import Neutral
+from actors.cache_training import CacheTraining, TrainedCaches
 from actors.caching import CellsBySite, Read
 from actors.cargo import kv_cache
 from actors.catalog import ModelFacts, ModelSpec
@@ -96,6 +107,42 @@ class ModelHost:
                 )
                 for passage, mine, other in zip(passages, source, others, strict=True)
             ]
+
+    def importance(self, passages: Sequence[Passage]) -> dict[str, np.ndarray]:
+        """What each number of a cell matters to it: `caching.importance`."""
+        cuts = [
+            (read.ids, passage.tokens_in(read.spans))
+            for passage in passages
+            for read in self.read([passage.text])
+        ]
+        return caching.importance(self._engine, cuts)
+
+    def reduced(self, texts: Sequence[str], by: np.ndarray) -> list[Read]:
+        """See `actors.cache_training.reduced`; the map is a file, as bytes."""
+        made = CacheMap.from_bytes(by.tobytes())
+        return [cache_training.reduced(each, made) for each in self.read(texts)]
+
+    def train_cache_map(
+        self,
+        base: np.ndarray,
+        fitted: Sequence[Passage],
+        held: Sequence[Passage],
+        training: CacheTraining,
+        *reads: Sequence[Read],
+    ) -> TrainedCaches:
+        """See `actors.cache_training.train_cache_map`.
+
+        `base` is a file, as bytes; `reads` are batches of what the source has read, `reduced`, of
+        the passages to fit and then of those held out.
+        """
+        with self._named():
+            made = CacheMap.from_bytes(base.tobytes())
+            lessons = [
+                cache_training.lesson(self._engine, passage, read, made)
+                for passage, read in zip((*fitted, *held), chain(*reads), strict=True)
+            ]
+            of = lessons[: len(fitted)], lessons[len(fitted) :]
+            return cache_training.train_cache_map(self._engine, base.tobytes(), *of, training)
 
     def receive(self, text: str, source: Read, by: CacheMap) -> Read:
         """See `actors.cargo.kv_cache.receive`."""

@@ -51,6 +51,10 @@ def _figures(cell: CacheCell) -> dict[str, Any]:
         "own_tokens_alone": _kept(cell.tokens),
         "controls": {control.name: _kept(control.retention) for control in cell.controls},
         "read_again": {each.share: _kept(each.retention) for each in cell.again},
+        "small": {
+            each.name: {"bytes": each.map_bytes, "retention": _kept(each.retention)}
+            for each in cell.small
+        },
         "by_kind": {
             content.name: {"native_gain": content.gain, "retention": _kept(content.retention)}
             for content in cell.contents

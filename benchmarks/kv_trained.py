@@ -12,8 +12,7 @@ from dataclasses import asdict
 from itertools import permutations
 from typing import Any
 
-from actors.cache_training import CacheTraining, Lesson, train_cache_map
-from actors.cargo.kv_cache import map_inputs, own_tokens
+from actors.cache_training import CacheTraining, Lesson, lesson, reduced, train_cache_map
 from actors.hand_over import Passage
 from alignment.cache_fit import fit_caches
 from alignment.cache_map import CacheMap
@@ -47,18 +46,16 @@ def main() -> None:
 
 
 def _crossing(source: Model, target: Model, texts: Passages, cached: int) -> dict[str, Any]:
-    reduced, sums = caches.prepared(source, target, texts)
-    whole = fit_caches(sums.training, sums.held, reduced, target.widths)
+    reductions, sums = caches.prepared(source, target, texts)
+    whole = fit_caches(sums.training, sums.held, reductions, target.widths)
     fitted = caches.small(whole, caches.importance_to(target, texts, cached), target)
     lessons: dict[bool, list[Lesson]] = {False: [], True: []}
     for text, held in caches.learnt(texts).items():
-        lessons[held].append(_lesson(source, target, Passage.cut(text, cached)))
+        passage = Passage.cut(text, cached)
+        (mine,) = source.read([passage.cached])
+        lessons[held].append(lesson(target.engine, passage, reduced(mine, fitted), fitted))
     trained = train_cache_map(
-        target.engine,
-        fitted.to_bytes(),
-        lessons[False],
-        lessons[True],
-        TRAINING,
+        target.engine, fitted.to_bytes(), lessons[False], lessons[True], TRAINING
     )
     print(source.name, trained.held_out, f"{trained.seconds:.0f} s", file=sys.stderr)
     made = CacheMap.from_bytes(trained.map)
@@ -79,13 +76,6 @@ def _crossing(source: Model, target: Model, texts: Passages, cached: int) -> dic
         "training_seconds": round(trained.seconds),
         "retention": {name: caches.retention(nats, name) for name in maps},
     }
-
-
-def _lesson(source: Model, target: Model, passage: Passage) -> Lesson:
-    met = caches.meet(source, target, passage)
-    inputs = map_inputs(met.source, met.spans, met.known)
-    own = own_tokens(met.source.spans, met.spans)
-    return Lesson(met.ids, met.cached, own, inputs)
 
 
 if __name__ == "__main__":

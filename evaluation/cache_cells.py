@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
-from evaluation.cells import AgainScore, CacheCell, ContentScore, Control
+from evaluation.cells import AgainScore, CacheCell, ContentScore, Control, SmallScore
 from evaluation.retention import Interval, Retention, level, measure_retention
 
 # What is cached before the text that is judged, beside what is read again.
@@ -20,6 +20,7 @@ def cache_cell(
     target: str,
     nats: Mapping[str, Sequence[Nats]],
     again: Mapping[float, str],
+    small: Mapping[str, int],
     *,
     way: str,
     held_out_r2: float,
@@ -37,6 +38,7 @@ def cache_cell(
     Args:
         nats: of each text, by kind of content.
         again: what the nats are called where a share of the cached tokens is read again.
+        small: the bytes of maps that are smaller, by what the nats after them are called.
         way: the name of the map that carries.
         heads: R² by how the heads of a layer are told out.
         draws: number of resamples of the texts, by which intervals are found.
@@ -78,6 +80,10 @@ def cache_cell(
         tokens=share(TOKENS),
         heads=dict(heads),
         again=tuple(AgainScore(share=part, retention=share(name)) for part, name in again.items()),
+        small=tuple(
+            SmallScore(name=name, map_bytes=size, retention=share(name))
+            for name, size in small.items()
+        ),
         contents=tuple(_content(name, of, measure) for name, of in nats.items()),
         cached_characters=cached_characters,
         judged_characters=judged_characters,

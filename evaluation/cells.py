@@ -110,6 +110,14 @@ class ContentScore(Value):
     retention: Interval | None
 
 
+class SmallScore(Value):
+    """A map that is smaller than the one that is used: its name, its bytes, and what it keeps."""
+
+    name: str
+    map_bytes: int
+    retention: Interval | None
+
+
 class Cell(Value):
     """What is known of every cargo: the target alone, with its own, with what is carried into it.
 
@@ -191,6 +199,7 @@ class CacheCell(Cell):
     tokens: Interval | None
     heads: dict[str, Measured]
     again: tuple[AgainScore, ...]
+    small: tuple[SmallScore, ...]
     contents: tuple[ContentScore, ...]
     cached_characters: int
     judged_characters: int

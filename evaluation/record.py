@@ -159,6 +159,9 @@ def _of_cache(cell: CacheCell) -> _Own:
         metrics[f"heads.{slug(scheme)}.held_out_r2"] = r2
     for score in cell.again:
         metrics |= _bounds(f"again.{score.share:g}.retention", score.retention)
+    for small in cell.small:
+        metrics[f"map.{slug(small.name)}.map_bytes"] = float(small.map_bytes)
+        metrics |= _bounds(f"map.{slug(small.name)}.retention", small.retention)
     for of in cell.contents:
         metrics[f"content.{slug(of.name)}.texts"] = float(of.texts)
         metrics[f"content.{slug(of.name)}.gain"] = of.gain

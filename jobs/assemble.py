@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from actors.cache_folder import CARRIED
+from actors.cache_folder import CARRIED, MAPS
 from actors.cargo.steering import cosine
 from actors.catalog import ModelFacts
 from actors.folder import report_address
@@ -194,6 +194,7 @@ def _cache_cell(run: RunFile, store: Store, handed: Handed, seconds: dict[str, f
         handing.target.name,
         handed.nats,
         {share: again(share) for share in section.again},
+        {name: len(store.get(to)) for name, to in handing.maps.items() if name not in MAPS},
         way="ridge",
         held_out_r2=float(np.mean(list(report["held_out_r2"].values()))),
         heads=report["heads_r2"],

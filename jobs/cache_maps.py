@@ -1,16 +1,23 @@
 """Maps of caches between the models of a run: read in pairs, folded, fitted, each once."""
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import permutations
+from typing import TypeVar
+
+import numpy as np
 
 from actors.anchors import fingerprint
-from actors.cache_folder import BITS, FORMAT, MAPS, CacheFolder
+from actors.cache_folder import BITS, FORMAT, MAPS, SMALL, SMALL_BITS, CacheFolder
+from actors.cache_training import CacheTraining, TrainedCaches
 from actors.catalog import ModelFacts
 from actors.folder import report_address
-from cluster.gang import Gang, Ref, fetch
+from actors.hand_over import Passage
+from alignment.cache_map import CacheMap
+from cluster.gang import Gang, Ref, fetch, share
 from cluster.storage import Store, address
 from cluster.stream import stream
 from jobs.attempts import persist
@@ -21,8 +28,10 @@ from jobs.resident import FOLDER_HEAP
 from jobs.sections import Caches
 from jobs.waves import Crew
 
+TRAINED = "trained"  # the name of a map, beside those of `actors.cache_folder`
 BATCH_TEXTS = 4
 SAMPLED = 12  # batches that components are found on, where there are twice as many
+Text = TypeVar("Text", str, Passage)
 _COPIES = 8  # of the sums of a direction: for fitting and held out, shuffled, and what is solved
 
 
@@ -40,8 +49,14 @@ class Handing:
 
     @property
     def outputs(self) -> set[str]:
-        """Every address that fitting leaves."""
+        """Every address that fitting and training leave."""
         return {to for each in self.maps.values() for to in (each, report_address(each))}
+
+    @property
+    def fitted(self) -> set[str]:
+        """Those that fitting leaves."""
+        trained = self.maps.get(TRAINED)
+        return self.outputs - (set() if trained is None else {trained, report_address(trained)})
 
 
 def handings(section: Caches, texts: Passages, models: Mapping[str, ModelFacts]) -> list[Handing]:
@@ -54,8 +69,8 @@ def handings(section: Caches, texts: Passages, models: Mapping[str, ModelFacts])
     ]
 
 
-def batches_of(texts: Sequence[str]) -> list[tuple[str, ...]]:
-    """The texts that are read together, in their order."""
+def batches_of(texts: Sequence[Text]) -> list[tuple[Text, ...]]:
+    """Those that are read together, in their order."""
     return [tuple(texts[at : at + BATCH_TEXTS]) for at in range(0, len(texts), BATCH_TEXTS)]
 
 
@@ -64,7 +79,13 @@ def _maps(
 ) -> dict[str, str]:
     settled = [fingerprint(texts.fitted), fingerprint(texts.held), BATCH_TEXTS, SAMPLED, BITS]
     ends = [source.fingerprint, target.fingerprint, section.components]
-    return {name: address("cache map", FORMAT, settled, ends, name) for name in MAPS}
+    maps = {name: address("cache map", FORMAT, settled, ends, name) for name in MAPS}
+    small = [SMALL_BITS, section.small, section.cached]
+    if section.small is not None:
+        maps[SMALL] = address("cache map", FORMAT, settled, ends, SMALL, small)
+    if section.trained:
+        maps[TRAINED] = address("trained cache map", maps[SMALL], asdict(CacheTraining()))
+    return maps
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +100,13 @@ class CacheFitting:
     reporter: Reporter
 
     def complete(self, wanted: Sequence[Handing]) -> None:
-        """Fit every map that is not there; both directions of a pair are read for at once.
+        """Fit every map that is not there, and then train those that are; both directions of a pair
+        are read for at once.
 
         Raises:
             ConfigError: two models do not fit into the cluster together.
+            FitError: no map is as small as is asked.
+            ShardingError: no gradients go through a target that is held as it is.
             ActorLost: a process died too often.
         """
         pairs: dict[frozenset[str], list[Handing]] = {}
@@ -90,8 +114,14 @@ class CacheFitting:
             pairs.setdefault(frozenset((each.source.name, each.target.name)), []).append(each)
         for both in pairs.values():
             self._pair(both)
+        for each in self._untrained(wanted):
+            self._train(each)
 
     def _open(self, wanted: Sequence[Handing]) -> list[Handing]:
+        there = self.store.present({to for each in wanted for to in each.fitted})
+        return [each for each in wanted if not there >= each.fitted]
+
+    def _untrained(self, wanted: Sequence[Handing]) -> list[Handing]:
         there = self.store.present({to for each in wanted for to in each.outputs})
         return [each for each in wanted if not there >= each.outputs]
 
@@ -147,7 +177,58 @@ class CacheFitting:
         with closing(stream(enumerate(batches), submit, self.run.cluster.in_flight)) as folded:
             for _ in folded:
                 stage.advance()
-        fetch([folders[e.target.name].submit("fit", len(batches), dict(e.maps)) for e in left])
+        fetch(
+            [
+                folders[each.target.name].submit(
+                    "fit", len(batches), dict(each.maps), *self._small(each, hosts)
+                )
+                for each in left
+            ]
+        )
+
+    def _small(self, each: Handing, hosts: Mapping[str, Gang]) -> list[object]:
+        """Its size in bytes, and what matters to the target; nothing where none is wanted."""
+        if self.section.small is None:
+            return []
+        some = self._cut(self.texts.fitted[: SAMPLED * BATCH_TEXTS])
+        size = int(self.section.small * 2 * each.target.parameters)
+        return [size, hosts[each.target.name].submit("importance", some)]
+
+    def _cut(self, texts: Sequence[str]) -> list[Passage]:
+        return [Passage.cut(text, self.section.cached) for text in texts]
+
+    def _train(self, each: Handing) -> None:
+        """Train the small map through its target, on the texts that it was fitted to."""
+        names = [end.name for end in each.ends]
+        require_together(self.crew, names)
+        fitted, held = self._cut(self.texts.fitted), self._cut(self.texts.held)
+        base = np.frombuffer(self.store.get(each.maps[SMALL]), dtype=np.uint8)
+        with self.reporter.stage(f"training a map of caches, {names[0]} into {names[1]}"):
+
+            def attempt(_: Sequence[Handing]) -> None:
+                source, target = (self.crew.live(names)[name].host for name in names)
+                start = share(base)
+                reads = [
+                    source.submit("reduced", [of.cached for of in some], start)
+                    for of_it in (fitted, held)
+                    for some in batches_of(of_it)
+                ]
+                order = (start, fitted, held, CacheTraining(), *reads)
+                (trained,) = fetch([target.submit("train_cache_map", *order)])
+                self._keep(each.maps[TRAINED], trained)
+
+            undone = partial(self._untrained, [each])
+            restarts = self.run.cluster.restarts
+            persist([each], attempt, undone, restarts, [self.crew], self._lost)
+
+    def _keep(self, place: str, trained: TrainedCaches) -> None:
+        report = {
+            "held_out_kl": trained.held_out,
+            "improved": trained.improved,
+            "seconds": trained.seconds,
+        }
+        self.store.put(report_address(place), json.dumps(report, sort_keys=True).encode())
+        self.store.put(place, CacheMap.from_bytes(trained.map).to_bytes(SMALL_BITS))
 
     def _folder(self, each: Handing) -> Gang:
         return Gang.launch(

@@ -12,7 +12,7 @@ import torch
 from pydantic import JsonValue
 from safetensors import torch as safetensors_torch
 
-from actors.cache_folder import CARRIED
+from actors.cache_folder import CARRIED, SMALL
 from actors.caching import Read
 from actors.cargo.kv_cache import own_tokens, with_own
 from actors.cargo.memory_package import MemoryPackage
@@ -27,7 +27,7 @@ from cluster.session import session
 from cluster.storage import open_store
 from cluster.whole import whole_directory
 from evaluation.retention import Interval, measure_retention
-from jobs.cache_maps import CacheFitting, handings
+from jobs.cache_maps import TRAINED, CacheFitting, handings
 from jobs.config import ConfigError, RunFile
 from jobs.ends import README_FILE, RECORD_FILE, CarryError, ends, require_free
 from jobs.names import ROOT
@@ -68,7 +68,7 @@ class CacheWish:
 
     With a `quality` the target reads as many of the tokens again as this retention takes. With
     `fuse` the target reads the text as well, and its own cells are moved that share of the way to
-    the carried ones.
+    the carried ones. With `small` the run's small map is used, trained where the run trains it.
     """
 
     package: Path
@@ -79,6 +79,7 @@ class CacheWish:
     verify: bool = False
     quality: float | None = None
     fuse: float | None = None
+    small: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def carry_cache(wish: CacheWish, reporter: Reporter) -> CarriedCache:
     package = MemoryPackage.load(wish.package)
     run, source, target = ends(wish.source, wish.target, wish.run, DEFAULT_RUN, reporter)
     package.require_of(source)
-    address, by, r2 = cache_map(run, source, target, reporter)
+    address, by, r2 = cache_map(run, source, target, reporter, small=wish.small)
     with reporter.stage(f"loading {target.name}"):
         host = ModelHost(run.models[1], default_cache(), run.cluster.threads_per_model)
     with reporter.stage("carrying"):
@@ -201,19 +202,26 @@ def _settled(
 
 
 def cache_map(
-    run: RunFile, source: ModelFacts, target: ModelFacts, reporter: Reporter
+    run: RunFile,
+    source: ModelFacts,
+    target: ModelFacts,
+    reporter: Reporter,
+    *,
+    small: bool = False,
 ) -> tuple[str, CacheMap, float]:
-    """The map between two models, after its address and before its mean R² on held-out rows;
-    fitted now, if it is not there.
+    """The map between two models, after its address and before the mean R² on held-out rows of the
+    whole one; fitted now, if it is not there.
 
     Raises:
-        ConfigError: the run file does not say what it is fitted to.
+        ConfigError: the run file does not say what it is fitted to, or how small a map is to be.
         And what fitting raises: see `jobs.cache_maps`.
     """
     if run.kv_cache is None:
         raise ConfigError(
             f"run {run.name} has no section kv_cache, which says what maps of caches are fitted to"
         )
+    if small and run.kv_cache.small is None:
+        raise ConfigError(f"run {run.name} has no kv_cache.small, which says how small a map is")
     store = open_store(run.store_location)
     with reporter.stage("looking for the map"):
         texts = gather(run)
@@ -229,8 +237,9 @@ def cache_map(
         ):
             fitting = CacheFitting(run, run.kv_cache, texts.passages, loaded, store, reporter)
             fitting.complete([forth])
-    place = forth.maps[CARRIED]
-    r2 = json.loads(store.get(report_address(place)))["held_out_r2"]
+    r2 = json.loads(store.get(report_address(forth.maps[CARRIED])))["held_out_r2"]
+    chosen = (TRAINED if run.kv_cache.trained else SMALL) if small else CARRIED
+    place = forth.maps[chosen]
     return place, CacheMap.from_bytes(store.get(place)), float(np.mean(list(r2.values())))
 
 

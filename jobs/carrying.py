@@ -129,6 +129,13 @@ def kv_cache(
             show_default=False,
         ),
     ] = None,
+    small: Annotated[
+        bool,
+        typer.Option(
+            "--small",
+            help="By the run's small map (kv_cache.small), trained where the run trains it.",
+        ),
+    ] = False,
 ) -> None:
     """Carry what one model has read into another, which then goes on from it.
 
@@ -137,7 +144,7 @@ def kv_cache(
     from jobs.carry_cache import CacheWish, carry_cache
     from jobs.progress import Reporter
 
-    wish = CacheWish(package, source, target, out, run, verify, quality, fuse)
+    wish = CacheWish(package, source, target, out, run, verify, quality, fuse, small)
     done, told = carry_cache(wish, Reporter()), Console()
     itself = done.tokens if fuse is not None else done.own + done.again
     how = "carried " if fuse is None else f"fused, {fuse:.0%} of the way:"

@@ -163,6 +163,9 @@ class Caches(Section):
     content `texts` are what maps are fitted to, `held` what λ is chosen on, and `test` what is
     judged; all come by hash. `components` are kept of the keys, and of the values, of a layer.
     `again` are shares of the cached tokens, the last ones, that the target reads again after all.
+    With `small` a second map is made, which takes at most so large a share of the bytes of the
+    target's weights in half precision: of low rank, in four bits. With `trained` that one is also
+    trained through the target, so that it says what it says after its own cache: a third map.
     """
 
     content: Annotated[dict[Name, Content], Field(min_length=1)]
@@ -173,4 +176,12 @@ class Caches(Section):
     test: Annotated[int, Field(ge=2)] = 16
     components: Count = 32
     again: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.125, 0.25, 0.5)
+    small: Annotated[float, Field(gt=0, lt=1)] | None = None
+    trained: bool = False
     bootstrap_draws: Draws = 2000
+
+    @model_validator(mode="after")
+    def _trained_is_small(self) -> Self:
+        if self.trained and self.small is None:
+            raise ValueError("trained: the small map is trained; say how small it is")
+        return self

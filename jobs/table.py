@@ -43,11 +43,13 @@ def matrix_lines(matrix: Matrix) -> list[str]:
 
 
 def cache_facts(cell: CacheCell) -> Iterator[str]:
-    """What own tokens alone give, what reading the last ones again does, each kind of text, and
-    how well the heads of one layer tell of those of another."""
+    """What own tokens alone give, what reading the last ones again does, what smaller maps keep,
+    each kind of text, and how well the heads of one layer tell of those of another."""
     yield f"own tokens alone {share(cell.tokens)}"
     for score in cell.again:
         yield f"last {100 * score.share:g}% read again {share(score.retention)}"
+    for small in cell.small:
+        yield f"{small.name} map of {small.map_bytes / 1e6:.1f} MB {share(small.retention)}"
     for of in cell.contents:
         yield f"{words(of.name)} {share(of.retention)}"
     heads = (f"{scheme} {r2:.2f}" for scheme, r2 in cell.heads.items())

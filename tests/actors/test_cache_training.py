@@ -1,6 +1,6 @@
 """Maps of caches trained through a tiny target: nearer to what it says, and to nothing else."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from actors.cache_training import CacheTraining, Lesson, TrainedCaches, train_cache_map
+from actors.cache_training import (
+    CacheTraining,
+    Lesson,
+    TrainedCaches,
+    lesson,
+    reduced,
+    train_cache_map,
+)
 from actors.caching import CacheError, fill, know, read
-from actors.cargo.kv_cache import carry, map_inputs, own_tokens, with_own
+from actors.cargo.kv_cache import map_inputs
 from actors.engine import Engine, load
+from actors.hand_over import Passage, meet
 from alignment.cache_fit import fit_caches
 from alignment.cache_map import CacheMap, CacheMoments, Reduction
 from alignment.maps import Affine, LowRank
@@ -24,19 +32,6 @@ QUICK = CacheTraining(learning_rate=0.01, batch=4, epochs=6, patience=6)
 @pytest.fixture(scope="module")
 def engines(checkpoint: Callable[[str], Path]) -> tuple[Engine, Engine]:
     return load(checkpoint("llama")), load(checkpoint("gemma3_text"))
-
-
-def lesson(engines: tuple[Engine, Engine], text: str) -> Lesson:
-    source, target = (read(engine, "tiny", [text])[0] for engine in engines)
-    known = know(engines[1], target.ids, 0).states
-    inputs = map_inputs(source, target.spans, known)
-    cached = {name: rows[:CACHED] for name, rows in inputs.items()}
-    return Lesson(target.ids, CACHED, own_tokens(source.spans, target.spans[:CACHED]), cached)
-
-
-@pytest.fixture(scope="module")
-def lessons(engines: tuple[Engine, Engine], sentences_of_all: Sequence[str]) -> list[Lesson]:
-    return [lesson(engines, text) for text in sentences_of_all]
 
 
 @pytest.fixture(scope="module")
@@ -52,27 +47,42 @@ def sentences_of_all() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def base(engines: tuple[Engine, Engine], lessons: list[Lesson]) -> CacheMap:
+def passages(engines: tuple[Engine, Engine], sentences_of_all: list[str]) -> list[Passage]:
+    found = []
+    for text in sentences_of_all:
+        (target,) = read(engines[1], "tiny", [text])
+        found.append(Passage(text, int(target.spans[CACHED - 1, 1])))
+    return found
+
+
+@pytest.fixture(scope="module")
+def base(engines: tuple[Engine, Engine], passages: list[Passage]) -> CacheMap:
     """Of low rank, and shrunk by too large a λ, so that there is something to gain."""
-    inputs = {
-        name: torch.from_numpy(np.concatenate([each.inputs[name] for each in lessons]))
-        for name in lessons[0].inputs
-    }
-    reduced = {name: Reduction.of(rows, 3) for name, rows in inputs.items()}
-    cells = [
-        cell[:CACHED]
-        for each in lessons
-        for cell in [np.concatenate(list(_cells(engines[1], each).values()), axis=1)]
-    ]
-    x = torch.cat([of(inputs[name]) for name, of in reduced.items()], 1)
+    inputs: dict[str, list[np.ndarray]] = {}
+    cells, widths = [], {}
+    for passage in passages:
+        source, target = (read(engine, "tiny", [passage.cached])[0] for engine in engines)
+        known = know(engines[1], target.ids, 0).states
+        for name, rows in map_inputs(source, target.spans, known).items():
+            inputs.setdefault(name, []).append(rows)
+        cells.append(np.concatenate(list(target.cells.values()), axis=1))
+        widths = {site: of.shape[1] for site, of in target.cells.items()}
+    rows = {name: torch.from_numpy(np.concatenate(of)) for name, of in inputs.items()}
+    reductions = {name: Reduction.of(of, 3) for name, of in rows.items()}
+    x = torch.cat([of(rows[name]) for name, of in reductions.items()], 1)
     sums = CacheMoments.of(x, torch.from_numpy(np.concatenate(cells)))
-    widths = {site: rows.shape[1] for site, rows in _cells(engines[1], lessons[0]).items()}
-    return fit_caches(sums, sums, reduced, widths, lambdas=(3.0,)).cut(4)
+    return fit_caches(sums, sums, reductions, widths, lambdas=(3.0,)).cut(4)
 
 
-def _cells(engine: Engine, of: Lesson) -> dict[str, np.ndarray]:
-    text = str(engine.tokenizer.decode(of.ids, skip_special_tokens=True))
-    return read(engine, "tiny", [text])[0].cells
+@pytest.fixture(scope="module")
+def lessons(
+    engines: tuple[Engine, Engine], base: CacheMap, passages: list[Passage]
+) -> list[Lesson]:
+    source, target = engines
+    return [
+        lesson(target, of, reduced(read(source, "tiny", [of.cached])[0], base), base)
+        for of in passages
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -87,26 +97,19 @@ def test_what_the_target_says_after_held_out_texts_comes_nearer(trained: Trained
 
 
 def test_the_loss_before_any_step_is_that_of_the_carried_cells(
-    engines: tuple[Engine, Engine],
-    base: CacheMap,
-    lessons: list[Lesson],
-    trained: TrainedCaches,
-    sentences_of_all: Sequence[str],
+    engines: tuple[Engine, Engine], base: CacheMap, passages: list[Passage], trained: TrainedCaches
 ) -> None:
     """Hardly a token of a tiny vocabulary is not drawn: the whole of it is the oracle."""
     found = []
-    for text in sentences_of_all[-TESTED:]:
-        source, target = (read(engine, "tiny", [text])[0] for engine in engines)
-        known = know(engines[1], target.ids[:CACHED], 0).states
-        spans = target.spans[:CACHED]
-        first = target.first(own_tokens(source.spans, spans))
-        carried = with_own(carry(source, spans, known, base), first)
-        found.append(_kl(engines[1], target.ids, target.first(CACHED), carried))
+    for passage in passages[-TESTED:]:
+        (mine,) = read(engines[0], "tiny", [passage.cached])
+        met = meet(engines[1], "tiny", passage, mine)
+        found.append(_kl(engines[1], met.fed, met.native, met.carried(base)))
     assert np.mean(found) == pytest.approx(trained.held_out[0], rel=1e-3)
 
 
-def _kl(engine: Engine, ids: np.ndarray, *caches: dict[str, np.ndarray]) -> float:
-    fed = torch.from_numpy(ids[CACHED:])[None]
+def _kl(engine: Engine, after: np.ndarray, *caches: dict[str, np.ndarray]) -> float:
+    fed = torch.from_numpy(after)[None]
     with torch.inference_mode():
         native, carried = (
             engine.model(input_ids=fed, past_key_values=fill(engine, [cells])).logits.log_softmax(2)

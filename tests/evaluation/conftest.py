@@ -14,6 +14,7 @@ from evaluation.cells import (
     NeutralRow,
     PlaceScore,
     Sample,
+    SmallScore,
     Spread,
     SteeringCell,
     WayScore,
@@ -156,6 +157,10 @@ def make_cache(source: str, target: str, kept: float | None) -> CacheCell:
         again=tuple(
             AgainScore(share=part, retention=also(value))
             for part, value in ((0.125, 0.688), (0.25, 0.774), (0.5, 0.893))
+        ),
+        small=(
+            SmallScore(name="small", map_bytes=5_380_000, retention=also(0.583)),
+            SmallScore(name="trained", map_bytes=5_380_000, retention=also(0.671)),
         ),
         contents=(
             ContentScore(name="prose", texts=16, gain=0.402, retention=also(0.61)),

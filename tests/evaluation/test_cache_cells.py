@@ -23,6 +23,7 @@ SHARES = {
     CARRIED: 0.6,
     TOKENS: 0.2,
     **dict(zip(CONTROLS, (0.0, -0.4, -0.1), strict=True)),
+    "small": 0.5,
     **dict(zip(AGAIN.values(), (0.7, 0.8, 0.9), strict=True)),
 }
 HEADS = {"learned": 0.4, "split": 0.3}
@@ -42,9 +43,9 @@ def planted(texts: int = 12, gains: dict[str, float] = GAINS) -> dict[str, list[
 
 def made(nats: Mapping[str, Sequence[Nats]]) -> CacheCell:
     return cache_cell(
-        "a", "b", nats, AGAIN, way="ridge", held_out_r2=0.4, heads=HEADS, seconds=9.0,
-        map_bytes=1_000, map_address="e1" * 32, cached_characters=500, judged_characters=300,
-        draws=400, seed=0,
+        "a", "b", nats, AGAIN, {"small": 5_000}, way="ridge", held_out_r2=0.4, heads=HEADS,
+        seconds=9.0, map_bytes=1_000, map_address="e1" * 32, cached_characters=500,
+        judged_characters=300, draws=400, seed=0,
     )  # fmt: skip
 
 
@@ -69,6 +70,10 @@ def test_what_was_planted_is_found() -> None:
         assert each.retention is not None
         assert each.retention.value == pytest.approx(0.6)
     assert cell.heads == HEADS
+    (small,) = cell.small
+    assert (small.name, small.map_bytes) == ("small", 5_000)
+    assert small.retention is not None
+    assert small.retention.value == pytest.approx(0.5)
     assert (cell.texts, cell.cached_characters, cell.judged_characters) == (24, 500, 300)
 
 

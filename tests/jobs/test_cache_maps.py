@@ -38,13 +38,23 @@ def test_an_address_is_of_what_settles_a_map(
 
     found = places()
     assert len(found) == 6
-    assert len({to for maps in found for to in maps.values()}) == 18
+    assert len({to for maps in found for to in maps.values()}) == 6 * 5
     # What maps are judged on does not settle them.
     assert places(again=[0.5], bootstrap_draws=300) == found
     for other in ({"components": 8}, {"texts": 15}, {"held": 3}):
         assert not {to for maps in places(**other) for to in maps.values()} & {
             to for maps in found for to in maps.values()
         }
+
+    # How small a map is to be settles that one, and what is trained of it.
+    for mine, other in zip(found, places(small=0.8), strict=True):
+        assert {name for name in mine if mine[name] != other[name]} == {"small", "trained"}
+    assert all(len(maps) == 3 for maps in places(small=None, trained=False))
+
+
+def test_what_is_trained_is_the_small_map(caches: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="trained: the small map is trained; say how small it is"):
+        Caches.model_validate(caches | {"small": None})
 
 
 def test_a_run_without_any_cargo_is_refused(tmp_path: Path, tiny_run: Callable[..., Path]) -> None:

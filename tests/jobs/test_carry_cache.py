@@ -119,6 +119,18 @@ def test_as_little_is_read_again_as_a_quality_takes(
     assert 0 <= found["tokens_read_again"] <= found["tokens"] - found["tokens_of_the_target_itself"]
 
 
+def test_the_small_map_carries_as_well(carry: Verb, package: Path, tmp_path: Path) -> None:
+    code, printed, complained = carry(package, "--small")
+    assert code == 0, printed + complained
+    held = load_file(tmp_path / "out" / "cache.safetensors")
+    shutil.rmtree(tmp_path / "out")
+    code, printed, complained = carry(package)
+    assert code == 0, printed + complained
+    whole = load_file(tmp_path / "out" / "cache.safetensors")
+    assert held.keys() == whole.keys()
+    assert not torch.equal(held["keys.1"], whole["keys.1"])
+
+
 def test_fused_cells_lie_between_the_targets_own_and_the_carried_ones(
     carry: Verb, package: Path, tmp_path: Path, tiny_models: dict[str, Path]
 ) -> None:

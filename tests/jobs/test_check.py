@@ -9,7 +9,7 @@ import pytest
 
 from actors.fleet import find, fleet
 from alignment.fitters import FITTERS
-from evaluation.cells import AgainScore, CacheCell, ContentScore, SteeringCell
+from evaluation.cells import AgainScore, CacheCell, ContentScore, SmallScore, SteeringCell
 from evaluation.matrix import AnchorFacts, Matrix, ModelRow
 from evaluation.retention import Interval, Level
 from jobs.__main__ import CLOSED_WEIGHTS, USER_ERROR
@@ -79,6 +79,7 @@ def measured(source: str, target: str, kept: float | None) -> Matrix:
         tokens=Interval(0.2, 0.17, 0.23),
         heads={"learned": 0.41, "split": 0.33},
         again=(AgainScore(share=0.25, retention=Interval(0.9, 0.88, 0.92)),),
+        small=(SmallScore(name="small", map_bytes=5_400_000, retention=Interval(0.8, 0.7, 0.9)),),
         contents=(
             ContentScore(name="prose", texts=8, gain=0.4, retention=share),
             ContentScore(name="source_code", texts=8, gain=0.0, retention=None),
@@ -193,12 +194,14 @@ def test_what_was_measured_here_stands_beside_the_prior(
     cached = said("check", *pair, "--cargo", "kv_cache")
     assert "sentiment" not in cached
     lines = cached.partition("measured here ")[2].splitlines()
-    assert lines[:5] == [
+    assert lines[:7] == [
         f"{told}, continuation, way all cells, level Poor",
         "  own tokens alone 0.20 (0.17 to 0.23)",
         "  last 25% read again 0.90 (0.88 to 0.92)",
+        "  small map of 5.4 MB 0.80 (0.70 to 0.90)",
         f"  prose {told}",
         "  source code undefined",
+        "  R² of one layer by its heads: learned 0.41, split 0.33",
     ]
 
     out = said("check", *pair)
@@ -217,8 +220,8 @@ def test_a_matrix_is_printed_with_what_stands_behind_each_cache(
     assert "continuation" in out
     assert (
         "caches   smollm2-135m → smollm2-360m: own tokens alone 0.20 (0.17 to 0.23); last 25% read "
-        "again 0.90 (0.88 to 0.92); prose 0.87 (0.85 to 0.89); source code undefined; R² of one "
-        "layer by its heads: learned 0.41, split 0.33\n"
+        "again 0.90 (0.88 to 0.92); small map of 5.4 MB 0.80 (0.70 to 0.90); prose 0.87 (0.85 to "
+        "0.89); source code undefined; R² of one layer by its heads: learned 0.41, split 0.33\n"
     ) in out
 
 

@@ -55,6 +55,8 @@ def test_a_run_of_caches_alone_leaves_a_cell_for_each_pair(swept: Result) -> Non
         assert cell.texts == 6
         assert {content.name for content in cell.contents} == {"tales", "replies"}
         assert [each.share for each in cell.again] == [0.25]
+        assert [each.name for each in cell.small] == ["small", "trained"]
+        assert all(0 < each.map_bytes < cell.map_bytes for each in cell.small)
         assert 0.2 < cell.held_out_r2 <= 1
     assert {like["source"] for like in swept.matrix["similarities"]} == {"tiny-llama", "tiny-gemma"}
     page = (swept.run.parent / "runs/tiny/index.html").read_text()
