@@ -22,6 +22,7 @@ from actors.hand_over import Passage
 from alignment.cache_map import CacheMap
 from alignment.maps import LowRank
 
+WARM = 10  # steps until they are as large as they get
 DRAWN = 4096  # tokens of the vocabulary that chances are compared on, beside those of the texts
 
 
@@ -30,15 +31,16 @@ class CacheTraining:
     """How a map of caches is trained.
 
     Adam (arXiv 1412.6980) moves the numbers of each factor by about `learning_rate` times a typical
-    one in a step, and a step takes `batch` texts. After each epoch the held-out texts are looked
-    at: training stops after `patience` epochs without a gain, or `epochs`, or `seconds`.
+    one in a step, after some smaller steps and then less and less, down to nothing after `epochs`.
+    A step takes `batch` texts. After each epoch the held-out texts are looked at: training stops
+    early after `patience` epochs without a gain, or when `seconds` are up.
     """
 
-    learning_rate: float = 0.003
+    learning_rate: float = 0.0006
     batch: int = 4
-    epochs: int = 8
+    epochs: int = 4
     patience: int = 2
-    seconds: float = 1800.0
+    seconds: float = 3600.0
     seed: int = 0
 
 
@@ -200,10 +202,17 @@ def _trained(
             losses = [course.loss(number).item() for number in range(lessons, course.count)]
         return course.agreed(sum(losses) / len(losses))
 
+    rates = [group["lr"] for group in optimizer.param_groups]
+    in_epoch = -(-lessons // training.batch)
+    step, last = 0, training.epochs * in_epoch
     best, at = None, 0
     seen = [look()]
     for epoch in range(1, training.epochs + 1):
-        for some in np.array_split(draw.permutation(lessons), -(-lessons // training.batch)):
+        for some in np.array_split(draw.permutation(lessons), in_epoch):
+            now = min(1.0, (step + 1) / WARM) * (1 - step / last)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * now
+            step += 1
             optimizer.zero_grad()
             for number in some:
                 (course.loss(int(number)) / len(some)).backward()

@@ -21,7 +21,7 @@ from benchmarks.caches import Model
 from benchmarks.record import record
 from jobs.passages import Passages
 
-TRAINING = CacheTraining(epochs=4, seconds=1500)
+TRAINING = CacheTraining()
 
 
 def main() -> None:
