@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from actors import behaviour, caching, reading
 from actors.anchors import AnchorBatch
 from actors.architectures import ARCHITECTURES
+from actors.cache_training import CacheTraining, Lesson, TrainedCaches, train_cache_map
 from actors.engine import Engine, load
 from actors.fleet import find, spec
 from actors.sites import (
@@ -29,7 +30,8 @@ from actors.sites import (
 )
 from actors.training import TrainedMap, Training, TrainOrder, train_map
 from actors.weights import default_cache, prepare
-from alignment.maps import Affine, map_from_bytes
+from alignment.cache_map import CacheMap, Reduction
+from alignment.maps import Affine, LowRank, map_from_bytes
 from cluster.gang import Gang
 from cluster.session import session
 from cluster.world import World
@@ -141,6 +143,32 @@ def train_order(engine: Engine, site: str) -> TrainOrder:
     )
 
 
+def train_caches(engine: Engine) -> TrainedCaches:
+    """A map drawn at random, of inputs drawn at random, looked at where it was taught."""
+    drawn = torch.Generator().manual_seed(3)
+    sites = caching.cell_sites(len(engine.blocks))
+    widths = {site: site_width(engine, Site.parse(site)) for site in sites}
+    left, right, bias = (
+        torch.randn(*shape, generator=drawn) for shape in ((sum(widths.values()), 4), (4, 6), (1,))
+    )
+    by = CacheMap(
+        {"some": Reduction(torch.zeros(6), torch.ones(6))},
+        LowRank(left, right, bias.expand(len(left)).contiguous()),
+        widths,
+    )
+    lessons = [
+        Lesson(
+            np.arange(5 + at, 19 + at),
+            cached=8,
+            own=1,
+            inputs=torch.randn(8, 6, generator=drawn).numpy(),
+        )
+        for at in range(4)
+    ]
+    training = CacheTraining(learning_rate=0.05, batch=2, epochs=3, patience=3)
+    return train_cache_map(engine, by.to_bytes(), lessons, lessons, training)
+
+
 class Ranks:
     """Loads one model after another over the ranks of one world."""
 
@@ -160,6 +188,9 @@ class Ranks:
     def trained(self, checkpoint: Path, held: Any, site: str) -> TrainedMap:
         engine = load(checkpoint, held=held, world=self.world)
         return train_map(engine, train_order(engine, site))
+
+    def trained_caches(self, checkpoint: Path) -> TrainedCaches:
+        return train_caches(load(checkpoint, held="sharded", world=self.world))
 
     def backend(self) -> str:
         from deepspeed import comm
@@ -240,6 +271,18 @@ def test_a_map_trained_through_a_model_cut_up_is_that_of_one_process(
     assert found.held_out == pytest.approx(own.held_out, rel=RELATIVE)
     maps = (map_from_bytes(each.map).tensors() for each in (found, own))
     assert_same(*({"weight": tensors["weight"].numpy()} for tensors in maps))
+
+
+@pytest.mark.parametrize("case", ["gemma3_text", "llama", "qwen2_moe"])
+def test_a_map_of_caches_trained_through_a_model_cut_up_is_that_of_one_process(
+    ranks: Gang, checkpoint: Callable[[str], Path], case: str
+) -> None:
+    where = checkpoint(case)
+    own, found = train_caches(load(where)), ranks.call("trained_caches", where)
+    assert own.improved
+    assert found.held_out == pytest.approx(own.held_out, rel=RELATIVE)
+    maps = (CacheMap.from_bytes(each.map).map.tensors() for each in (found, own))
+    assert_same(*({name: of.numpy() for name, of in tensors.items()} for tensors in maps))
 
 
 def test_nothing_is_trained_through_a_model_that_is_offloaded(
