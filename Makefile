@@ -50,6 +50,8 @@ bench: $(INSTALLED) $(ASSETS)
 	$(BIN)/python -m benchmarks.kv_again
 	$(BIN)/python -m benchmarks.kv_tasks
 	$(BIN)/python -m benchmarks.kv_fused
+	$(BIN)/python -m benchmarks.kv_weighted
+	$(BIN)/python -m benchmarks.kv_residual
 	$(BIN)/python -m benchmarks.harvest_overhead
 	$(BIN)/python -m benchmarks.plan_memory
 	$(BIN)/python -m benchmarks.conformance
