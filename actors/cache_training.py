@@ -10,16 +10,19 @@ inputs of a map after reduction, v tokens that are compared.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import add
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from actors.cache_folder import SMALL_BITS
 from actors.caching import CacheError, Read, cell_sites, cells_of, encode_whole, fill, know
 from actors.cargo.kv_cache import OWN, map_inputs, own_tokens
 from actors.engine import Engine
 from actors.hand_over import Passage
 from alignment.cache_map import CacheMap
+from alignment.four_bits import packed, unpacked
 from alignment.maps import LowRank
 
 WARM = 10  # steps until they are as large as they get
@@ -85,7 +88,8 @@ def lesson(engine: Engine, passage: Passage, source: Read, by: CacheMap) -> Less
 
 @dataclass(frozen=True, eq=False)
 class TrainedCaches:
-    """The map of the epoch with the least held-out loss, which may be the one it began with.
+    """The map of the epoch with the least held-out loss, which may be the one it began with, in
+    four bits.
 
     `held_out` is the mean KL in nats per token, before any step and after each epoch.
     """
@@ -103,7 +107,7 @@ def train_cache_map(
     held_out: Sequence[Lesson],
     training: CacheTraining,
 ) -> TrainedCaches:
-    """Train both factors and the bias of a low-rank map of caches.
+    """Train both factors and the bias of a low-rank map of caches, as they are in four bits.
 
     The loss is KL(native || carried) at every token after the cached ones, over a part of the
     vocabulary: the target that has read the whole text, against the one that goes on from carried
@@ -125,7 +129,7 @@ def train_cache_map(
         best, seen = _trained(course, len(lessons), training, started)
     found = begun if best is None else replace(begun, map=best)
     return TrainedCaches(
-        found.to_bytes(), best is not None, tuple(seen), time.monotonic() - started
+        found.to_bytes(SMALL_BITS), best is not None, tuple(seen), time.monotonic() - started
     )
 
 
@@ -137,6 +141,7 @@ class _Course:
     ) -> None:
         assert isinstance(begun.map, LowRank)
         self._engine, self._writes = engine, begun.writes
+        self._rounding: list[Tensor] = []
         device = engine.device
         self.factors = [
             tensor.clone().to(device).requires_grad_()
@@ -148,6 +153,18 @@ class _Course:
         self._tokens = torch.from_numpy(np.unique(every)).to(device)
         self._lessons = [self._prepared(lesson) for lesson in lessons]
         self.count, self.agreed = len(lessons), engine.held.agreed
+        self.round()
+
+    @torch.no_grad()
+    def round(self) -> None:
+        """Take the factors from now on as they are in four bits now.
+
+        Gradients pass the rounding as if it were not there (straight through, arXiv 1308.3432).
+        """
+        self._rounding = [
+            unpacked(*packed(each), each.shape) - each if each.ndim == 2 else torch.zeros(())
+            for each in self.factors
+        ]
 
     @torch.no_grad()
     def _prepared(self, lesson: Lesson) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
@@ -171,7 +188,7 @@ class _Course:
     def loss(self, number: int) -> Tensor:
         """KL in nats per token after one text."""
         x, own, fed, wanted = self._lessons[number]
-        left, right, bias = self.factors
+        left, right, bias = map(add, self.factors, self._rounding)
         cells = (x @ right.mT @ left.mT + bias).split(list(self._writes.values()), dim=1)
         carried = {}
         for site, part in zip(self._writes, cells, strict=True):
@@ -217,6 +234,7 @@ def _trained(
             for number in some:
                 (course.loss(int(number)) / len(some)).backward()
             optimizer.step()
+            course.round()
         seen.append(look())
         if seen[-1] < seen[at]:
             best, at = course.made(), epoch

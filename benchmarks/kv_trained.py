@@ -1,8 +1,8 @@
 """How much more of a context survives when the map of caches is trained through its target.
 
-Starts at the closed-form map of so many directions as 2 % of the target's bytes hold in four bits
-(see `benchmarks.kv_closed_form`) and trains it on the same texts, so that the target says after
-carried cells what it says after the text itself; and then keeps it in four bits.
+Starts at the closed-form map of so many directions as 2 % of the target's bytes hold in four bits,
+and trains it on the same texts, as it is in four bits, so that the target says after carried cells
+what it says after the text itself.
 
     python -m benchmarks.kv_trained
 """
@@ -48,33 +48,29 @@ def main() -> None:
 def _crossing(source: Model, target: Model, texts: Passages, cached: int) -> dict[str, Any]:
     reductions, sums = caches.prepared(source, target, texts)
     whole = fit_caches(sums.training, sums.held, reductions, target.widths)
-    fitted = caches.small(whole, caches.importance_to(target, texts, cached), target)
+    cut = caches.small(whole, caches.importance_to(target, texts, cached), target)
+    small = cut.to_bytes(4)
+    fitted = CacheMap.from_bytes(small)
     lessons: dict[bool, list[Lesson]] = {False: [], True: []}
     for text, held in caches.learnt(texts).items():
         passage = Passage.cut(text, cached)
         (mine,) = source.read([passage.cached])
         lessons[held].append(lesson(target.engine, passage, reduced(mine, fitted), fitted))
-    trained = train_cache_map(
-        target.engine, fitted.to_bytes(), lessons[False], lessons[True], TRAINING
-    )
+    trained = train_cache_map(target.engine, small, lessons[False], lessons[True], TRAINING)
     print(source.name, trained.held_out, f"{trained.seconds:.0f} s", file=sys.stderr)
     made = CacheMap.from_bytes(trained.map)
-    small = made.to_bytes(4)
-    maps = {
-        "closed form": whole.map,
-        "before training": fitted,
-        "trained": made,
-        "trained, in four bits": CacheMap.from_bytes(small),
-    }
+    maps = {"closed form": whole.map, "cut to rank": cut, "small": fitted, "small, trained": made}
     judged = caches.judged(texts)
     nats = [caches.nats_after(source, target, each, maps) for each in judged]
     return {
         "texts": len(judged),
         "rank": made.map.tensors()["right"].shape[0],
-        "bytes_over_bfloat16_target": len(small) / (2 * target.parameters),
+        "bytes_over_bfloat16_target": len(trained.map) / (2 * target.parameters),
         "held_out_kl": trained.held_out,
         "training_seconds": round(trained.seconds),
-        "retention": {name: caches.retention(nats, name) for name in maps},
+        "retention": {
+            name: caches.retention(nats, name) for name in nats[0] if name not in ("base", "native")
+        },
     }
 
 

@@ -16,7 +16,6 @@ from actors.cache_training import CacheTraining, TrainedCaches
 from actors.catalog import ModelFacts
 from actors.folder import report_address
 from actors.hand_over import Passage
-from alignment.cache_map import CacheMap
 from cluster.gang import Gang, Ref, fetch, share
 from cluster.storage import Store, address
 from cluster.stream import stream
@@ -228,7 +227,7 @@ class CacheFitting:
             "seconds": trained.seconds,
         }
         self.store.put(report_address(place), json.dumps(report, sort_keys=True).encode())
-        self.store.put(place, CacheMap.from_bytes(trained.map).to_bytes(SMALL_BITS))
+        self.store.put(place, trained.map)
 
     def _folder(self, each: Handing) -> Gang:
         return Gang.launch(
