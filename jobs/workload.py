@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.blueprint import Blueprint
+from actors.cache_training import CacheTraining
 from actors.training import Training
 from alignment.layers import ROLES
 from evaluation.suites import SUITES
@@ -55,13 +56,19 @@ def _handed_over(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]
     whole, cached = _tokens([each.text for each in test]), _tokens([each.cached for each in test])
     judged = whole - cached
     again = sum(share * cached + judged for share in run.kv_cache.again)
-    gone_on = judged * VARIANTS + again
-    return (
-        Reading("caches", others * read),
-        Reading(
-            "handing caches over", others * (2 * cached + whole + gone_on), 1.0, others * gone_on
-        ),
+    maps = (run.kv_cache.small is not None) + run.kv_cache.trained
+    gone_on = judged * (VARIANTS + maps) + again
+    handed = Reading(
+        "handing caches over", others * (2 * cached + whole + gone_on), 1.0, others * gone_on
     )
+    if not run.kv_cache.trained:
+        return (Reading("caches", others * read), handed)
+    # Both read every text once more, and then what follows the cached part goes forth and back;
+    # next to none of the vocabulary is scored.
+    follows = read * run.kv_cache.judged / (run.kv_cache.cached + run.kv_cache.judged)
+    taught = 2 * read + 2 * CacheTraining().epochs * follows
+    training = Reading("training maps of caches", others * taught)
+    return (Reading("caches", others * read), training, handed)
 
 
 def _steered(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
