@@ -121,6 +121,23 @@ def test_training_is_counted_where_it_is_asked_for(
     assert two.tokens == 2 * one.tokens > 0
 
 
+def test_maps_of_caches_that_are_small_or_trained_are_counted(
+    tmp_path: Path, tiny_run: Writer, caches: dict[str, Any]
+) -> None:
+    def stages(**more: Any) -> dict[str, float]:
+        run = read_run_file(tiny_run(tmp_path, kv_cache=caches | more))
+        return {each.stage: each.tokens for each in readings(run, gather(run), 1)}
+
+    plain = stages(small=None, trained=False)
+    small, trained = stages(trained=False), stages()
+    assert plain.keys() == small.keys()
+    assert trained.keys() - small.keys() == {"training maps of caches"}
+    assert trained["training maps of caches"] > 2 * trained["caches"]
+    handed = [each["handing caches over"] for each in (plain, small, trained)]
+    assert handed == sorted(set(handed))
+    assert plain["caches"] == trained["caches"]
+
+
 @pytest.mark.parametrize("case", ["llama", "qwen2", "gemma3_text"])
 def test_the_work_of_a_token_is_what_a_forward_pass_does(
     checkpoint: Callable[[str], Path], case: str
