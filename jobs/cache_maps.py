@@ -221,11 +221,7 @@ class CacheFitting:
             persist([each], attempt, undone, restarts, [self.crew], self._lost)
 
     def _keep(self, place: str, trained: TrainedCaches) -> None:
-        report = {
-            "held_out_kl": trained.held_out,
-            "improved": trained.improved,
-            "seconds": trained.seconds,
-        }
+        report = {"held_out_kl": trained.held_out, "improved": trained.improved}
         self.store.put(report_address(place), json.dumps(report, sort_keys=True).encode())
         self.store.put(place, trained.map)
 
