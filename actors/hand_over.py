@@ -126,13 +126,19 @@ def nats(
         ANOTHER: met.carried(maps[chief], other),
         MEAN: met.mean(maps[chief]),
     }
-    found = continuation_nll(engine, met.fed, list(variants.values()))
-    (base,) = continuation_nll(engine, met.fed, [met.own])
     return {
-        BASE: float(base),
-        **dict(zip(variants, found.tolist(), strict=True)),
+        **after(engine, met, variants),
         **{again(share): after_late(engine, met, variants[chief], share) for share in late},
     }
+
+
+def after(
+    engine: Engine, met: HandOver, variants: Mapping[str, Mapping[str, np.ndarray]]
+) -> dict[str, float]:
+    """Nats of the second part after cells of all that is cached, by name, and base."""
+    found = continuation_nll(engine, met.fed, list(variants.values()))
+    (base,) = continuation_nll(engine, met.fed, [met.own])
+    return {BASE: float(base), **dict(zip(variants, found.tolist(), strict=True))}
 
 
 def fused(

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from actors import hand_over
 from actors.cache_folder import CARRIED
-from actors.caching import Read, cell_sites, continuation_nll, importance, know, read
+from actors.caching import Read, cell_sites, importance, know, read
 from actors.cargo.kv_cache import OWN, covering, map_inputs, own_tokens
 from actors.catalog import ModelSpec
 from actors.engine import Engine, load
-from actors.hand_over import HandOver, Passage, after_late
+from actors.hand_over import HandOver, Passage, after, after_late
 from actors.sites import Site, site_width
 from actors.weights import default_cache, facts, prepare
 from alignment.cache_fit import FittedCaches
@@ -185,9 +185,11 @@ def reductions(source: Model, target: Model, texts: Sequence[str]) -> dict[str, 
     return {n: Reduction.of(of, None if n in whole else COMPONENTS) for n, of in rows.items()}
 
 
-def maps_both_ways(run: RunFile) -> Iterator[tuple[str, Engine, Engine, dict[str, CacheMap]]]:
-    """Each ordered pair of a run's models, live, with the maps of its run file by name: fitted, if
-    need be.
+def maps_both_ways(
+    run: RunFile, *names: str
+) -> Iterator[tuple[str, Engine, Engine, dict[str, CacheMap]]]:
+    """Each ordered pair of a run's models, live, with maps of its run file by name: fitted, if need
+    be.
 
     The name of the direction comes first.
     """
@@ -201,13 +203,13 @@ def maps_both_ways(run: RunFile) -> Iterator[tuple[str, Engine, Engine, dict[str
         source, target = (each.name for each in handing.ends)
         pair = run.model_copy(update={"models": (specs[source], specs[target])})
         cache_map(pair, *handing.ends, Reporter())
-        maps = {name: CacheMap.from_bytes(store.get(to)) for name, to in handing.maps.items()}
+        maps = {name: CacheMap.from_bytes(store.get(handing.maps[name])) for name in names}
         yield f"{source} -> {target}", engines[source], engines[target], maps
 
 
 def carried_both_ways(run: RunFile) -> Iterator[tuple[str, Engine, Engine, CacheMap]]:
     """The same, with the map that carries alone."""
-    for name, source, target, maps in maps_both_ways(run):
+    for name, source, target, maps in maps_both_ways(run, CARRIED):
         yield name, source, target, maps[CARRIED]
 
 
@@ -225,13 +227,11 @@ def nats_after(
     met = meet(source, target, passage)
     carried = {name: met.carried(by) for name, by in maps.items()}
     variants = {"native": met.native, **carried}
-    (base,) = continuation_nll(target.engine, met.fed, [met.own])
-    nats = continuation_nll(target.engine, met.fed, list(variants.values()))
     late = {
         f"{name}, quarter read again": after_late(target.engine, met, cells, 1 / QUARTER)
         for name, cells in carried.items()
     }
-    return {"base": float(base), **dict(zip(variants, nats.tolist(), strict=True)), **late}
+    return {**after(target.engine, met, variants), **late}
 
 
 def retention(nats: Sequence[Mapping[str, float]], name: str) -> dict[str, float] | None:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from actors.caching import continuation_nll, read
+from actors.caching import read
 from actors.engine import Engine
-from actors.hand_over import HandOver, Passage, meet
+from actors.hand_over import HandOver, Passage, after, meet
 from actors.patching import patch
 from alignment.cache_map import CacheMap
 from benchmarks.caches import carried_both_ways, cut_otherwise, retention, run_of_caches
@@ -53,9 +53,7 @@ def _nats(source: Engine, target: Engine, by: CacheMap, passage: Passage) -> dic
             chosen = ranked[: round(share * met.cached)].tolist()
             again = patch(target, met.ids[: met.cached], carried, chosen)
             variants[f"{name}, {share:.1%}"] = again
-    found = continuation_nll(target, met.fed, list(variants.values()))
-    (base,) = continuation_nll(target, met.fed, [met.own])
-    return {"base": float(base), **dict(zip(variants, found.tolist(), strict=True))}
+    return after(target, met, variants)
 
 
 def _last(met: HandOver, _: Cells) -> np.ndarray:

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.caching import Read, continuation_nll, know
+from actors.caching import Read, know
 from actors.cargo.kv_cache import OWN, carry, with_own
-from actors.hand_over import Passage, after_late
+from actors.hand_over import Passage, after, after_late
 from actors.sites import Site
 from alignment.cache_fit import FittedCaches, fit_caches
 from alignment.cache_map import CacheMap, Reduction
@@ -163,14 +163,11 @@ def _nats(
         "keys carried, values native": {**whole, **_of_kind(met.native, "values")},
         "values carried, keys native": {**whole, **_of_kind(met.native, "keys")},
     }
-    nats = continuation_nll(target.engine, met.fed, list(variants.values()))
-    (base,) = continuation_nll(target.engine, met.fed, [met.own])
     late = [
         after_late(target.engine, met, cells, 1 / QUARTER) for cells in (whole, by_map["cells"])
     ]
     return {
-        "base": float(base),
-        **dict(zip(variants, nats.tolist(), strict=True)),
+        **after(target.engine, met, variants),
         **dict(zip(("quarter of positions", "quarter of positions, cells"), late, strict=True)),
     }
 

@@ -30,7 +30,7 @@ def main() -> None:
     """Measure and record."""
     run, _, texts = run_of_caches()
     crossings = {}
-    for name, source, target, maps in maps_both_ways(run):
+    for name, source, target, maps in maps_both_ways(run, CARRIED, TOKENS):
         nats = [
             _nats(source, target, maps, passage, other)
             for of in texts.test.values()

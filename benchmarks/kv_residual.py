@@ -18,9 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from actors.caching import continuation_nll
 from actors.cargo.kv_cache import map_inputs, with_own
-from actors.hand_over import BASE, NATIVE, HandOver, Passage
+from actors.hand_over import BASE, NATIVE, HandOver, Passage, after
 from alignment.cache_fit import fit_caches
 from alignment.cache_map import CacheMap
 from benchmarks import caches
@@ -125,9 +124,7 @@ def _nats(
 ) -> dict[str, float]:
     met = caches.meet(source, target, passage)
     variants = {NATIVE: met.native, LINEAR: met.carried(by), BOTH: _with(met, by, network)}
-    found = continuation_nll(target.engine, met.fed, list(variants.values()))
-    (base,) = continuation_nll(target.engine, met.fed, [met.own])
-    return {BASE: float(base), **dict(zip(variants, found.tolist(), strict=True))}
+    return after(target.engine, met, variants)
 
 
 def _with(met: HandOver, by: CacheMap, network: nn.Module) -> Mapping[str, np.ndarray]:

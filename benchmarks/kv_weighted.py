@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.caching import continuation_nll
-from actors.hand_over import BASE, NATIVE, Passage
+from actors.hand_over import BASE, NATIVE, Passage, after
 from alignment.cache_fit import fit_caches
 from alignment.cache_map import CacheMap, CacheMoments, Reduction
 from benchmarks import caches
@@ -108,10 +107,8 @@ def _nats(
     source: Model, target: Model, passage: Passage, maps: Mapping[str, CacheMap]
 ) -> dict[str, float]:
     met = caches.meet(source, target, passage)
-    cells = [met.native, *(met.carried(by) for by in maps.values())]
-    found = continuation_nll(target.engine, met.fed, cells)
-    (base,) = continuation_nll(target.engine, met.fed, [met.own])
-    return {BASE: float(base), **dict(zip((NATIVE, *maps), found.tolist(), strict=True))}
+    carried = {name: met.carried(by) for name, by in maps.items()}
+    return after(target.engine, met, {NATIVE: met.native, **carried})
 
 
 def _gained(nats: Sequence[Mapping[str, float]], name: str) -> dict[str, float]:

@@ -54,8 +54,13 @@ class Handing:
     @property
     def fitted(self) -> set[str]:
         """Those that fitting leaves."""
-        trained = self.maps.get(TRAINED)
-        return self.outputs - (set() if trained is None else {trained, report_address(trained)})
+        return self.outputs - self.trained
+
+    @property
+    def trained(self) -> set[str]:
+        """Those that training leaves, if a map is trained."""
+        to = self.maps.get(TRAINED)
+        return set() if to is None else {to, report_address(to)}
 
 
 def handings(section: Caches, texts: Passages, models: Mapping[str, ModelFacts]) -> list[Handing]:
@@ -121,8 +126,8 @@ class CacheFitting:
         return [each for each in wanted if not there >= each.fitted]
 
     def _untrained(self, wanted: Sequence[Handing]) -> list[Handing]:
-        there = self.store.present({to for each in wanted for to in each.outputs})
-        return [each for each in wanted if not there >= each.outputs]
+        there = self.store.present({to for each in wanted for to in each.trained})
+        return [each for each in wanted if not there >= each.trained]
 
     def _pair(self, directions: Sequence[Handing]) -> None:
         names = (directions[0].source.name, directions[0].target.name)
