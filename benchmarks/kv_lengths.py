@@ -9,7 +9,7 @@ a cache that the target can go on from, beside reading the text in the target.
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -26,11 +26,12 @@ from actors.hand_over import BASE, NATIVE, Passage, meet, nats
 from alignment.cache_map import CacheMap
 from benchmarks.caches import carried_both_ways, retention, run_of_caches
 from benchmarks.record import record
-from jobs.passages import by_hash
+from jobs.passages import ALIKE, Passages, by_hash
 from jobs.sections import Caches
 
-LENGTHS = {128: 16, 512: 16, 2048: 8, 8192: 3}  # of contexts in tokens, and texts of each
-CHARACTERS_A_TOKEN = 4.4  # of these stories, in both models
+# Of contexts in tokens, and texts of each; with what is judged, SmolLM2's context is 8,192.
+LENGTHS = {128: 16, 512: 16, 2048: 8, 7800: 3}
+CHARACTERS_A_TOKEN = 4.2  # of these stories, in both models
 CONTENT, JUDGED = "news", 300
 AGAIN = 0.25
 ON_PAPER = (32_768, 131_072)
@@ -40,9 +41,10 @@ COMPONENTS, RANK = 32, 1024  # of a map between these two, on paper
 
 def main() -> None:
     """Measure and record."""
-    run, section, _ = run_of_caches()
+    run, section, texts = run_of_caches()
+    stories = _stories(section, texts)
     crossings = {
-        name: {length: _length(section, source, target, by, length) for length in LENGTHS}
+        name: {length: _length(stories, source, target, by, length) for length in LENGTHS}
         for name, source, target, by in carried_both_ways(run)
     }
     record(
@@ -59,11 +61,19 @@ def main() -> None:
     )
 
 
+def _stories(section: Caches, texts: Passages) -> tuple[str, ...]:
+    """Those of which nothing is among the texts that maps are fitted to or judged on."""
+    judged = [each.text for of in texts.test.values() for each in of]
+    used = {text[:ALIKE] for text in (*texts.fitted, *texts.held, *judged)}
+    apart = {text[:ALIKE]: text for text in read_texts(section.content[CONTENT])}
+    return by_hash([text for start, text in apart.items() if start not in used], 0)
+
+
 def _length(
-    section: Caches, source: Engine, target: Engine, by: CacheMap, length: int
+    stories: Sequence[str], source: Engine, target: Engine, by: CacheMap, length: int
 ) -> dict[str, Any]:
     found, costs = [], []
-    for passage, other in _passages(section, length):
+    for passage, other in _passages(stories, length):
         (mine,), (others,) = (read(source, "source", [each.cached]) for each in (passage, other))
         met = meet(target, "target", passage, mine)
         found.append(nats(target, met, {CARRIED: by}, CARRIED, others, (AGAIN,)))
@@ -80,10 +90,8 @@ def _length(
     }
 
 
-def _passages(section: Caches, length: int) -> Iterator[tuple[Passage, Passage]]:
+def _passages(stories: Sequence[str], length: int) -> Iterator[tuple[Passage, Passage]]:
     """Texts of which so many tokens are cached, each beside another one."""
-    used = section.test + section.held + section.texts
-    stories = by_hash({*read_texts(section.content[CONTENT])}, 0)[used:]
     characters, texts, at = round(length * CHARACTERS_A_TOKEN), [], 0
     for _ in range(LENGTHS[length] + 1):
         text = ""

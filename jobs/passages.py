@@ -8,7 +8,7 @@ from actors.corpora import read_texts
 from actors.hand_over import Passage
 from jobs.sections import Caches, Content
 
-_ALIKE = 100  # characters
+ALIKE = 100  # characters at the start, by which texts of a corpus count as one
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def long_texts(section: Caches, content: Content, seed: int) -> list[str]:
 
     Texts of a corpus that begin alike, as questions on one passage do, count as one.
     """
-    found = by_hash({text[:_ALIKE]: text for text in read_texts(content)}.values(), seed)
+    found = by_hash({text[:ALIKE]: text for text in read_texts(content)}.values(), seed)
     joined = content.joined
     whole = ("\n\n".join(found[at : at + joined]) for at in range(0, len(found), joined))
     length = section.cached + section.judged
