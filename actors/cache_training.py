@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from actors.cache_folder import SMALL_BITS
-from actors.caching import CacheError, Read, cell_sites, cells_of, encode_whole, fill, know
+from actors.caching import CacheError, Read, cell_sites, cells_of, fill, know, tokens_of
 from actors.cargo.kv_cache import OWN, map_inputs, own_tokens
 from actors.engine import Engine
 from actors.hand_over import Passage
@@ -76,9 +76,7 @@ def lesson(engine: Engine, passage: Passage, source: Read, by: CacheMap) -> Less
     Raises:
         CacheError: the text is longer than the target's context.
     """
-    encoded = encode_whole(engine, [passage.text])
-    ids = encoded.ids[0].cpu().numpy()
-    spans = np.array(encoded.spans[0], dtype=np.int64).reshape(-1, 2)
+    ids, spans = tokens_of(engine, passage.text)
     cached = passage.tokens_in(spans)
     known = know(engine, ids[:cached], 0).states
     inputs = map_inputs(source, spans[:cached], by.reductions[OWN](torch.from_numpy(known)).numpy())

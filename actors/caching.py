@@ -61,7 +61,7 @@ def read(engine: Engine, fingerprint: str, texts: Sequence[str]) -> list[Read]:
         CacheError: a text is longer than the context of the model; nothing is read then.
         NotFinite: a cell holds NaN or Inf.
     """
-    encoded = encode_whole(engine, texts)
+    encoded = _encoded_whole(engine, texts)
     held = {site: cells.cpu().numpy() for site, cells in cells_of(engine, encoded.ids).items()}
     result = []
     for row, length in enumerate(encoded.lengths):
@@ -69,13 +69,26 @@ def read(engine: Engine, fingerprint: str, texts: Sequence[str]) -> list[Read]:
         for site, of in cells.items():
             if not np.isfinite(of).all():
                 raise NotFinite(f"text {texts[row][:40]!r}, site {site}: cells are not finite")
-        spans = np.array(encoded.spans[row][:length], dtype=np.int64).reshape(-1, 2)
-        ids = encoded.ids[row, :length].cpu().numpy()
-        result.append(Read(fingerprint, ids, spans, cells))
+        result.append(Read(fingerprint, *_tokens(encoded, row), cells))
     return result
 
 
-def encode_whole(engine: Engine, texts: Sequence[str]) -> Encoded:
+def tokens_of(engine: Engine, text: str) -> tuple[np.ndarray, np.ndarray]:
+    """Ids [t] and spans [t, 2] of a text.
+
+    Raises:
+        CacheError: the text is longer than the context of the model.
+    """
+    return _tokens(_encoded_whole(engine, [text]), 0)
+
+
+def _tokens(encoded: Encoded, row: int) -> tuple[np.ndarray, np.ndarray]:
+    length = encoded.lengths[row]
+    spans = np.array(encoded.spans[row][:length], dtype=np.int64).reshape(-1, 2)
+    return encoded.ids[row, :length].cpu().numpy(), spans
+
+
+def _encoded_whole(engine: Engine, texts: Sequence[str]) -> Encoded:
     """As `encode`; raises CacheError where a text is longer than the context of the model."""
     encoded = encode(engine, texts)
     for text, spans in zip(texts, encoded.spans, strict=True):

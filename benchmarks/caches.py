@@ -16,14 +16,14 @@ from actors.caching import Read, cell_sites, importance, know, read
 from actors.cargo.kv_cache import OWN, covering, map_inputs, own_tokens
 from actors.catalog import ModelSpec
 from actors.engine import Engine, load
-from actors.hand_over import HandOver, Passage, after, after_late
+from actors.hand_over import BASE, NATIVE, HandOver, Passage, after, after_late
 from actors.sites import Site, site_width
 from actors.weights import default_cache, facts, prepare
 from alignment.cache_fit import FittedCaches
 from alignment.cache_map import CacheMap, CacheMoments, Reduction
 from alignment.moments import cross_moment
 from cluster.storage import open_store
-from evaluation.retention import measure_retention
+from evaluation.retention import measure_retention, paired_bootstrap
 from jobs.cache_maps import handings
 from jobs.carry_cache import cache_map
 from jobs.config import RunFile, read_run_file
@@ -226,7 +226,7 @@ def nats_after(
     last quarter of the cached tokens read by the target itself."""
     met = meet(source, target, passage)
     carried = {name: met.carried(by) for name, by in maps.items()}
-    variants = {"native": met.native, **carried}
+    variants = {NATIVE: met.native, **carried}
     late = {
         f"{name}, quarter read again": after_late(target.engine, met, cells, 1 / QUARTER)
         for name, cells in carried.items()
@@ -236,9 +236,15 @@ def nats_after(
 
 def retention(nats: Sequence[Mapping[str, float]], name: str) -> dict[str, float] | None:
     """Of one of the maps over several texts, with its interval."""
-    base, native, carried = ([of[each] for of in nats] for each in ("base", "native", name))
+    base, native, carried = ([of[each] for of in nats] for each in (BASE, NATIVE, name))
     measured = measure_retention(base, native, carried).retention
     return None if measured is None else asdict(measured)
+
+
+def gained(nats: Sequence[Mapping[str, float]], name: str, over: str) -> dict[str, float]:
+    """Retention after one map beyond that after another, paired by text, with its interval."""
+    rows = np.array([[of[each] for each in (BASE, NATIVE, over, name)] for of in nats])
+    return asdict(paired_bootstrap(rows, lambda m: (m[:, 2] - m[:, 3]) / (m[:, 0] - m[:, 1])))
 
 
 def _sums_of(

@@ -10,7 +10,6 @@ target says next. Held-out texts choose the epoch; test texts are handed over wi
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from itertools import permutations
 from typing import Any
 
@@ -19,13 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from actors.cargo.kv_cache import map_inputs, with_own
-from actors.hand_over import BASE, NATIVE, HandOver, Passage, after
+from actors.hand_over import NATIVE, HandOver, Passage, after
 from alignment.cache_fit import fit_caches
 from alignment.cache_map import CacheMap
 from benchmarks import caches
 from benchmarks.caches import Model
 from benchmarks.record import record
-from evaluation.retention import paired_bootstrap
 from jobs.passages import Passages
 
 HIDDEN, EPOCHS, BATCH, RATE = 1024, 6, 512, 3e-4
@@ -54,8 +52,6 @@ def _crossing(source: Model, target: Model, texts: Passages, cached: int) -> dic
     training, held = (_left(source, target, some, by) for some in (texts.fitted, texts.held))
     network, seen, seconds = _fitted(training, held, weights)
     nats = [_nats(source, target, passage, by, network) for passage in caches.judged(texts)]
-    rows = np.array([[of[BASE], of[NATIVE], of[LINEAR], of[BOTH]] for of in nats])
-    gained = paired_bootstrap(rows, lambda m: (m[:, 2] - m[:, 3]) / (m[:, 0] - m[:, 1]))
     return {
         "texts": len(nats),
         "parameters": sum(of.numel() for of in network.parameters()),
@@ -63,7 +59,7 @@ def _crossing(source: Model, target: Model, texts: Passages, cached: int) -> dic
         "share_of_what_is_left_by_epoch": seen,
         "seconds": round(seconds),
         "retention": {name: caches.retention(nats, name) for name in (LINEAR, BOTH)},
-        "gained": asdict(gained),
+        "gained": caches.gained(nats, BOTH, LINEAR),
     }
 
 

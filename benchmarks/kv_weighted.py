@@ -10,7 +10,6 @@ after; what goes to the target's own first tokens is left out.
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from itertools import permutations
 from typing import Any
 
@@ -18,13 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.hand_over import BASE, NATIVE, Passage, after
+from actors.hand_over import NATIVE, Passage, after
 from alignment.cache_fit import fit_caches
 from alignment.cache_map import CacheMap, CacheMoments, Reduction
 from benchmarks import caches
 from benchmarks.caches import Model, Pair
 from benchmarks.record import record
-from evaluation.retention import paired_bootstrap
 from jobs.passages import Passages
 
 ALIKE = "alike"
@@ -52,7 +50,9 @@ def _crossing(source: Model, target: Model, texts: Passages) -> dict[str, Any]:
     return {
         "texts": len(nats),
         "retention": {name: caches.retention(nats, name) for name in maps},
-        "gained_over_alike": {name: _gained(nats, name) for name in maps if name != ALIKE},
+        "gained_over_alike": {
+            name: caches.gained(nats, name, ALIKE) for name in maps if name != ALIKE
+        },
     }
 
 
@@ -109,13 +109,6 @@ def _nats(
     met = caches.meet(source, target, passage)
     carried = {name: met.carried(by) for name, by in maps.items()}
     return after(target.engine, met, {NATIVE: met.native, **carried})
-
-
-def _gained(nats: Sequence[Mapping[str, float]], name: str) -> dict[str, float]:
-    """Retention beyond that of rows that count alike, paired by text."""
-    rows = np.array([[of[BASE], of[NATIVE], of[ALIKE], of[name]] for of in nats])
-    found = paired_bootstrap(rows, lambda m: (m[:, 2] - m[:, 3]) / (m[:, 0] - m[:, 1]))
-    return asdict(found)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 It stands alone: it is copied into the tracked model, so that loading one needs mlflow, torch and
 safetensors, and nothing else of this project.
 
-Legend of shapes: n points or directions, ds width of the source, dt width of the target.
+Legend of shapes: n points or directions, ds and dt widths of source and target, e experts.
 """
 
 import json
@@ -31,6 +31,9 @@ class PulledMap(PythonModel):
         self._network = tensors if "inner" in tensors else None
         if self._network is not None:
             self._slopes = self._weight + tensors["outer"] * tensors["slope"] @ tensors["inner"]
+        self._gate = (tensors["gate"], tensors["gate_bias"]) if "gate" in tensors else None
+        if self._gate is not None:  # a weight [e, dt, ds] and a bias [e, dt] for each expert
+            self._slopes = tensors["slope"]
         self._vector = load_file(directory / "vector.safetensors")["vector"]  # [dt]
         self._facts: dict[str, Any] = json.loads((directory / "cargo.json").read_text())
 
@@ -42,6 +45,11 @@ class PulledMap(PythonModel):
     def transform(self, points: torch.Tensor) -> torch.Tensor:
         """Points [n, ds] of the source as points [n, dt] of the target."""
         points = points.to(self._weight.dtype)
+        if self._gate is not None:
+            gate, gate_bias = self._gate
+            shares = (points @ gate.T + gate_bias).softmax(-1)  # [n, e]
+            of_each = (self._weight @ points[..., None, :, None])[..., 0] + self._bias
+            return (shares[..., None] * of_each).sum(-2)
         answer = points @ self._weight.T + self._bias
         if self._network is None:
             return answer
@@ -51,7 +59,7 @@ class PulledMap(PythonModel):
     def pushforward(self, directions: torch.Tensor) -> torch.Tensor:
         """Directions [n, ds] of the source as directions [n, dt]: differences, so no bias.
 
-        Through a network as the mean of its derivative over the anchors.
+        Through what bends as the mean of its derivative over the anchors.
         """
         return directions.to(self._weight.dtype) @ self._slopes.T
 

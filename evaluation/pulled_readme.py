@@ -13,9 +13,9 @@ Any Python with torch and safetensors, started in this directory, can use the fi
     from safetensors.torch import load_file
     from torch.nn.functional import gelu
     of = load_file("artifacts/cargo/map.safetensors")
-    weight, bias = {weight}, of["bias"]  # [target, source], [target]
+    weight, bias = {weight}, of["bias"]  # {shapes}
     vector = load_file("artifacts/cargo/vector.safetensors")["vector"]  # [target]
-    transform = lambda points: points @ weight.T + bias{more}  # points [n, source]
+    transform = lambda points: {transform}  # points [n, source]
     pushforward = lambda directions: directions @ {slopes}.T  # differences: no bias
 
 With mlflow as well: mlflow.pyfunc.load_model(".").unwrap_python_model().pushforward(directions)
@@ -61,13 +61,27 @@ What was measured of it is in artifacts/cargo/cargo.json.
 """
 
 # How the files of each kind of map are used.
+_LINEAR = {
+    "shapes": "[target, source], [target]",
+    "transform": "points @ weight.T + bias",
+    "slopes": "weight",
+}
 _USES = {
-    "affine": {"weight": 'of["weight"]', "more": "", "slopes": "weight"},
-    "low_rank": {"weight": 'of["left"] @ of["right"]', "more": "", "slopes": "weight"},
+    "affine": {**_LINEAR, "weight": 'of["weight"]'},
+    "low_rank": {**_LINEAR, "weight": 'of["left"] @ of["right"]'},
     "network": {
+        **_LINEAR,
         "weight": 'of["weight"]',
-        "more": ' + gelu(points @ of["inner"].T + of["inner_bias"]) @ of["outer"].T',
+        "transform": "points @ weight.T + bias "
+        '+ gelu(points @ of["inner"].T + of["inner_bias"]) @ of["outer"].T',
         "slopes": '(weight + of["outer"] * of["slope"] @ of["inner"])',
+    },
+    "mixture": {
+        "weight": 'of["weight"]',
+        "shapes": "[experts, target, source], [experts, target]",
+        "transform": '((points @ of["gate"].T + of["gate_bias"]).softmax(-1)[..., None] '
+        "* ((weight @ points[..., None, :, None])[..., 0] + bias)).sum(-2)",
+        "slopes": 'of["slope"]',
     },
 }
 

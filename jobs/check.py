@@ -190,7 +190,7 @@ def report(answer: Answer) -> RenderableType:
         *_memory_lines(question),
         Text(f"expected retention {_band(answer)}"),
         Text(f"measured here {_cells(answer)}"),
-        Text(f"fitters to try, in order: {', '.join(fitters(question))}\n"),
+        *_fitter_lines(question),
         _components(found),
         _risk_table(answer.risks),
         _memory(answer),
@@ -203,6 +203,12 @@ def _memory_lines(question: Question) -> Iterator[Text]:
             f"memory package of {memory.tokens:,} tokens, {memory.layers} layers, made by "
             f"{memory.model}, fingerprint {memory.fingerprint[:12]}"
         )
+
+
+def _fitter_lines(question: Question) -> Iterator[Text]:
+    if question.cargo != "kv_cache":  # its maps are all fitted in one way
+        yield Text(f"fitters to try, in order: {', '.join(fitters(question))}")
+    yield Text()
 
 
 def fitters(question: Question) -> tuple[str, ...]:

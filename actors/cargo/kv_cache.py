@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from actors.caching import CacheError, Read, cells_of, encode_whole, know
+from actors.caching import CacheError, Read, cells_of, know, tokens_of
 from actors.engine import Engine
 from alignment.cache_map import CacheMap
 
@@ -97,11 +97,10 @@ def receive(
         CacheError: the map reads other sites or widths than there are, or the text is longer than
             the target's context.
     """
-    encoded = encode_whole(engine, [text])
-    ids = encoded.ids[0]
-    spans = np.array(encoded.spans[0], dtype=np.int64).reshape(-1, 2)
-    known = know(engine, ids.cpu().numpy(), layers)
-    first = cells_of(engine, ids[None, : own_tokens(source.spans, spans)])
+    ids, spans = tokens_of(engine, text)
+    known = know(engine, ids, layers)
+    first_ids = torch.from_numpy(ids[: own_tokens(source.spans, spans)]).to(engine.device)
+    first = cells_of(engine, first_ids[None])
     own = {site: cells[0].cpu().numpy() for site, cells in first.items()}
     cells = with_own(carry(source, spans, known.states, by), own) | known.cells
-    return Read(fingerprint, ids.cpu().numpy(), spans, cells)
+    return Read(fingerprint, ids, spans, cells)

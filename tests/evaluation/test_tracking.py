@@ -20,7 +20,7 @@ from mlflow.entities import Run
 from safetensors.torch import load_file, save_file
 
 from alignment.cache_map import CacheMap
-from alignment.maps import Affine, LowRank, Map, Network
+from alignment.maps import Affine, LowRank, Map, Mixture, Network
 from evaluation.cells import Key
 from evaluation.matrix import Matrix
 from evaluation.tracking import CHAMPION, TrackedRun, TrackingError, pull, track
@@ -243,7 +243,13 @@ def network() -> Map:
     return Network.over(torch.randn(9, WIDTH), base, inner, torch.randn(3), outer)
 
 
-@pytest.mark.parametrize("made", [low_rank, network])
+def mixture() -> Map:
+    weight, bias = torch.randn(3, TARGET_WIDTH, WIDTH), torch.randn(3, TARGET_WIDTH)
+    mixed = Mixture.of(weight, bias, torch.randn(3, WIDTH), torch.randn(3))
+    return mixed.over(torch.randn(9, WIDTH))
+
+
+@pytest.mark.parametrize("made", [low_rank, network, mixture])
 def test_a_map_of_another_kind_is_pulled_as_any(
     bench: Bench, made_up: Maker, tmp_path: Path, made: Callable[[], Map]
 ) -> None:
