@@ -7,6 +7,7 @@ NormKind = Literal["RMSNorm", "LayerNorm"]
 Placement = Literal["pre", "post", "sandwich"]
 PositionKind = Literal["rope", "alibi", "learned"]
 Layout = Literal["plain", "heads_first", "stacked", "grouped"]
+Role = Literal["queries", "keys", "values", "out", "gate", "up", "down"]
 
 
 class UnknownArchitecture(ValueError):
@@ -56,6 +57,20 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class Matrix:
+    """A linear layer of a block and what it returns: of several roles, in their order.
+
+    `out` and `down` write what attention and MLP add to the stream; `gate` is what an activation
+    goes over, and where there is none `up` is. Several roles lie one after the other (stacked), or
+    for each KV head (grouped); what is not attention is halved.
+    """
+
+    path: str
+    roles: tuple[Role, ...]
+    layout: Literal["stacked", "grouped"] = "stacked"
+
+
+@dataclass(frozen=True)
 class Architecture:
     """Dotted paths of the parts of one causal language model.
 
@@ -64,7 +79,8 @@ class Architecture:
     stream, so that residual[l - 1] + attention[l] + mlp[l] = residual[l], be they one after the
     other or in parallel. `router` chooses the experts, where there are any. `keys` and `values` are
     as the cache will hold them but for the rotary embedding: after a norm of the keys, if the
-    family has one. None where they cannot be told.
+    family has one. None where they cannot be told. `matrices` are the linear layers that an adapter
+    may change, but for those of experts.
     `traits` is what the family's code fixes besides.
     """
 
@@ -77,6 +93,7 @@ class Architecture:
     router: str | None = field(default=None, compare=False)  # which is not made out
     keys: Projection | None = Projection("self_attn.k_proj")
     values: Projection | None = Projection("self_attn.v_proj")
+    matrices: tuple[Matrix, ...] = field(default=(), compare=False)
     traits: Traits = field(default=Traits(), compare=False)  # which no tree shows
 
     @property
@@ -87,21 +104,52 @@ class Architecture:
         return apart and self.traits.key_norm != "width"
 
 
-def _fused(attention: str, path: str, layout: Layout) -> Architecture:
+_QKV: tuple[Role, ...] = ("queries", "keys", "values")
+
+
+def _fused(
+    attention: str, path: str, layout: Literal["stacked", "grouped"], *others: Matrix
+) -> Architecture:
     both = Projection(f"{attention}.{path}", layout)
-    return Architecture(attention=attention, keys=both, values=both)
+    return Architecture(
+        attention=attention,
+        keys=both,
+        values=both,
+        matrices=(Matrix(both.path, _QKV, layout), *others),
+    )
 
 
-_LLAMA = Architecture()
+_OUT = Matrix("self_attn.o_proj", ("out",))
+_DOWN = Matrix("mlp.down_proj", ("down",))
+_ATTENTION = (
+    Matrix("self_attn.q_proj", ("queries",)),
+    Matrix("self_attn.k_proj", ("keys",)),
+    Matrix("self_attn.v_proj", ("values",)),
+    _OUT,
+)
+_GATED = (Matrix("mlp.gate_proj", ("gate",)), Matrix("mlp.up_proj", ("up",)), _DOWN)
+_DENSE_4H = (Matrix("mlp.dense_h_to_4h", ("up",)), Matrix("mlp.dense_4h_to_h", ("down",)))
+_LLAMA = Architecture(matrices=_ATTENTION + _GATED)
 _NORMED_KEYS = Projection("self_attn.k_norm")
 # Where the parts are normalised before they are added, what the attention itself returns is not.
-_NORM_AFTER = Architecture(attention="post_attention_layernorm", mlp="post_feedforward_layernorm")
+_NORM_AFTER = replace(
+    _LLAMA, attention="post_attention_layernorm", mlp="post_feedforward_layernorm"
+)
 _TRANSFORMER = {
     "backbone": "transformer",
     "blocks": "transformer.h",
     "final_norm": "transformer.ln_f",
 }
-_FALCON = replace(_fused("self_attention", "query_key_value", "grouped"), **_TRANSFORMER)
+_FALCON = replace(
+    _fused(
+        "self_attention",
+        "query_key_value",
+        "grouped",
+        Matrix("self_attention.dense", ("out",)),
+        *_DENSE_4H,
+    ),
+    **_TRANSFORMER,
+)
 _LAYER_NORM = Traits(norm="LayerNorm", gated=False, activation="gelu")
 _GEMMA = Traits(offset_gain=True, tied=True, activation="gelu")
 _SANDWICH = replace(_GEMMA, placement="sandwich", norms=4)
@@ -126,12 +174,25 @@ ARCHITECTURES: dict[str, Architecture] = {
         traits=replace(_SANDWICH, key_norm="head"),
     ),
     "gpt2": replace(
-        _fused("attn", "c_attn", "stacked"),
+        _fused(
+            "attn",
+            "c_attn",
+            "stacked",
+            Matrix("attn.c_proj", ("out",)),
+            Matrix("mlp.c_fc", ("up",)),
+            Matrix("mlp.c_proj", ("down",)),
+        ),
         **_TRANSFORMER,
         traits=replace(_LAYER_NORM, position="learned", biased=ALL_BIASED, tied=True),
     ),
     "gpt_neox": replace(
-        _fused("attention", "query_key_value", "grouped"),
+        _fused(
+            "attention",
+            "query_key_value",
+            "grouped",
+            Matrix("attention.dense", ("out",)),
+            *_DENSE_4H,
+        ),
         backbone="gpt_neox",
         blocks="gpt_neox.layers",
         final_norm="gpt_neox.final_layer_norm",
@@ -139,13 +200,20 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "llama": _LLAMA,  # and with it Yi, DeepSeek LLM and SOLAR
     "mistral": _LLAMA,
-    "mixtral": replace(_LLAMA, router="mlp.gate"),
+    "mixtral": replace(_LLAMA, router="mlp.gate", matrices=_ATTENTION),
     "olmo2": replace(
         _NORM_AFTER, keys=_NORMED_KEYS, traits=Traits(placement="post", key_norm="width")
     ),
-    "phi3": _fused("self_attn", "qkv_proj", "stacked"),
+    "phi3": _fused(
+        "self_attn",
+        "qkv_proj",
+        "stacked",
+        _OUT,
+        Matrix("mlp.gate_up_proj", ("gate", "up")),
+        _DOWN,
+    ),
     "qwen2": replace(_LLAMA, traits=_QWEN2),
-    "qwen2_moe": replace(_LLAMA, router="mlp.gate", traits=_QWEN2),
+    "qwen2_moe": replace(_LLAMA, router="mlp.gate", matrices=_ATTENTION, traits=_QWEN2),
     "qwen3": replace(_LLAMA, keys=_NORMED_KEYS, traits=Traits(key_norm="head")),
 }
 """By `model_type` of the checkpoint's config.json."""

@@ -1,6 +1,8 @@
-"""Matrices made up for the tests: realistic in shape and size, with nothing measured in them."""
+"""Matrices made up for the tests, realistic in shape and size with nothing measured in them, and
+stores to track them in."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from evaluation.cells import (
 )
 from evaluation.matrix import AnchorFacts, LayerSimilarity, Matrix, ModelRow
 from evaluation.retention import Interval, level
+from tests.tracking_bench import Bench, with_store
 
 # name, family, layers, width, heads, kv_heads, head_width, vocabulary, parameters
 MODELS = (
@@ -256,3 +259,25 @@ def make_matrix(
 @pytest.fixture
 def made_up() -> Callable[..., Matrix]:
     return make_matrix
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new database that holds one empty sweep: making one takes seconds, copying it none."""
+    bench = Bench(tmp_path_factory.mktemp("new"))
+    models = {"models": [], "similarities": [], "cells": [], "run": "empty", "address": "0"}
+    facts = {"texts": 0, "rows": 0, "fingerprint": "", "corpora": []}
+    rest = {"created": "", "anchors": facts, "lineage": {}, "seconds": {}}
+    bench.track(Matrix.model_validate(models | rest), experiment="empty")
+    return bench.root / "store" / "mlflow.db"
+
+
+@pytest.fixture
+def bench(tmp_path: Path, migrated: Path) -> Bench:
+    return with_store(tmp_path, migrated)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Bench:
+    """A store with one sweep in it, for the tests that only look."""
+    return with_store(tmp_path_factory.mktemp("shared"), migrated)

@@ -1,0 +1,227 @@
+"""LoRA adapters as PEFT keeps them, and as what they change at each place of a model.
+
+Shapes: o and i what a layer returns and reads, r rank.
+"""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.utils.other import get_pattern_key
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from actors.matrices import Rows
+from alignment.updates import Update
+
+CONFIG_FILE, WEIGHTS_FILE, PICKLED_FILE = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+)
+_START, _DOWN, _UP = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+# What PEFT can add to a plain LoRA, as it is where it is left out. No such thing is carried.
+_PLAIN: dict[str, tuple[Any, ...]] = {
+    "use_dora": (False, None),
+    "bias": ("none",),
+    "lora_bias": (False, None),
+    "modules_to_save": (None, []),
+    "layer_replication": (None, []),
+    "trainable_token_indices": (None, [], {}),
+    "target_parameters": (None, []),
+    "use_qalora": (False, None),
+    "use_bdlora": (None,),
+    "alora_invocation_tokens": (None, []),
+    "kasa_config": (None,),
+    "monteclora_config": (None,),
+}
+# Ways to begin that change the model's own weights: the adapter is none of the model as it was.
+_REWRITING = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
+class AdapterError(ValueError):
+    """An adapter that cannot be used; one line says why, and what can be."""
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """What is added at each place of a model, as `queries.3`; the scale of PEFT is in it.
+
+    `base` is what the file calls the model it was made for.
+    """
+
+    updates: Mapping[str, Update]
+    base: str | None = None
+
+    @property
+    def rank(self) -> int:
+        """The largest of all places."""
+        return max(each.rank for each in self.updates.values())
+
+
+def read_adapter(directory: Path, places: Mapping[str, Rows]) -> Adapter:
+    """A PEFT directory, for a model with these places.
+
+    Raises:
+        AdapterError: it is damaged, pickled, no plain LoRA, or not of such a model.
+    """
+    config = _config(directory)
+    stored = _tensors(directory)
+    by_module: dict[str, dict[str, Rows]] = defaultdict(dict)
+    for place, rows in places.items():
+        by_module[rows.module][place] = rows
+    updates = {}
+    for module in _modules(directory, stored):
+        if module not in by_module:
+            raise AdapterError(
+                f"{directory}: it changes {module}, which is no layer of the model that can be "
+                f"carried from; those are like {next(iter(by_module))}"
+            )
+        down, up = (_tensor(directory, stored, module, each) for each in (_DOWN, _UP))
+        if down.shape[0] != up.shape[1]:
+            raise AdapterError(
+                f"{directory}: {module} has rank {down.shape[0]} in lora_A, {up.shape[1]} in lora_B"
+            )
+        some = by_module[module]
+        wanted = (sum(len(each.rows) for each in some.values()), next(iter(some.values())).inputs)
+        if (len(up), down.shape[1]) != wanted:
+            raise AdapterError(
+                f"{directory}: {module} changes a layer of {down.shape[1]} to {len(up)} numbers, "
+                f"and the model's is of {wanted[1]} to {wanted[0]}"
+            )
+        scale = _scale(config, module, len(down))
+        for place, rows in some.items():
+            updates[place] = Update(scale * up[rows.rows], down)
+    return Adapter(updates, config.get("base_model_name_or_path"))
+
+
+def write_adapter(adapter: Adapter, places: Mapping[str, Rows], directory: Path, base: str) -> None:
+    """As a PEFT directory, for the model with these places, which PEFT is to call `base`.
+
+    Places of one layer that read the same keep their rank together; others lie side by side in it.
+    """
+    by_module: dict[str, dict[str, Update]] = defaultdict(dict)
+    for place, update in adapter.updates.items():
+        by_module[places[place].module][place] = update
+    widths: dict[str, int] = defaultdict(int)
+    for rows in places.values():
+        widths[rows.module] += len(rows.rows)
+    tensors, ranks = {}, {}
+    for module, updates in by_module.items():
+        whole = _together(updates, places, widths[module])
+        tensors[f"{_START}{module}{_DOWN}"] = whole.down.contiguous()
+        tensors[f"{_START}{module}{_UP}"] = whole.up.contiguous()
+        ranks[module] = whole.rank
+    most = max(ranks.values())
+    others = {module: rank for module, rank in ranks.items() if rank != most}
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base,
+        r=most,
+        lora_alpha=most,
+        rank_pattern=others,
+        alpha_pattern=dict(others),
+        target_modules=sorted(ranks),
+        inference_mode=True,
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(str(directory))
+    save_file(tensors, directory / WEIGHTS_FILE, {"format": "pt"})
+
+
+def _together(updates: Mapping[str, Update], places: Mapping[str, Rows], width: int) -> Update:
+    """One update of a layer out of those of its places."""
+    distinct: list[Tensor] = []
+    ups: list[Tensor] = []
+    for place, update in updates.items():
+        at = next((n for n, down in enumerate(distinct) if down.equal(update.down)), len(distinct))
+        if at == len(distinct):
+            distinct.append(update.down)
+            ups.append(torch.zeros(width, update.rank))
+        ups[at][places[place].rows] = update.up
+    return Update(torch.cat(ups, 1), torch.cat(distinct))
+
+
+# --- what is in the directory
+
+
+def _config(directory: Path) -> dict[str, Any]:
+    path = directory / CONFIG_FILE
+    if not path.is_file():
+        raise AdapterError(f"{directory} is no PEFT directory: it has no {CONFIG_FILE}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AdapterError(f"{path} is not JSON: {error}") from None
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        kind = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
+        raise AdapterError(f"{directory}: its peft_type is {kind}; LORA can be carried")
+    for key, plain in _PLAIN.items():
+        if key in config and config[key] not in plain:
+            raise AdapterError(
+                f"{directory}: {key} is {config[key]!r}; a plain LoRA can be carried, with {key} "
+                f"{plain[0]!r}"
+            )
+    begun = str(config.get("init_lora_weights", True)).lower()
+    if begun.startswith(_REWRITING):
+        raise AdapterError(
+            f"{directory}: it was begun as {begun}, which changes the model's own weights: convert "
+            "it to a plain LoRA first (PEFT: save_pretrained with path_initial_model_for_...)"
+        )
+    return config
+
+
+def _tensors(directory: Path) -> dict[str, Tensor]:
+    path = directory / WEIGHTS_FILE
+    if not path.is_file():
+        if (directory / PICKLED_FILE).is_file():
+            raise AdapterError(
+                f"{directory}: {PICKLED_FILE} is pickled and may run any code when it is read; "
+                f"save it as {WEIGHTS_FILE}"
+            )
+        raise AdapterError(f"{directory} has no {WEIGHTS_FILE}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise AdapterError(f"{path} is damaged: {error}") from None
+
+
+def _modules(directory: Path, stored: Mapping[str, Tensor]) -> Sequence[str]:
+    """The layers that are changed, in their order; both matrices of each must be there."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for name in stored:
+        end = next((end for end in (_DOWN, _UP) if name.endswith(end)), None)
+        if end is None or not name.startswith(_START):
+            raise AdapterError(f"{directory}: {name} is none of {_START}LAYER{{{_DOWN}, {_UP}}}")
+        found[name.removeprefix(_START).removesuffix(end)].add(end)
+    for module, ends in found.items():
+        if len(ends) == 1:
+            raise AdapterError(f"{directory}: of {module} there is {ends.pop()[1:]} alone")
+    if not found:
+        raise AdapterError(f"{directory}: {WEIGHTS_FILE} holds no layer")
+    return list(found)
+
+
+def _tensor(directory: Path, stored: Mapping[str, Tensor], module: str, end: str) -> Tensor:
+    tensor = stored[f"{_START}{module}{end}"].float()
+    if tensor.ndim != 2:
+        raise AdapterError(
+            f"{directory}: {module}{end} has {tensor.ndim} dimensions, a matrix has 2"
+        )
+    if not tensor.isfinite().all():
+        raise AdapterError(f"{directory}: {module}{end} has NaN or Inf in it")
+    return tensor
+
+
+def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
+    """What PEFT multiplies the change of a layer by."""
+    alphas: dict[str, float] = config.get("alpha_pattern") or {}
+    alpha = alphas.get(get_pattern_key(list(alphas), module), config.get("lora_alpha", 8))
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

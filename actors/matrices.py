@@ -1,0 +1,73 @@
+"""The matrices of a model that an adapter may change, and which of their rows have which role.
+
+Shapes: h query heads, k KV heads, w width of a head.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+from actors.architectures import ARCHITECTURES, Matrix, Role, UnknownArchitecture, known
+from actors.module_tree import ModuleTree
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Those of one role in one block: the layer's path from the model, and which of its outputs
+    they are, int64 [o]. `inputs` is how many numbers the layer reads."""
+
+    module: str
+    rows: Tensor
+    inputs: int
+
+
+def outline(checkpoint: Path) -> ModuleTree:
+    """The modules of a model without its weights.
+
+    Raises:
+        UnknownArchitecture: its family is not in the table.
+    """
+    family = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))["model_type"]
+    if family not in ARCHITECTURES:
+        raise UnknownArchitecture(f"{family}: where an adapter would go is not known; {known()}")
+    config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
+    with torch.device("meta"):
+        return ModuleTree(AutoModelForCausalLM.from_config(config), ARCHITECTURES[family])
+
+
+def places(tree: ModuleTree) -> dict[str, Rows]:
+    """Every place of a model, as `queries.0`: a role, and the block from 0 on."""
+    found = {}
+    for layer, block in enumerate(tree.blocks):
+        for matrix in tree.architecture.matrices:
+            part = block.get_submodule(matrix.path)
+            path = f"{tree.architecture.blocks}.{layer}.{matrix.path}"
+            for role, rows in _rows(tree, layer, matrix, part).items():
+                found[f"{role}.{layer}"] = Rows(path, rows, _inputs(part))
+    return found
+
+
+def _inputs(part: nn.Module) -> int:
+    assert isinstance(part, nn.Linear | Conv1D)
+    return part.nx if isinstance(part, Conv1D) else part.in_features
+
+
+def _rows(tree: ModuleTree, layer: int, matrix: Matrix, part: nn.Module) -> dict[Role, Tensor]:
+    width = tree.held.width(part)
+    if len(matrix.roles) == 1:
+        return {matrix.roles[0]: torch.arange(width)}
+    if "queries" not in matrix.roles:
+        return dict(zip(matrix.roles, torch.arange(width).chunk(len(matrix.roles)), strict=True))
+    w, k = tree.head_width, tree.kv_heads(layer)
+    heads = torch.arange(width).unflatten(0, (-1, w))
+    if matrix.layout == "stacked":
+        parts = heads.split((len(heads) - 2 * k, k, k))
+    else:  # for each KV head its queries, then its key and its value
+        of_group = heads.unflatten(0, (k, -1))
+        parts = of_group[:, :-2], of_group[:, -2], of_group[:, -1]
+    return {role: rows.flatten() for role, rows in zip(matrix.roles, parts, strict=True)}

@@ -1,0 +1,75 @@
+"""Changes of matrices, of low rank: what a LoRA adapter adds to each layer that it changes.
+
+Shapes: o and i what a matrix returns and reads, r rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """up [o, r] @ down [r, i], in float32: what is added to a matrix [o, i] (arXiv 2106.09685)."""
+
+    up: Tensor
+    down: Tensor
+
+    def __post_init__(self) -> None:
+        shapes = f"up {tuple(self.up.shape)}, down {tuple(self.down.shape)}"
+        assert self.up.ndim == self.down.ndim == 2, f"{shapes}: no two matrices"
+        assert self.up.shape[1] == self.down.shape[0], f"{shapes}: the ranks differ"
+        assert self.up.dtype == self.down.dtype == torch.float32, "kept in float32"
+
+    @classmethod
+    def of(cls, matrix: Tensor, rank: int) -> Update:
+        """The nearest one to a matrix [o, i] of at most this rank (Eckart and Young 1936)."""
+        u, sizes, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
+        root = sizes[:rank].sqrt()
+        return cls((u[:, :rank] * root).float(), (root[:, None] * vt[:rank]).float())
+
+    @classmethod
+    def total(cls, updates: Sequence[Update]) -> Update:
+        """Their sum, exactly: the rank is the sum of the ranks."""
+        ups, downs = zip(*((each.up, each.down) for each in updates), strict=True)
+        return cls(torch.cat(ups, 1), torch.cat(downs))
+
+    @property
+    def rank(self) -> int:
+        """How many columns `up` has."""
+        return len(self.down)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the matrix that it changes, (o, i)."""
+        return len(self.up), self.down.shape[1]
+
+    @property
+    def matrix(self) -> Tensor:
+        """The change itself, float32 [o, i]."""
+        return self.up @ self.down
+
+    @property
+    def norm(self) -> float:
+        """Frobenius norm of the change, which is not made for it."""
+        both = (self.up.mT @ self.up).double() * (self.down @ self.down.mT).double()
+        return float(both.sum().clamp_min(0).sqrt())
+
+    def scaled(self, factor: float) -> Update:
+        """The change times a number."""
+        return Update(self.up * factor, self.down)
+
+    def rounded(self, rank: int) -> Update:
+        """As `of` of its matrix, which is not made for it."""
+        if rank >= self.rank:
+            return self
+        left, core_left = torch.linalg.qr(self.up.double())
+        right, core_right = torch.linalg.qr(self.down.double().mT)
+        u, sizes, vt = torch.linalg.svd(core_left @ core_right.mT, full_matrices=False)
+        root = sizes[:rank].sqrt()
+        up, down = left @ u[:, :rank] * root, root[:, None] * (vt[:rank] @ right.mT)
+        return Update(up.float(), down.float())

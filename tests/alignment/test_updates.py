@@ -1,0 +1,39 @@
+"""Laws of changes of low rank, against the matrices they stand for."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alignment.updates import Update
+
+SIZES = st.integers(1, 9)
+
+
+def drawn(o: int, i: int, rank: int, seed: int = 0) -> Update:
+    torch.manual_seed(seed)
+    return Update(torch.randn(o, rank), torch.randn(rank, i))
+
+
+@given(SIZES, SIZES, SIZES, st.integers(1, 12))
+def test_rounding_is_the_truncated_svd_of_the_matrix(o: int, i: int, rank: int, to: int) -> None:
+    whole = drawn(o, i, rank)
+    rounded = whole.rounded(to)
+    assert rounded.rank <= min(to, rank)
+    torch.testing.assert_close(
+        rounded.matrix, Update.of(whole.matrix, to).matrix, atol=1e-4, rtol=1e-4
+    )
+
+
+@given(SIZES, SIZES, st.lists(SIZES, min_size=1, max_size=4))
+def test_a_total_is_the_sum_of_the_matrices(o: int, i: int, ranks: list[int]) -> None:
+    parts = [drawn(o, i, rank, seed) for seed, rank in enumerate(ranks)]
+    total = Update.total(parts)
+    assert (total.rank, total.shape) == (sum(ranks), (o, i))
+    torch.testing.assert_close(total.matrix, sum(each.matrix for each in parts))
+
+
+@given(SIZES, SIZES, SIZES, st.floats(-3, 3))
+def test_the_norm_is_that_of_the_matrix(o: int, i: int, rank: int, factor: float) -> None:
+    scaled = drawn(o, i, rank).scaled(factor)
+    assert scaled.norm == pytest.approx(float(scaled.matrix.norm()), rel=1e-4, abs=1e-6)
