@@ -1,0 +1,39 @@
+"""Through the main directions of both matrices, without any data.
+
+Shapes: k directions.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alignment.crossing import Carrier, Crossing
+from alignment.updates import Update
+
+
+@dataclass(frozen=True)
+class Subspace(Carrier):
+    """The k-th main direction of the source's matrix stands for the k-th of the target's.
+
+    As Cross-LoRA (arXiv 2508.05232): what is added is taken apart along the singular vectors of
+    the source's matrix, and put together along those of the target's. A pair of singular vectors
+    has a sign that says nothing: the one by which the left vector's largest number is positive.
+    """
+
+    directions: int = 320
+
+    def carry(self, update: Update, over: Crossing) -> Update:
+        count = min(self.directions, *over.source.shape, *over.target.shape)
+        left_s, right_s = main_directions(over.source, count)
+        left_t, right_t = main_directions(over.target, count)
+        up, down = update.up.double(), update.down.double()
+        return Update((left_t @ (left_s.mT @ up)).float(), ((down @ right_s) @ right_t.mT).float())
+
+
+def main_directions(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The first left [o, k] and right [i, k] singular vectors, float64."""
+    u, _, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
+    largest = u.abs().argmax(0, keepdim=True)
+    signs = u.gather(0, largest).sign()
+    return (u * signs)[:, :count], (vt.mT * signs)[:, :count]
