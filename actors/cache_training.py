@@ -22,7 +22,7 @@ from actors.cargo.kv_cache import OWN, map_inputs, own_tokens
 from actors.engine import Engine
 from actors.hand_over import Passage
 from alignment.cache_map import CacheMap
-from alignment.four_bits import packed, unpacked
+from alignment.four_bits import rounded, units_of
 from alignment.maps import LowRank
 
 WARM = 10  # steps until they are as large as they get
@@ -139,9 +139,10 @@ class _Course:
     ) -> None:
         assert isinstance(begun.map, LowRank)
         self._engine, self._writes = engine, begun.writes
+        self._units: list[Tensor] = []
         self._rounding: list[Tensor] = []
         device = engine.device
-        self.factors = [
+        self.factors = [  # two matrices and a vector
             tensor.clone().to(device).requires_grad_()
             for tensor in (begun.map.left, begun.map.right, begun.map.bias)
         ]
@@ -151,18 +152,22 @@ class _Course:
         self._tokens = torch.from_numpy(np.unique(every)).to(device)
         self._lessons = [self._prepared(lesson) for lesson in lessons]
         self.count, self.agreed = len(lessons), engine.held.agreed
+        self.find_units()
+
+    @torch.no_grad()
+    def find_units(self) -> None:
+        """Take the factors from now on as they would be stored now, in units that fit them best."""
+        self._units = [units_of(each) for each in self.factors[:2]]
         self.round()
 
     @torch.no_grad()
     def round(self) -> None:
-        """Take the factors from now on as they are in four bits now.
+        """Take the factors from now on as they are in four bits now, in the units that were found.
 
         Gradients pass the rounding as if it were not there (straight through, arXiv 1308.3432).
         """
-        self._rounding = [
-            unpacked(*packed(each), each.shape) - each if each.ndim == 2 else torch.zeros(())
-            for each in self.factors
-        ]
+        both = zip(self.factors[:2], self._units, strict=True)
+        self._rounding = [rounded(each, units) - each for each, units in both]
 
     @torch.no_grad()
     def _prepared(self, lesson: Lesson) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
@@ -186,7 +191,8 @@ class _Course:
     def loss(self, number: int) -> Tensor:
         """KL in nats per token after one text."""
         x, own, fed, wanted = self._lessons[number]
-        left, right, bias = map(add, self.factors, self._rounding)
+        left, right = map(add, self.factors[:2], self._rounding)
+        bias = self.factors[2]
         cells = (x @ right.mT @ left.mT + bias).split(list(self._writes.values()), dim=1)
         carried = {}
         for site, part in zip(self._writes, cells, strict=True):
@@ -233,6 +239,7 @@ def _trained(
                 (course.loss(int(number)) / len(some)).backward()
             optimizer.step()
             course.round()
+        course.find_units()  # what is judged is what would be stored
         seen.append(look())
         if seen[-1] < seen[at]:
             best, at = course.made(), epoch

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from alignment.cache_fit import fit_caches
 from alignment.cache_map import CacheMap, CacheMoments, Reduction
-from alignment.four_bits import GROUP, packed, unpacked
+from alignment.four_bits import GROUP, packed, rounded, units_of, unpacked
 
 
 @given(st.integers(0, 10**6), st.lists(st.integers(1, 40), min_size=1, max_size=3))
@@ -16,6 +16,7 @@ def test_what_is_packed_comes_back_near(seed: int, shape: list[int]) -> None:
     again = unpacked(pairs, units, shape)
     assert again.shape == tensor.shape
     assert len(pairs) == GROUP // 2 * len(units)
+    assert torch.equal(rounded(tensor, units_of(tensor)), again)
     groups = torch.nn.functional.pad(tensor.reshape(-1), (0, -tensor.numel() % GROUP))
     errors = torch.nn.functional.pad((again - tensor).reshape(-1), (0, -tensor.numel() % GROUP))
     most = groups.reshape(-1, GROUP).abs().amax(1)
