@@ -46,6 +46,7 @@ bench: $(INSTALLED) $(ASSETS)
 	$(BIN)/python -m benchmarks.kv_trained
 	$(BIN)/python -m benchmarks.kv_derived
 	$(BIN)/python -m benchmarks.kv_lengths
+	$(BIN)/python -m benchmarks.kv_stages
 	$(BIN)/python -m benchmarks.kv_losses
 	$(BIN)/python -m benchmarks.kv_again
 	$(BIN)/python -m benchmarks.kv_tasks
