@@ -93,9 +93,11 @@ def _near(sums: Sums, reduced: Mapping[str, Reduction], target: Model, around: i
         ]
         which = torch.cat([spans[name] for name in names])
         rows = slice(start, start + width)
-        both = (_of_outputs(of.of_inputs(which), rows) for of in (sums.training, sums.held))
+        training, held = (
+            _of_outputs(of.of_inputs(which), rows) for of in (sums.training, sums.held)
+        )
         some = {name: reduced[name] for name in names}
-        near[site] = fit_caches(*both, some, {site: width}).map
+        near[site] = fit_caches(training, held, some, {site: width}).map
     first = next(iter(near.values()))
     return CacheMap(first.reductions, first.map, {}, near)
 
