@@ -1,8 +1,8 @@
 """What a hand-over keeps and costs, by the length of the context, both ways of the demo.
 
-Maps are those of configs/caches.yaml, fitted to texts of 800 characters. Texts here are stories one
-after the other, none of which a map was fitted to. A hand-over is timed from the source's cells to
-a cache that the target can go on from, beside reading the text in the target.
+Maps are those of configs/caches.yaml, whole and small, fitted to texts of 800 characters. Texts
+here are stories one after the other, to none of which a map was fitted. A hand-over is timed from
+the source's cells to a cache that the target can go on from, beside reading the text in the target.
 
     python -m benchmarks.kv_lengths
 """
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors.cache_folder import CARRIED
+from actors.cache_folder import CARRIED, SMALL
 from actors.caching import Read, fill, read
 from actors.cargo.kv_cache import receive
 from actors.corpora import read_texts
@@ -24,7 +24,7 @@ from actors.engine import Engine
 from actors.fleet import find
 from actors.hand_over import BASE, NATIVE, Passage, meet, nats
 from alignment.cache_map import CacheMap
-from benchmarks.caches import carried_both_ways, retention, run_of_caches
+from benchmarks.caches import maps_both_ways, retention, run_of_caches
 from benchmarks.record import record
 from jobs.passages import ALIKE, Passages, by_hash
 from jobs.sections import Caches
@@ -44,8 +44,8 @@ def main() -> None:
     run, section, texts = run_of_caches()
     stories = _stories(section, texts)
     crossings = {
-        name: {length: _length(stories, source, target, by, length) for length in LENGTHS}
-        for name, source, target, by in carried_both_ways(run)
+        name: {length: _length(stories, source, target, maps, length) for length in LENGTHS}
+        for name, source, target, maps in maps_both_ways(run, CARRIED, SMALL)
     }
     record(
         "kv_lengths",
@@ -70,15 +70,19 @@ def _stories(section: Caches, texts: Passages) -> tuple[str, ...]:
 
 
 def _length(
-    stories: Sequence[str], source: Engine, target: Engine, by: CacheMap, length: int
+    stories: Sequence[str],
+    source: Engine,
+    target: Engine,
+    maps: dict[str, CacheMap],
+    length: int,
 ) -> dict[str, Any]:
     found, costs = [], []
     for passage, other in _passages(stories, length):
         (mine,), (others,) = (read(source, "source", [each.cached]) for each in (passage, other))
         met = meet(target, "target", passage, mine)
-        found.append(nats(target, met, {CARRIED: by}, CARRIED, others, (AGAIN,)))
+        found.append(nats(target, met, maps, CARRIED, others, (AGAIN,)))
         if len(costs) < 3:
-            costs.append(_cost(target, passage, mine, by))
+            costs.append(_cost(target, passage, mine, maps))
         print(length, len(found), found[-1], costs[-1], file=sys.stderr)
     fastest = {name: min(cost[name] for cost in costs) for name in costs[0]}
     return {
@@ -86,7 +90,9 @@ def _length(
         "native_gain_nats": float(np.mean([of[BASE] - of[NATIVE] for of in found])),
         "retention": {name: retention(found, name) for name in found[0] if name != BASE},
         **fastest,
-        "share_of_reading": fastest["hand_over_seconds"] / fastest["reading_seconds"],
+        "share_of_reading": {
+            name: fastest[f"{name}_seconds"] / fastest["reading_seconds"] for name in maps
+        },
     }
 
 
@@ -102,18 +108,24 @@ def _passages(stories: Sequence[str], length: int) -> Iterator[tuple[Passage, Pa
     yield from pairwise(texts)
 
 
-def _cost(target: Engine, passage: Passage, mine: Read, by: CacheMap) -> dict[str, float]:
+def _cost(
+    target: Engine, passage: Passage, mine: Read, maps: dict[str, CacheMap]
+) -> dict[str, float]:
     (own,) = read(target, "target", [passage.cached])
     ids = torch.from_numpy(own.ids)[None]
+
+    def hand_over(by: CacheMap) -> None:
+        fill(target, [receive(target, "target", passage.cached, mine, by).cells])
+
     with torch.inference_mode():
         reading = _seconds(lambda: target.cache(ids))
-        handing = _seconds(
-            lambda: fill(target, [receive(target, "target", passage.cached, mine, by).cells])
-        )
+        handing = {
+            f"{name}_seconds": _seconds(lambda by=by: hand_over(by)) for name, by in maps.items()
+        }
     return {
         "tokens": len(own.ids),
         "reading_seconds": reading,
-        "hand_over_seconds": handing,
+        **handing,
         "text_bytes": len(passage.cached.encode()),
         "source_cache_bytes_in_bfloat16": 2 * sum(of.size for of in mine.cells.values()),
     }
