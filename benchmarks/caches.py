@@ -172,9 +172,11 @@ def importance_to(target: Model, texts: Passages, cached: int) -> dict[str, Tens
     return {site: torch.from_numpy(of) for site, of in found.items()}
 
 
-def small(whole: FittedCaches, matters: Mapping[str, Tensor], target: Model) -> CacheMap:
-    """Of as many directions as the bytes allow, each number in four bits."""
-    return whole.within(int(SMALL * 2 * target.parameters), matters)
+def small(
+    whole: FittedCaches, matters: Mapping[str, Tensor], target: Model, share: float = SMALL
+) -> CacheMap:
+    """Of as many directions as this share of the bytes allows, each number in four bits."""
+    return whole.within(int(share * 2 * target.parameters), matters)
 
 
 def reductions(source: Model, target: Model, texts: Sequence[str]) -> dict[str, Reduction]:
