@@ -1,11 +1,11 @@
 """Trains a LoRA adapter of a live model on texts, or on what follows in them.
 
-Shapes: b texts of a pass, t tokens, o and i what a layer returns and reads, r rank, v vocabulary.
+Shapes: o and i what a layer returns and reads, r rank.
 """
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from actors.adapting import adapting
-from actors.encoding import encode
 from actors.engine import Engine
+from actors.examples import Example, foreseen, nats, passes
 from actors.matrices import Rows, places
 from alignment.updates import Update
 
 WARM = 0.1  # of the steps, until they are as large as they get
-TOKENS_A_PASS = 1024
 
 
 @dataclass(frozen=True)
@@ -37,14 +36,6 @@ class AdapterTraining:
     batch: int = 16
     epochs: int = 2
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Example:
-    """A text, and the character from which on the model is to learn what is said."""
-
-    text: str
-    start: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,36 +105,6 @@ def begun(
     return found
 
 
-def passes(engine: Engine, examples: Sequence[Example]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Token ids [b, t] of examples of like length, and which of them are to be learned [b, t]."""
-    order = sorted(examples, key=lambda each: len(each.text))
-    some: list[Example] = []
-    for each in order:
-        longest = len(each.text) // 3  # hardly more tokens than that
-        if some and (len(some) + 1) * longest > TOKENS_A_PASS:
-            yield _encoded(engine, some)
-            some = []
-        some.append(each)
-    if some:
-        yield _encoded(engine, some)
-
-
-def _encoded(engine: Engine, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-    encoded = encode(engine, [each.text for each in examples])
-    learned = torch.zeros_like(encoded.ids, dtype=torch.bool)
-    for row, (each, spans) in enumerate(zip(examples, encoded.spans, strict=True)):
-        for at, (_, end) in enumerate(spans):
-            learned[row, at] = at > 0 and end > each.start
-    return encoded.ids, learned
-
-
-def nats(engine: Engine, ids: Tensor, learned: Tensor) -> Tensor:
-    """Of the tokens that are to be learned, all together."""
-    states = engine.states(ids)[:, :-1][learned[:, 1:]]
-    chances = engine.logits(states).log_softmax(-1)
-    return -chances.gather(1, ids[learned][:, None]).sum()
-
-
 def _step(
     engine: Engine,
     examples: Sequence[Example],
@@ -152,11 +113,11 @@ def _step(
 ) -> int:
     """Leave the gradients of one batch; how many tokens were read."""
     batch = list(passes(engine, examples))
-    count = sum(int(learned.sum()) for _, learned in batch)
-    for ids, learned in batch:
+    count = sum(int(each.judged.sum()) for each in batch)
+    for each in batch:
         with torch.enable_grad(), adapting(engine, _updates(factors, scale)):
-            (nats(engine, ids, learned) / count).backward()
-    return sum(ids.numel() for ids, _ in batch)
+            (nats(engine, each).sum() / count).backward()
+    return sum(each.ids.numel() for each in batch)
 
 
 @torch.no_grad()
@@ -167,12 +128,9 @@ def _look(
     scale: float,
 ) -> float:
     """Nats per token."""
-    total = count = 0.0
     with adapting(engine, _updates(factors, scale)):
-        for ids, learned in passes(engine, examples):
-            total += float(nats(engine, ids, learned))
-            count += int(learned.sum())
-    return engine.held.agreed(total / count)
+        found, tokens = foreseen(engine, examples)
+    return engine.held.agreed(float(found.sum() / tokens.sum()))
 
 
 def _updates(factors: Mapping[str, tuple[Tensor, Tensor]], scale: float) -> dict[str, Update]:

@@ -8,16 +8,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from actors.adapter_training import (
-    AdapterTraining,
-    Example,
-    begun,
-    nats,
-    passes,
-    train_adapter,
-)
+from actors.adapter_training import AdapterTraining, begun, train_adapter
 from actors.adapting import adapting
 from actors.engine import Engine, load
+from actors.examples import Example, foreseen, nats, passes
 from actors.matrices import places
 from alignment.updates import Update
 
@@ -37,9 +31,9 @@ def test_gradients_are_those_of_peft(gemma: Engine, checkpoint: Callable[[str], 
     with torch.no_grad():
         for up, _ in factors.values():
             up.normal_(std=0.1)
-    ((ids, learned),) = passes(gemma, [Example(SAID, 10), Example("Nobody told her", 0)])
+    (some,) = passes(gemma, [Example(SAID, 10), Example("Nobody told her", 0)])
     with adapting(gemma, {place: Update(*pair) for place, pair in factors.items()}):
-        nats(gemma, ids, learned).backward()
+        nats(gemma, some).sum().backward()
 
     modules = [each.module for each in where.values()]
     other = load(checkpoint("gemma3_text")).model
@@ -54,18 +48,26 @@ def test_gradients_are_those_of_peft(gemma: Engine, checkpoint: Callable[[str], 
                 pair = factors[names[module]]
                 parameter.copy_(pair["lora_B" not in name])
                 theirs[name] = (parameter, pair["lora_B" not in name])
-    chances = model(input_ids=ids).logits[:, :-1].log_softmax(-1)
-    own = chances.gather(2, ids[:, 1:, None])[..., 0]
-    (-own[learned[:, 1:]].sum()).backward()
+    chances = model(input_ids=some.ids).logits[:, :-1].log_softmax(-1)
+    own = chances.gather(2, some.ids[:, 1:, None])[..., 0]
+    (-own[some.judged[:, 1:]].sum()).backward()
     assert len(theirs) == 2 * len(where)
     for parameter, mine in theirs.values():
         torch.testing.assert_close(mine.grad, parameter.grad, atol=1e-4, rtol=1e-3)
 
 
-def test_only_what_follows_the_start_is_learned(gemma: Engine) -> None:
-    ((ids, learned),) = passes(gemma, [Example(SAID, 9), Example("She reads", 0)])
-    words = [gemma.tokenizer.decode(row[of]) for row, of in zip(ids, learned, strict=True)]
-    assert sorted(words) == sorted([SAID[9:], "She reads"])
+def test_only_what_follows_the_start_is_judged(gemma: Engine) -> None:
+    examples = [Example(SAID, 9), Example("She reads", 0)]
+    (some,) = passes(gemma, examples)
+    said = {
+        number: gemma.tokenizer.decode(row[of])
+        for number, row, of in zip(some.numbers, some.ids, some.judged, strict=True)
+    }
+    assert said == {0: SAID[9:], 1: "She reads"}
+    costs, tokens = foreseen(gemma, examples)
+    alone = [foreseen(gemma, [each]) for each in examples]
+    np.testing.assert_allclose(costs, [float(cost[0]) for cost, _ in alone], rtol=1e-5)
+    assert tokens.tolist() == [int(count[0]) for _, count in alone]
 
 
 def test_what_is_taught_is_learned_and_the_model_is_left_alone(gemma: Engine) -> None:
@@ -75,7 +77,7 @@ def test_what_is_taught_is_learned_and_the_model_is_left_alone(gemma: Engine) ->
     made = train_adapter(gemma, examples[:20], examples[20:], training)
     assert made.held_out[-1] < 0.5 * made.held_out[0]
     assert len(made.held_out) == 4
-    read = sum(ids.numel() for ids, _ in passes(gemma, examples[:20]))
+    read = sum(each.ids.numel() for each in passes(gemma, examples[:20]))
     assert made.tokens == pytest.approx(3 * read, rel=0.2)
     again = train_adapter(gemma, examples[:20], examples[20:], training)
     for place, update in made.updates.items():

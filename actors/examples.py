@@ -1,0 +1,83 @@
+"""Texts of which a part is to be foreseen: what a model is taught by, and what it is judged on.
+
+Shapes: n examples, b of them in a pass, t tokens.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actors.encoding import encode
+from actors.engine import Engine
+
+TOKENS_A_PASS = 1024
+_CHARACTERS = 3  # there are hardly more tokens than one for so many
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text, and the character from which on it is to be foreseen."""
+
+    text: str
+    start: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """Examples of like length: their numbers, token ids [b, t], and which of them are judged."""
+
+    numbers: list[int]
+    ids: Tensor
+    judged: Tensor
+
+
+def passes(engine: Engine, examples: Sequence[Example]) -> Iterator[Pass]:
+    """All of them, some at a time.
+
+    Raises:
+        TextError: an example has no token.
+    """
+    some: list[int] = []
+    for number in sorted(range(len(examples)), key=lambda each: len(examples[each].text)):
+        longest = len(examples[number].text) // _CHARACTERS
+        if some and (len(some) + 1) * longest > TOKENS_A_PASS:
+            yield _pass(engine, examples, some)
+            some = []
+        some.append(number)
+    if some:
+        yield _pass(engine, examples, some)
+
+
+def _pass(engine: Engine, examples: Sequence[Example], numbers: list[int]) -> Pass:
+    encoded = encode(engine, [examples[number].text for number in numbers])
+    judged = torch.zeros_like(encoded.ids, dtype=torch.bool)
+    for row, (number, spans) in enumerate(zip(numbers, encoded.spans, strict=True)):
+        for at, (_, end) in enumerate(spans):
+            judged[row, at] = at > 0 and end > examples[number].start
+    return Pass(numbers, encoded.ids, judged)
+
+
+def nats(engine: Engine, some: Pass) -> Tensor:
+    """What each example costs [b], all its judged tokens together."""
+    states = engine.states(some.ids)[:, :-1]
+    judged = some.judged[:, 1:]
+    chances = engine.logits(states[judged]).log_softmax(-1)
+    own = chances.gather(-1, some.ids[:, 1:][judged][:, None])[:, 0]
+    return -own.new_zeros(judged.shape).masked_scatter(judged, own).sum(1)
+
+
+@torch.no_grad()
+def foreseen(engine: Engine, examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+    """Nats of each example, and how many of its tokens are judged, both [n].
+
+    Raises:
+        TextError: an example has no token.
+    """
+    found, tokens = np.zeros(len(examples)), np.zeros(len(examples), dtype=np.int64)
+    for some in passes(engine, examples):
+        found[some.numbers] = nats(engine, some).cpu().numpy()
+        tokens[some.numbers] = some.judged.sum(1).cpu().numpy()
+    return found, tokens
