@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -40,13 +41,27 @@ class AdapterTraining:
 
 @dataclass(frozen=True, eq=False)
 class TrainedAdapter:
-    """What was learned, by place. `held_out` are nats per token of held-out examples, before any
-    step and after each epoch; `tokens` is how many were read to learn."""
+    """What was learned, by place. `held_out` is the loss of what is held out, before any step and
+    after each epoch; `tokens` is how many were read to learn."""
 
     updates: Mapping[str, Update]
     held_out: tuple[float, ...]
     tokens: int
     seconds: float
+
+
+class Course(Protocol):
+    """What an adapter is to learn, in `count` lessons."""
+
+    count: int
+
+    def step(self, numbers: Sequence[int], updates: Mapping[str, Update]) -> int:
+        """Leave gradients of the loss of some lessons; how many tokens were read."""
+        ...
+
+    def look(self, updates: Mapping[str, Update]) -> float:
+        """The loss of what is held out."""
+        ...
 
 
 def train_adapter(
@@ -57,8 +72,19 @@ def train_adapter(
 ) -> TrainedAdapter:
     """An adapter of every place of a model that is whole; the model is left as it was.
 
+    The loss is nats per token of what is to be foreseen.
+
     Raises:
         TextError: an example has no token.
+        ShardingError: no gradients go through a model that is held like this.
+    """
+    return take(engine, _Foreseeing(engine, examples, held_out), training)
+
+
+def take(engine: Engine, course: Course, training: AdapterTraining) -> TrainedAdapter:
+    """The adapter that a course makes of one that changes nothing.
+
+    Raises:
         ShardingError: no gradients go through a model that is held like this.
     """
     started = time.monotonic()
@@ -67,28 +93,32 @@ def train_adapter(
     optimizer = torch.optim.AdamW(
         parameters, lr=training.learning_rate, weight_decay=training.weight_decay
     )
-    in_epoch = math.ceil(len(examples) / training.batch)
+    in_epoch = math.ceil(course.count / training.batch)
     last = in_epoch * training.epochs
     rate = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / max(1.0, WARM * last), 1 - step / last)
     )
     draw, tokens = np.random.default_rng(training.seed), 0
-    scale = training.alpha / training.rank
+
+    def updates() -> dict[str, Update]:
+        scale = training.alpha / training.rank
+        return {place: Update(scale * up, down) for place, (up, down) in factors.items()}
+
     with engine.held.with_gradients():
-        seen = [_look(engine, held_out, factors, scale)]
+        seen = [course.look(updates())]
         for _ in range(training.epochs):
-            for some in np.array_split(draw.permutation(len(examples)), in_epoch):
+            for some in np.array_split(draw.permutation(course.count), in_epoch):
                 optimizer.zero_grad()
-                tokens += _step(engine, [examples[number] for number in some], factors, scale)
+                with torch.enable_grad():
+                    tokens += course.step(some.tolist(), updates())
                 optimizer.step()
                 rate.step()
-            seen.append(_look(engine, held_out, factors, scale))
-    with torch.no_grad():
-        updates = {
-            place: Update((scale * up).cpu(), down.detach().cpu())
-            for place, (up, down) in factors.items()
-        }
-    return TrainedAdapter(updates, tuple(seen), tokens, time.monotonic() - started)
+            seen.append(course.look(updates()))
+    made = {
+        place: Update(each.up.detach().cpu(), each.down.detach().cpu())
+        for place, each in updates().items()
+    }
+    return TrainedAdapter(made, tuple(seen), tokens, time.monotonic() - started)
 
 
 def begun(
@@ -105,33 +135,26 @@ def begun(
     return found
 
 
-def _step(
-    engine: Engine,
-    examples: Sequence[Example],
-    factors: Mapping[str, tuple[Tensor, Tensor]],
-    scale: float,
-) -> int:
-    """Leave the gradients of one batch; how many tokens were read."""
-    batch = list(passes(engine, examples))
-    count = sum(int(each.judged.sum()) for each in batch)
-    for each in batch:
-        with torch.enable_grad(), adapting(engine, _updates(factors, scale)):
-            (nats(engine, each).sum() / count).backward()
-    return sum(each.ids.numel() for each in batch)
+class _Foreseeing:
+    """Examples, to be foreseen."""
 
+    def __init__(
+        self, engine: Engine, examples: Sequence[Example], held_out: Sequence[Example]
+    ) -> None:
+        self._engine, self._examples, self._held_out = engine, examples, held_out
+        self.count = len(examples)
 
-@torch.no_grad()
-def _look(
-    engine: Engine,
-    examples: Sequence[Example],
-    factors: Mapping[str, tuple[Tensor, Tensor]],
-    scale: float,
-) -> float:
-    """Nats per token."""
-    with adapting(engine, _updates(factors, scale)):
-        found, tokens = foreseen(engine, examples)
-    return engine.held.agreed(float(found.sum() / tokens.sum()))
+    def step(self, numbers: Sequence[int], updates: Mapping[str, Update]) -> int:
+        batch = list(passes(self._engine, [self._examples[number] for number in numbers]))
+        count = sum(int(each.judged.sum()) for each in batch)
+        with adapting(self._engine, updates):
+            for each in batch:
+                # What leads from the factors to the updates is gone over once for each.
+                (nats(self._engine, each).sum() / count).backward(retain_graph=True)
+        return sum(each.ids.numel() for each in batch)
 
-
-def _updates(factors: Mapping[str, tuple[Tensor, Tensor]], scale: float) -> dict[str, Update]:
-    return {place: Update(scale * up, down) for place, (up, down) in factors.items()}
+    @torch.no_grad()
+    def look(self, updates: Mapping[str, Update]) -> float:
+        with adapting(self._engine, updates):
+            found, tokens = foreseen(self._engine, self._held_out)
+        return self._engine.held.agreed(float(found.sum() / tokens.sum()))

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import numpy as np
+
 from actors.catalog import ModelError
 
 _WORD_START = "▁"  # SentencePiece's mark for a space
@@ -20,8 +22,25 @@ def vocabulary_overlap(first: Path, second: Path) -> float:
     return len(a & b) / min(len(a), len(b))
 
 
+def shared_tokens(first: Path, second: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens that both vocabularies have, as ids of either, int64 [v], in the first's order.
+
+    Raises:
+        ModelError: as `vocabulary_overlap`.
+    """
+    mine, theirs = _by_text(first), _by_text(second)
+    both = [(number, theirs[text]) for text, number in mine.items() if text in theirs]
+    one, other = np.array(both, dtype=np.int64).reshape(-1, 2).T
+    return one.copy(), other.copy()
+
+
 def vocabulary(checkpoint: Path) -> frozenset[str]:
     """Every token of a checkpoint's tokenizer.json as text; bytes that are no text are left out."""
+    return frozenset(_by_text(checkpoint))
+
+
+def _by_text(checkpoint: Path) -> dict[str, int]:
+    """The id of each text that a token stands for; the first one, where there are several."""
     path = checkpoint / "tokenizer.json"
     if not path.is_file():
         raise ModelError(f"{checkpoint} has no tokenizer.json")
@@ -29,14 +48,22 @@ def vocabulary(checkpoint: Path) -> frozenset[str]:
     listed = whole.get("model", {}).get("vocab")
     if not listed:
         raise ModelError(f"{path} lists no vocabulary")
-    # Unigram models list pairs of token and score.
-    tokens = list(listed) if isinstance(listed, dict) else [token for token, _ in listed]
+    # Unigram models list pairs of token and score, in the order of their ids.
+    if isinstance(listed, dict):
+        tokens = {number: token for token, number in listed.items()}
+    else:
+        tokens = {number: token for number, (token, _) in enumerate(listed)}
     if "ByteLevel" in json.dumps(whole.get("decoder")):
         # Not at the top: it is not light, and most comparisons read no vocabulary.
         from tokenizers.decoders import ByteLevel
 
         decoder = ByteLevel()
-        texts = (decoder.decode([token]) for token in tokens)
+        texts = {number: decoder.decode([token]) for number, token in tokens.items()}
     else:
-        texts = (token.replace(_WORD_START, " ") for token in tokens)
-    return frozenset(text for text in texts if text and "�" not in text)
+        texts = {number: token.replace(_WORD_START, " ") for number, token in tokens.items()}
+    found: dict[str, int] = {}
+    for number in sorted(texts):
+        text = texts[number]
+        if text and "�" not in text:
+            found.setdefault(text, number)
+    return found

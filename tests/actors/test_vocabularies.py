@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from actors.catalog import ModelError
 from actors.fleet import find, spec
-from actors.vocabularies import vocabulary, vocabulary_overlap
+from actors.vocabularies import shared_tokens, vocabulary, vocabulary_overlap
 from actors.weights import default_cache, prepare
 
 WORDS = ("the", "ferry", "crosses", "strait", "a", "café")
@@ -82,6 +82,22 @@ def test_an_overlap_is_a_share_that_does_not_depend_on_the_order(made: dict[str,
             assert overlap == vocabulary_overlap(second, first)
             shared = vocabulary(first) & vocabulary(second)
             assert overlap == len(shared) / min(len(vocabulary(first)), len(vocabulary(second)))
+
+
+def test_shared_tokens_stand_for_the_same_text(made: dict[str, Path]) -> None:
+    for first in made.values():
+        for second in made.values():
+            one, other = shared_tokens(first, second)
+            assert len(one) == len(vocabulary(first) & vocabulary(second))
+            texts = [Tokenizer.from_file(str(each / "tokenizer.json")) for each in (first, second)]
+            for mine, theirs in zip(one.tolist(), other.tolist(), strict=True):
+                said = [
+                    each.id_to_token(number).replace("Ġ", "▁")
+                    for each, number in zip(texts, (mine, theirs), strict=True)
+                ]
+                assert said[0] == said[1] or not said[0].isascii() or "▁" in said[0]
+            back = shared_tokens(second, first)
+            assert set(zip(one, other, strict=True)) == set(zip(*back[::-1], strict=True))
 
 
 def test_a_part_of_a_vocabulary_overlaps_wholly(made: dict[str, Path], tmp_path: Path) -> None:

@@ -1,0 +1,142 @@
+"""An adapter taken over from another model by what it changes there, without data of its task.
+
+At the ends of words both models foresee the next word. What the adapter adds to the source's
+log-chances is added to those of the target as it is; an adapter of the target learns to say that.
+
+Shapes: n rows of a text, v tokens that both vocabularies have, b texts of a pass, t tokens.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actors.adapter_training import AdapterTraining, TrainedAdapter, take
+from actors.adapting import adapting
+from actors.anchors import AnchorBatch, rows
+from actors.encoding import encode
+from actors.engine import Engine
+from actors.examples import Example, passes
+from alignment.updates import Update
+
+
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """Of one text: at which words, int64 [n], and what is added to log-chances, float16 [n, v]."""
+
+    words: np.ndarray
+    added: np.ndarray
+
+
+@torch.inference_mode()
+def changes(
+    engine: Engine, updates: Mapping[str, Update], texts: Sequence[str], tokens: np.ndarray
+) -> list[Changes]:
+    """What an adapter changes in the model that it is for, of these tokens [v] of all.
+
+    Raises:
+        TextError: a text of which the tokenizer makes no token.
+    """
+    found = []
+    for text in texts:
+        ids, words, at = _words(engine, text)
+        plain = _log_chances(engine, ids, at, tokens)
+        with adapting(engine, updates):
+            added = _log_chances(engine, ids, at, tokens) - plain
+        found.append(Changes(words, added.half().cpu().numpy()))
+    return found
+
+
+def refit_adapter(
+    engine: Engine,
+    texts: Sequence[str],
+    taught: Sequence[Changes],
+    held_out: int,
+    tokens: np.ndarray,
+    training: AdapterTraining,
+) -> TrainedAdapter:
+    """An adapter of the target that changes what it says as the source's does.
+
+    `taught` are the source's changes to the texts, of which the last `held_out` are not learned
+    from; `tokens` [v] are the target's for the same v. The loss is KL(wanted || said) in nats a
+    word, over these tokens.
+
+    Raises:
+        TextError: a text of which the tokenizer makes no token.
+        ShardingError: no gradients go through a model that is held like this.
+    """
+    return take(engine, _Course(engine, texts, taught, held_out, tokens), training)
+
+
+def _words(engine: Engine, text: str) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """Ids [1, t], and the words and the tokens at whose ends there is a row, both [n]."""
+    encoded = encode(engine, [text])
+    words, _, at = rows(AnchorBatch(shard=0, index=0, texts=(text,)), encoded.spans)
+    return encoded.ids, words, at
+
+
+def _log_chances(engine: Engine, ids: Tensor, at: np.ndarray, tokens: np.ndarray) -> Tensor:
+    """Of the tokens [v], of all in the vocabulary, after these places of a text: [n, v]."""
+    states = engine.states(ids)[0, torch.from_numpy(at)]
+    return engine.logits(states).log_softmax(-1)[:, torch.from_numpy(tokens).to(states.device)]
+
+
+class _Course:
+    """Texts, and what is to be said at the words that both models have."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        texts: Sequence[str],
+        taught: Sequence[Changes],
+        held_out: int,
+        tokens: np.ndarray,
+    ) -> None:
+        self._engine, self._texts = engine, texts
+        self._tokens = torch.from_numpy(tokens).to(engine.device)
+        self._wanted = [
+            self._prepared(text, change) for text, change in zip(texts, taught, strict=True)
+        ]
+        self.count = len(texts) - held_out
+
+    @torch.no_grad()
+    def _prepared(self, text: str, change: Changes) -> tuple[np.ndarray, Tensor]:
+        """The tokens [n] after which something is wanted, and its log-chances [n, v]."""
+        ids, words, at = _words(self._engine, text)
+        _, theirs, mine = np.intersect1d(change.words, words, return_indices=True)
+        states = self._engine.states(ids)[0, torch.from_numpy(at[mine])]
+        plain = self._engine.logits(states, self._tokens).log_softmax(-1)
+        added = torch.from_numpy(change.added[theirs]).to(plain)
+        return at[mine], (plain + added).log_softmax(-1).half()
+
+    def _losses(self, numbers: Sequence[int]) -> Iterator[tuple[Tensor, int, int]]:
+        """Of each pass: the sum over its words, how many words and how many tokens there are."""
+        some = [Example(self._texts[number]) for number in numbers]
+        for each in passes(self._engine, some):
+            wanted = [self._wanted[numbers[at]] for at in each.numbers]
+            row = np.repeat(np.arange(len(wanted)), [len(at) for at, _ in wanted])
+            column = np.concatenate([at for at, _ in wanted])
+            states = self._engine.states(each.ids)[torch.from_numpy(row), torch.from_numpy(column)]
+            said = self._engine.logits(states, self._tokens).log_softmax(-1)
+            there = torch.cat([chances for _, chances in wanted]).float()
+            loss = (there.exp() * (there - said)).sum()
+            yield loss, len(row), each.ids.numel()
+
+    def step(self, numbers: Sequence[int], updates: Mapping[str, Update]) -> int:
+        words = sum(len(self._wanted[number][0]) for number in numbers)
+        read = 0
+        with adapting(self._engine, updates):
+            for loss, _, tokens in self._losses(numbers):
+                (loss / words).backward(retain_graph=True)
+                read += tokens
+        return read
+
+    @torch.no_grad()
+    def look(self, updates: Mapping[str, Update]) -> float:
+        total = count = 0.0
+        with adapting(self._engine, updates):
+            for loss, words, _ in self._losses(range(self.count, len(self._texts))):
+                total, count = total + float(loss), count + words
+        return self._engine.held.agreed(total / count)

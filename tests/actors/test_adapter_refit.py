@@ -1,0 +1,60 @@
+"""A refit reaches what the source's adapter changes: in the same model, nearly all of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from actors.adapter_refit import changes, refit_adapter
+from actors.adapter_training import AdapterTraining
+from actors.adapting import adapting
+from actors.encoding import encode
+from actors.engine import Engine, load
+from actors.matrices import places
+from alignment.updates import Update
+
+
+@pytest.fixture(scope="module")
+def llama(checkpoint: Callable[[str], Path]) -> Engine:
+    return load(checkpoint("llama"))
+
+
+@pytest.fixture(scope="module")
+def adapter(llama: Engine) -> dict[str, Update]:
+    torch.manual_seed(0)
+    return {
+        place: Update(0.05 * torch.randn(len(at.rows), 2), torch.randn(2, at.inputs))
+        for place, at in places(llama).items()
+    }
+
+
+def test_changes_are_what_the_adapter_adds(
+    llama: Engine, adapter: dict[str, Update], sentences: tuple[str, ...]
+) -> None:
+    tokens = np.arange(2, 60)
+    (found,) = changes(llama, adapter, sentences[:1], tokens)
+    ids = encode(llama, sentences[:1]).ids
+    with torch.inference_mode():
+        plain = llama.logits(llama.states(ids)).log_softmax(-1)
+        with adapting(llama, adapter):
+            changed = llama.logits(llama.states(ids)).log_softmax(-1)
+    last = torch.from_numpy(found.added[-1]).float()  # the text ends with its last word
+    torch.testing.assert_close(last, (changed - plain)[0, -1, 2:60], atol=1e-3, rtol=1e-2)
+    assert len(found.words) == len(found.added) == len(sentences[0].split()) - 1
+
+
+def test_what_an_adapter_changes_is_taken_over(
+    llama: Engine, adapter: dict[str, Update], sentences: tuple[str, ...]
+) -> None:
+    texts = [*sentences, *sentences]  # learned from, and looked at
+    tokens = np.arange(2, 260)
+    taught = changes(llama, adapter, texts, tokens)
+    training = AdapterTraining(rank=4, learning_rate=1e-2, batch=3, epochs=30)
+    made = refit_adapter(llama, texts, taught, len(sentences), tokens, training)
+    assert made.held_out[-1] < 0.1 * made.held_out[0]
+    said = changes(llama, made.updates, sentences, tokens)
+    for mine, theirs in zip(said, taught, strict=False):
+        near = np.corrcoef(mine.added.ravel(), theirs.added.ravel())[0, 1]
+        assert near > 0.9
