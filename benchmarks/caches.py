@@ -16,7 +16,7 @@ from actors.caching import Read, cell_sites, importance, know, read
 from actors.cargo.kv_cache import OWN, covering, map_inputs, own_tokens
 from actors.catalog import ModelSpec
 from actors.engine import Engine, load
-from actors.hand_over import BASE, NATIVE, HandOver, Passage, after, after_late
+from actors.hand_over import BASE, NATIVE, HandOver, Passage
 from actors.sites import Site, site_width
 from actors.weights import default_cache, facts, prepare
 from alignment.cache_fit import FittedCaches
@@ -172,11 +172,9 @@ def importance_to(target: Model, texts: Passages, cached: int) -> dict[str, Tens
     return {site: torch.from_numpy(of) for site, of in found.items()}
 
 
-def small(
-    whole: FittedCaches, matters: Mapping[str, Tensor], target: Model, share: float = SMALL
-) -> CacheMap:
-    """Of as many directions as this share of the bytes allows, each number in four bits."""
-    return whole.within(int(share * 2 * target.parameters), matters)
+def small(whole: FittedCaches, matters: Mapping[str, Tensor], target: Model) -> CacheMap:
+    """Of as many directions as the bytes allow, each number in four bits."""
+    return whole.within(int(SMALL * 2 * target.parameters), matters)
 
 
 def reductions(source: Model, target: Model, texts: Sequence[str]) -> dict[str, Reduction]:
@@ -218,22 +216,6 @@ def carried_both_ways(run: RunFile) -> Iterator[tuple[str, Engine, Engine, Cache
 def cut_otherwise(met: HandOver) -> np.ndarray:
     """Which of the cached tokens [p] are not tokens of the source."""
     return (met.source.spans[covering(met.source.spans, met.spans)] != met.spans).any(1)
-
-
-def nats_after(
-    source: Model, target: Model, passage: Passage, maps: Mapping[str, CacheMap]
-) -> dict[str, float]:
-    """Nats per token of a text's second part: after nothing but the target's own first tokens
-    (base), after its own cache (native), and after what each map carries; and that again with the
-    last quarter of the cached tokens read by the target itself."""
-    met = meet(source, target, passage)
-    carried = {name: met.carried(by) for name, by in maps.items()}
-    variants = {NATIVE: met.native, **carried}
-    late = {
-        f"{name}, quarter read again": after_late(target.engine, met, cells, 1 / QUARTER)
-        for name, cells in carried.items()
-    }
-    return {**after(target.engine, met, variants), **late}
 
 
 def retention(nats: Sequence[Mapping[str, float]], name: str) -> dict[str, float] | None:
