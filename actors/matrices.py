@@ -3,7 +3,6 @@
 Shapes: h query heads, k KV heads, w width of a head.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +31,10 @@ def outline(checkpoint: Path) -> ModuleTree:
     Raises:
         UnknownArchitecture: its family is not in the table.
     """
-    family = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))["model_type"]
+    config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
+    family = config.model_type
     if family not in ARCHITECTURES:
         raise UnknownArchitecture(f"{family}: where an adapter would go is not known; {known()}")
-    config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
     with torch.device("meta"):
         return ModuleTree(AutoModelForCausalLM.from_config(config), ARCHITECTURES[family])
 

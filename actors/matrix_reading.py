@@ -62,9 +62,7 @@ def _reading(
     found: dict[str, Tensor] = {}
     where = places(engine)
 
-    def hook(
-        place: str,
-    ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def hook(place: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         reads, writes = sides(place)
 
         def record(_layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:

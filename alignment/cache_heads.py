@@ -8,6 +8,7 @@ Shapes: Hs and Ht heads of w and v features, D = Hs w features of the layer, T =
 """
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -95,11 +96,6 @@ def fit_heads(
 
 def _through(of: CacheMoments, turn: Tensor, some: slice) -> CacheMoments:
     """The same rows with turn [.., D] @ each input, and some of the outputs."""
-    return CacheMoments(
-        of.count,
-        turn @ of.sum_x,
-        of.sum_y[some],
-        turn @ of.xx @ turn.mT,
-        turn @ of.xy[:, some],
-        of.yy[some],
-    )
+    part = of.of_outputs(some)
+    xx, xy = turn @ part.xx @ turn.mT, turn @ part.xy
+    return replace(part, sum_x=turn @ part.sum_x, xx=xx, xy=xy)

@@ -99,6 +99,10 @@ class CacheMoments(Sums):
         xx, xy = self.xx[which][:, which], self.xy[which]
         return CacheMoments(self.count, self.sum_x[which], self.sum_y, xx, xy, self.yy)
 
+    def of_outputs(self, some: slice) -> CacheMoments:
+        """The same rows with some of the outputs only."""
+        return replace(self, sum_y=self.sum_y[some], xy=self.xy[:, some], yy=self.yy[some])
+
     @staticmethod
     def _squares(one: Tensor, other: Tensor) -> Tensor:
         return one * other

@@ -6,7 +6,6 @@ Shapes: os, is and ot, it what the matrices of source and target return and read
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -51,19 +50,3 @@ class Carrier(ABC):
     def name(self) -> str:
         """The key in CARRIERS, which is the file's name."""
         return type(self).__module__.rpartition(".")[2]
-
-
-def layer_shares(source_layers: int, target_layers: int) -> list[dict[int, float]]:
-    """For each target layer, what share of each source layer's change it takes.
-
-    Each source layer gives all of its change, to the two target layers at its share of the depth,
-    more to the nearer one: none is left out, however unlike the depths are.
-    """
-    found: list[dict[int, float]] = [defaultdict(float) for _ in range(target_layers)]
-    steps = max(source_layers - 1, 1)
-    for layer in range(source_layers):
-        below, beyond = divmod(layer * (target_layers - 1), steps)
-        found[below][layer] += 1 - beyond / steps
-        if beyond:
-            found[below + 1][layer] += beyond / steps
-    return [dict(each) for each in found]

@@ -4,6 +4,7 @@ Layers are block indices from 0. Shapes: Ls source layers, Lt target layers.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,6 +52,22 @@ def depth_pairing(source_layers: int, target_layers: int) -> list[int]:
     """A source layer for each target layer: the one at the nearest share of the depth."""
     steps = max(target_layers - 1, 1)
     return [math.floor(t / steps * (source_layers - 1) + 0.5) for t in range(target_layers)]
+
+
+def layer_shares(source_layers: int, target_layers: int) -> list[dict[int, float]]:
+    """For each target layer, what share of each source layer's change it takes.
+
+    Each source layer gives all of its change, to the two target layers at its share of the depth,
+    more to the nearer one: none is left out, however unlike the depths are.
+    """
+    found: list[dict[int, float]] = [defaultdict(float) for _ in range(target_layers)]
+    steps = max(source_layers - 1, 1)
+    for layer in range(source_layers):
+        below, beyond = divmod(layer * (target_layers - 1), steps)
+        found[below][layer] += 1 - beyond / steps
+        if beyond:
+            found[below + 1][layer] += beyond / steps
+    return [dict(each) for each in found]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Shapes: n rows, d width of a site.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import permutations
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from actors.caching import Read, cell_sites, importance, know, read
 from actors.cargo.kv_cache import OWN, covering, map_inputs, own_tokens
 from actors.catalog import ModelSpec
 from actors.engine import Engine, load
-from actors.hand_over import BASE, NATIVE, HandOver, Passage
+from actors.hand_over import BASE, NATIVE, HandOver, Passage, after
 from actors.sites import Site, site_width
 from actors.weights import default_cache, facts, prepare
 from alignment.cache_fit import FittedCaches
@@ -216,6 +217,22 @@ def carried_both_ways(run: RunFile) -> Iterator[tuple[str, Engine, Engine, Cache
 def cut_otherwise(met: HandOver) -> np.ndarray:
     """Which of the cached tokens [p] are not tokens of the source."""
     return (met.source.spans[covering(met.source.spans, met.spans)] != met.spans).any(1)
+
+
+def directions(run: RunFile, *, deep: bool = False) -> Iterator[tuple[str, Model, Model]]:
+    """Each ordered pair of a run's models, live; the name of the direction comes first."""
+    for source, target in permutations(live(run.models, deep=deep), 2):
+        yield f"{source.name} -> {target.name}", source, target
+
+
+def nats_after(
+    source: Model, target: Model, passage: Passage, maps: Mapping[str, CacheMap]
+) -> dict[str, float]:
+    """Nats per token of a text's second part: after nothing but the target's own first tokens
+    (base), after its own cache (native), and after what each map carries."""
+    met = meet(source, target, passage)
+    carried = {name: met.carried(by) for name, by in maps.items()}
+    return after(target.engine, met, {NATIVE: met.native, **carried})
 
 
 def retention(nats: Sequence[Mapping[str, float]], name: str) -> dict[str, float] | None:

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -40,8 +39,7 @@ def main() -> None:
     """Measure and record."""
     run, section, texts = caches.run_of_caches()
     crossings = {}
-    for source, target in permutations(caches.live(run.models, deep=True), 2):
-        name = f"{source.name} -> {target.name}"
+    for name, source, target in caches.directions(run, deep=True):
         crossings[name] = crossing(source, target, texts, section.cached)
         print(name, crossings[name], file=sys.stderr)
     record(

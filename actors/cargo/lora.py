@@ -74,9 +74,7 @@ def read_adapter(directory: Path, places: Mapping[str, Rows]) -> Adapter:
     """
     config = _config(directory)
     stored = _tensors(directory)
-    by_module: dict[str, dict[str, Rows]] = defaultdict(dict)
-    for place, rows in places.items():
-        by_module[rows.module][place] = rows
+    by_module = _by_module(places)
     updates = {}
     for module in _modules(directory, stored):
         if module not in by_module:
@@ -107,15 +105,12 @@ def write_adapter(adapter: Adapter, places: Mapping[str, Rows], directory: Path,
 
     Places of one layer that read the same keep their rank together; others lie side by side in it.
     """
-    by_module: dict[str, dict[str, Update]] = defaultdict(dict)
-    for place, update in adapter.updates.items():
-        by_module[places[place].module][place] = update
-    widths: dict[str, int] = defaultdict(int)
-    for rows in places.values():
-        widths[rows.module] += len(rows.rows)
     tensors, ranks = {}, {}
-    for module, updates in by_module.items():
-        whole = _together(updates, places, widths[module])
+    for module, some in _by_module(places).items():
+        updates = {place: adapter.updates[place] for place in some if place in adapter.updates}
+        if not updates:
+            continue
+        whole = _together(updates, some)
         tensors[f"{_START}{module}{_DOWN}"] = whole.down.contiguous()
         tensors[f"{_START}{module}{_UP}"] = whole.up.contiguous()
         ranks[module] = whole.rank
@@ -136,8 +131,17 @@ def write_adapter(adapter: Adapter, places: Mapping[str, Rows], directory: Path,
     save_file(tensors, directory / WEIGHTS_FILE, {"format": "pt"})
 
 
-def _together(updates: Mapping[str, Update], places: Mapping[str, Rows], width: int) -> Update:
-    """One update of a layer out of those of its places."""
+def _by_module(places: Mapping[str, Rows]) -> dict[str, dict[str, Rows]]:
+    """The places of each layer."""
+    found: dict[str, dict[str, Rows]] = defaultdict(dict)
+    for place, rows in places.items():
+        found[rows.module][place] = rows
+    return found
+
+
+def _together(updates: Mapping[str, Update], places: Mapping[str, Rows]) -> Update:
+    """One update of a layer out of those of some of its places."""
+    width = sum(len(each.rows) for each in places.values())
     distinct: list[Tensor] = []
     ups: list[Tensor] = []
     for place, update in updates.items():

@@ -11,7 +11,8 @@ from alignment.carriers.mapped import Mapped
 from alignment.carriers.reordered import Reordered
 from alignment.carriers.resized import Resized
 from alignment.carriers.subspace import Subspace
-from alignment.crossing import Crossing, NotApplicable, layer_shares
+from alignment.crossing import Crossing, NotApplicable
+from alignment.layers import layer_shares
 from alignment.maps import Affine
 from alignment.updates import Update
 
