@@ -1,6 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. Each does its own set-up.
 # Root is needed once, for Debian packages: chromium (which the tests of the page use), Ceph (which
-# the tests of storage use), and python3-venv where Python came without it.
+# the tests of storage use), bubblewrap (in which programs are run that a model wrote), and
+# python3-venv where Python came without it.
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -23,7 +24,7 @@ help:
 demo: $(INSTALLED) $(ASSETS)
 	$(BIN)/python -m jobs sweep configs/demo.yaml
 
-test: check $(ASSETS) chromium ceph
+test: check $(ASSETS) chromium ceph bubblewrap
 	$(BIN)/pytest $(CHOSEN)
 
 check: $(INSTALLED)
@@ -93,6 +94,12 @@ ceph:
 	@which $(CEPH) >/dev/null || { \
 	  if [ "$$(id -u)" -eq 0 ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends $(CEPH) >/dev/null; \
 	  else echo "The tests of storage need Ceph. As root: apt-get install --no-install-recommends $(CEPH)"; exit 1; fi; }
+
+.PHONY: bubblewrap
+bubblewrap:
+	@command -v bwrap >/dev/null || { \
+	  if [ "$$(id -u)" -eq 0 ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends bubblewrap >/dev/null; \
+	  else echo "Programs that a model wrote run in bubblewrap. As root: apt-get install bubblewrap"; exit 1; fi; }
 
 clean:
 	rm -rf $(VENV)
