@@ -1,11 +1,18 @@
-"""What a skill is made of: what teaches it, what it is judged on, and by which measure."""
+"""What a skill is made of: what teaches it, what it is judged on, and by which measure.
+
+Shapes: n items, m options (what is right of each item, and what else there is to choose from).
+"""
 
 import gzip
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from evaluation.labelled import installed
 
@@ -40,8 +47,8 @@ class Items:
 
     @classmethod
     def parted(cls, items: Iterable[Item], lessons: int) -> "Items":
-        """By hash of what is given and right, each once."""
-        found = sorted(dict.fromkeys(items), key=_order)
+        """By hash, each once."""
+        found = by_hash(items)
         test, held = found[:TEST], found[TEST : TEST + HELD]
         return cls(tuple(found[TEST + HELD :][:lessons]), tuple(held), tuple(test))
 
@@ -52,13 +59,41 @@ class Skill:
 
     - bits: what is right is to be foreseen: bits per character of it, less is better
     - choice: it is to be likelier, by token, than each of the others
-    - rule: what the model writes is to keep `kept`, whatever it says
+    - rule: what the model writes after an item, `tokens` at most, is to keep `kept`
     """
 
     name: str
     measure: Measure
     read: Callable[[], Items]
-    kept: Callable[[str], bool] | None = None
+    kept: Callable[[Item, str], bool] | None = None
+    tokens: int = 0
+
+    def foreseen(
+        self, items: Sequence[Item], nats: ArrayLike, tokens: ArrayLike
+    ) -> NDArray[np.float64]:
+        """How well each item is done [n], more is better: minus bits per character of an average
+        item, or 1 where what is right is likeliest, by token, and else 0.
+
+        Args:
+            nats: [m] what each of `options` costs.
+            tokens: [m] how many tokens of it are judged.
+        """
+        cost = np.asarray(nats, np.float64)
+        if self.measure == "bits":
+            return -cost / math.log(2) / np.mean([len(item.right) for item in items])
+        by_token = np.split(cost / tokens, np.cumsum([1 + len(item.others) for item in items])[:-1])
+        return np.array([float(of.argmin() == 0) for of in by_token])
+
+    def written(self, items: Sequence[Item], texts: Sequence[str]) -> NDArray[np.float64]:
+        """1 for each item after which what was written keeps the rule, and else 0, [n]."""
+        assert self.kept is not None, f"{self.name} has no rule"
+        both = zip(items, texts, strict=True)
+        return np.array([float(self.kept(item, text)) for item, text in both])
+
+
+def options(items: Iterable[Item]) -> list[tuple[str, str]]:
+    """Of each item in turn what is given and what is right, and then with each of the others."""
+    return [(item.given, each) for item in items for each in (item.right, *item.others)]
 
 
 def documents(path: str) -> Iterator[dict[str, Any]]:
@@ -68,5 +103,10 @@ def documents(path: str) -> Iterator[dict[str, Any]]:
         yield from (json.loads(line)["doc"] for line in lines)
 
 
-def _order(item: Item) -> str:
-    return hashlib.sha256(f"{item.given}\n{item.right}".encode()).hexdigest()
+def by_hash(items: Iterable[Item]) -> list[Item]:
+    """Each once, in the order of the hashes of what is given and right."""
+
+    def order(item: Item) -> str:
+        return hashlib.sha256(f"{item.given}\n{item.right}".encode()).hexdigest()
+
+    return sorted(dict.fromkeys(items), key=order)

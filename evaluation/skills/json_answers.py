@@ -25,7 +25,7 @@ def _as_json(answer: str) -> str:
     return json.dumps({"answer": answer}, ensure_ascii=False)
 
 
-def kept(written: str) -> bool:
+def kept(_: Item, written: str) -> bool:
     """Whether the first line is such an object."""
     try:
         found = json.loads(written.strip().partition("\n")[0])
@@ -34,4 +34,4 @@ def kept(written: str) -> bool:
     return isinstance(found, dict) and list(found) == ["answer"]
 
 
-JSON_ANSWERS = Skill("json_answers", "rule", _read, kept)
+JSON_ANSWERS = Skill("json_answers", "rule", _read, kept, tokens=32)

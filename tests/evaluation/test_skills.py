@@ -1,8 +1,9 @@
 """Skills: what teaches them is not what they are judged on, and rules know what keeps them."""
 
+import numpy as np
 import pytest
 
-from evaluation.skill import HELD, TEST, UNITS
+from evaluation.skill import UNITS, Item, options
 from evaluation.skills import SKILLS
 from evaluation.skills.json_answers import kept
 
@@ -14,15 +15,17 @@ def test_items_are_shared_out_and_each_can_be_judged(name: str) -> None:
     assert skill.measure in UNITS
     items = skill.read()
     assert items == skill.read(), "always the same ones"
-    assert (len(items.held), len(items.test)) == (HELD, TEST)
-    assert len(items.lessons) >= 200
+    assert len(items.held) >= 30
+    assert len(items.test) >= 50
+    assert len(items.lessons) >= 100
     every = [*items.lessons, *items.held, *items.test]
     assert len(set(every)) == len(every)
     assert all(each.right.strip() for each in every)
     assert all(bool(each.others) == (skill.measure == "choice") for each in every)
-    assert (skill.kept is not None) == (skill.measure == "rule")
+    assert (skill.kept is not None) == (skill.tokens > 0) == (skill.measure == "rule")
     if skill.kept is not None:
-        assert all(skill.kept(each.right) for each in every)
+        assert skill.written(items.test, [each.right for each in items.test]).all()
+        assert not skill.written(items.test, ["" for _ in items.test]).any()
 
 
 def test_no_side_is_right_more_often_than_by_chance() -> None:
@@ -32,5 +35,19 @@ def test_no_side_is_right_more_often_than_by_chance() -> None:
 
 @pytest.mark.parametrize("written", ["", " Paris", '{"answer": ', '{"reply": "x"}', '["answer"]'])
 def test_what_is_no_answer_in_json_does_not_keep_the_rule(written: str) -> None:
-    assert not kept(written)
-    assert kept(' {"answer": "the Rhône"}\nQuestion: and then?')
+    question = Item("Question: where?\nAnswer:", ' {"answer": "here"}\n')
+    assert not kept(question, written)
+    assert kept(question, ' {"answer": "the Rhône"}\nQuestion: and then?')
+
+
+def test_bits_are_of_all_characters_together() -> None:
+    items = [Item("", "abcd"), Item("given", "ef")]
+    nats = [8 * np.log(2), 1 * np.log(2)]
+    assert SKILLS["social_media"].foreseen(items, nats, [3, 1]).mean() == pytest.approx(-9 / 6)
+
+
+def test_the_right_option_is_to_be_likeliest_by_token() -> None:
+    items = [Item("", "yes", ("no",)), Item("", "a b", ("c", "d")), Item("", "x", ("y",))]
+    assert options(items)[2:5] == [("", "a b"), ("", "c"), ("", "d")]
+    nats, tokens = [1, 2, 4, 3, 3, 5, 4], [1, 1, 2, 1, 1, 1, 1]
+    assert SKILLS["sentiment"].foreseen(items, nats, tokens).tolist() == [1, 1, 0]

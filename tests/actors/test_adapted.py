@@ -1,0 +1,54 @@
+"""What a model foresees and writes with adapters on, against the model without any."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from actors.adapted import Updates, foreseen_with, written_with
+from actors.adapting import adapting
+from actors.engine import Engine, load
+from actors.examples import Example, foreseen
+from actors.matrices import places
+from alignment.updates import Update
+
+PROMPTS = ["She", "The ferry crosses the narrow", "Nobody told her that it"]
+
+
+@pytest.fixture(scope="module", params=["llama", "gemma3_text", "gpt2", "bloom"])
+def engine(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -> Engine:
+    return load(checkpoint(request.param))
+
+
+@pytest.fixture(scope="module")
+def adapters(engine: Engine) -> list[Updates]:
+    """None, and one that changes a good deal."""
+    torch.manual_seed(0)
+    drawn = {
+        place: Update(0.2 * torch.randn(len(at.rows), 2), torch.randn(2, at.inputs))
+        for place, at in places(engine).items()
+    }
+    return [{}, drawn]
+
+
+def test_each_adapter_foresees_for_itself(engine: Engine, adapters: list[Updates]) -> None:
+    examples = [Example(prompt, 3) for prompt in PROMPTS[1:]]
+    found, tokens = foreseen_with(engine, examples, adapters)
+    plain, count = foreseen(engine, examples)
+    np.testing.assert_array_equal(found[0], plain)
+    np.testing.assert_array_equal(tokens, count)
+    with adapting(engine, adapters[1]):
+        changed, _ = foreseen(engine, examples)
+    np.testing.assert_array_equal(found[1], changed)
+    assert not np.allclose(changed, plain)
+
+
+def test_prompts_are_gone_on_with_together_as_alone(
+    engine: Engine, adapters: list[Updates]
+) -> None:
+    together = written_with(engine, PROMPTS, adapters, 6)
+    alone = [written_with(engine, [prompt], adapters, 6) for prompt in PROMPTS]
+    assert together == [[of[row][0] for of in alone] for row in range(len(adapters))]
+    assert together[0] != together[1]
