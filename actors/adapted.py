@@ -37,56 +37,60 @@ def foreseen_with(
     return found, tokens
 
 
-@torch.inference_mode()
 def written_with(
     engine: Engine, prompts: Sequence[str], adapters: Sequence[Updates], max_new_tokens: int
 ) -> list[list[str]]:
-    """What comes after each prompt under each adapter, greedily and without a chat template.
+    """What comes after each prompt under each adapter: see `continued`."""
+    found = []
+    for updates in adapters:
+        with adapting(engine, updates):
+            found.append(continued(engine, prompts, max_new_tokens))
+    return found
+
+
+@torch.inference_mode()
+def continued(
+    engine: Engine, prompts: Sequence[str], max_new_tokens: int, nucleus: float | None = None
+) -> list[str]:
+    """What comes after each prompt, without a chat template: greedily, or drawn from the likeliest
+    tokens that have such a share of all chances together (arXiv 1904.09751).
 
     Raises:
         TextError: a prompt of which the tokenizer makes no token.
-        ShardingError: an adapter cannot be put on a model that is held like this.
     """
+    end = engine.tokenizer.eos_token_id
+    drawn = {} if nucleus is None else {"top_p": nucleus, "top_k": 0}
+    config = GenerationConfig(
+        do_sample=nucleus is not None,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=end,
+        pad_token_id=end,
+        **drawn,
+    )
     by_length = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
-    written = [[""] * len(prompts) for _ in adapters]
+    found = [""] * len(prompts)
     for start in range(0, len(prompts), PROMPTS_A_PASS):
         numbers = by_length[start : start + PROMPTS_A_PASS]
-        ids, there = _on_the_left(engine, [prompts[number] for number in numbers])
-        for of, updates in zip(written, adapters, strict=True):
-            with adapting(engine, updates):
-                texts = _written(engine, ids, there, max_new_tokens)
-            for number, text in zip(numbers, texts, strict=True):
-                of[number] = text
-    return written
+        texts = _continued(engine, [prompts[number] for number in numbers], config)
+        for number, text in zip(numbers, texts, strict=True):
+            found[number] = text
+    return found
 
 
-def _on_the_left(engine: Engine, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Ids and where they are, both [n, t], with what is empty on the left."""
+def _continued(engine: Engine, prompts: Sequence[str], config: GenerationConfig) -> list[str]:
     encoded = encode(engine, prompts)
     ids, there = torch.zeros_like(encoded.ids), torch.zeros_like(encoded.ids)
-    for row, length in enumerate(encoded.lengths):
+    for row, length in enumerate(encoded.lengths):  # what is empty goes to the left
         ids[row, -length:] = encoded.ids[row, :length]
         there[row, -length:] = 1
-    return ids, there
-
-
-def _written(engine: Engine, ids: Tensor, there: Tensor, max_new_tokens: int) -> list[str]:
-    tokenizer = engine.tokenizer
     run = cast(Callable[..., Tensor], engine.model.generate)
-    config = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.eos_token_id,
-    )
     out = run(inputs=ids, attention_mask=there, generation_config=config)
-    texts = []
-    for row, mask in zip(out, there, strict=True):
-        length = len(mask)
-        prompt = row[:length][mask.bool()]
+    width, texts = ids.shape[1], []
+    for row, length in zip(out.tolist(), encoded.lengths, strict=True):
+        prompt, after = row[width - length : width], row[width:]
         # The prompt is decoded too: some tokenizers drop a space at the start of what they decode.
-        before, whole = tokenizer.batch_decode(
-            [prompt.tolist(), [*prompt.tolist(), *row[length:].tolist()]], skip_special_tokens=True
+        before, whole = engine.tokenizer.batch_decode(
+            [prompt, prompt + after], skip_special_tokens=True
         )
         texts.append(whole.removeprefix(before))
     return texts

@@ -3,7 +3,8 @@
 At the ends of words both models foresee the next word. What the adapter adds to the source's
 log-chances is added to those of the target as it is; an adapter of the target learns to say that.
 
-Shapes: n rows of a text, v tokens that both vocabularies have, b texts of a pass, t tokens.
+Shapes: n rows of a text, v tokens that both vocabularies have, k of them that are kept, b texts of
+a pass, t tokens.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actors.adapted import continued
 from actors.adapter_training import AdapterTraining, TrainedAdapter, take
 from actors.adapting import adapting
 from actors.anchors import AnchorBatch, rows
@@ -21,6 +23,8 @@ from actors.engine import Engine
 from actors.examples import Example, passes
 from alignment.updates import Update
 
+NUCLEUS = 0.95
+
 
 @dataclass(frozen=True, eq=False)
 class Changes:
@@ -28,6 +32,48 @@ class Changes:
 
     words: np.ndarray
     added: np.ndarray
+
+
+@torch.inference_mode()
+def likely(
+    engine: Engine,
+    updates: Mapping[str, Update],
+    texts: Sequence[str],
+    tokens: np.ndarray,
+    most: int,
+) -> np.ndarray:
+    """Which of these tokens [v] are likeliest at the ends of words, with and without the adapter:
+    their places among them, at most so many, int64 [k], in order.
+
+    Raises:
+        TextError: a text of which the tokenizer makes no token.
+    """
+    chances = np.zeros(len(tokens))
+    for text in texts:
+        ids, _, at = _words(engine, text)
+        for each in ({}, updates):
+            with adapting(engine, each):
+                chances += _log_chances(engine, ids, at, tokens).exp().sum(0).double().cpu().numpy()
+    return np.sort(np.argsort(-chances, kind="stable")[:most])
+
+
+@torch.inference_mode()
+def own_texts(
+    engine: Engine,
+    updates: Mapping[str, Update],
+    openings: Sequence[str],
+    max_new_tokens: int,
+    seed: int = 0,
+) -> list[str]:
+    """What the model with the adapter writes, by chance, each opening included.
+
+    Raises:
+        TextError: an opening of which the tokenizer makes no token.
+    """
+    with torch.random.fork_rng(), adapting(engine, updates):
+        torch.manual_seed(seed)
+        after = continued(engine, openings, max_new_tokens, NUCLEUS)
+    return [(opening + text).strip() for opening, text in zip(openings, after, strict=True)]
 
 
 @torch.inference_mode()

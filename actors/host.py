@@ -9,6 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from actors import (
+    adapted,
+    adapter_refit,
+    adapter_training,
     behaviour,
     cache_training,
     caching,
@@ -16,8 +19,11 @@ from actors import (
     reading,
     training,
     verifying,
+    vocabularies,
     weights,
 )
+from actors.adapter_refit import Changes
+from actors.adapter_training import AdapterTraining, TrainedAdapter
 from actors.anchors import AnchorBatch
 from actors.behaviour import Neutral
 from actors.cache_training import CacheTraining, TrainedCaches
@@ -26,12 +32,14 @@ from actors.cargo import kv_cache
 from actors.catalog import ModelFacts, ModelSpec
 from actors.encoding import encode
 from actors.engine import Held, load
+from actors.examples import Example
 from actors.hand_over import Passage
 from actors.reading import Activations, NotFinite
 from actors.sites import Injection
 from actors.training import TrainedMap, TrainOrder
 from actors.verifying import Trial
 from alignment.cache_map import CacheMap
+from alignment.updates import Update
 from cluster.world import World
 
 
@@ -57,6 +65,7 @@ class ModelHost:
             ShardingError: the model cannot lie over several ranks.
         """
         checkpoint = weights.prepare(spec, cache)
+        self._checkpoint = checkpoint
         self._facts = weights.facts(checkpoint, spec.name, spec.dtype)
         self._engine = load(checkpoint, spec.dtype, threads, held, world)
 
@@ -211,6 +220,57 @@ class ModelHost:
     ) -> list[list[str]]:
         """See `actors.behaviour.generate`."""
         return behaviour.generate(self._engine, prompts, injections, max_new_tokens)
+
+    def token_ids(self) -> dict[str, int]:
+        """See `actors.vocabularies.token_ids`."""
+        return vocabularies.token_ids(self._checkpoint)
+
+    def train_adapter(
+        self, examples: Sequence[Example], held_out: Sequence[Example], training: AdapterTraining
+    ) -> TrainedAdapter:
+        """See `actors.adapter_training.train_adapter`."""
+        return adapter_training.train_adapter(self._engine, examples, held_out, training)
+
+    def own_texts(
+        self, updates: Mapping[str, Update], openings: Sequence[str], max_new_tokens: int, seed: int
+    ) -> list[str]:
+        """See `actors.adapter_refit.own_texts`."""
+        return adapter_refit.own_texts(self._engine, updates, openings, max_new_tokens, seed)
+
+    def changes(
+        self, updates: Mapping[str, Update], texts: Sequence[str], tokens: np.ndarray, most: int
+    ) -> tuple[np.ndarray, list[Changes]]:
+        """What an adapter changes of the likeliest of these tokens, and which these are: see
+        `actors.adapter_refit`."""
+        kept = adapter_refit.likely(self._engine, updates, texts, tokens, most)
+        return kept, adapter_refit.changes(self._engine, updates, texts, tokens[kept])
+
+    def refit_adapter(
+        self,
+        texts: Sequence[str],
+        taught: Sequence[Changes],
+        held_out: int,
+        tokens: np.ndarray,
+        training: AdapterTraining,
+    ) -> TrainedAdapter:
+        """See `actors.adapter_refit.refit_adapter`."""
+        order = (texts, taught, held_out, tokens, training)
+        return adapter_refit.refit_adapter(self._engine, *order)
+
+    def foreseen_with(
+        self, examples: Sequence[Example], adapters: Sequence[Mapping[str, Update]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `actors.adapted.foreseen_with`."""
+        return adapted.foreseen_with(self._engine, examples, adapters)
+
+    def written_with(
+        self,
+        prompts: Sequence[str],
+        adapters: Sequence[Mapping[str, Update]],
+        max_new_tokens: int,
+    ) -> list[list[str]]:
+        """See `actors.adapted.written_with`."""
+        return adapted.written_with(self._engine, prompts, adapters, max_new_tokens)
 
     @contextmanager
     def _named(self) -> Iterator[None]:

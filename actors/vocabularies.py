@@ -1,6 +1,7 @@
 """What two tokenizers have in common, read from their files."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,11 @@ def vocabulary_overlap(first: Path, second: Path) -> float:
     return len(a & b) / min(len(a), len(b))
 
 
-def shared_tokens(first: Path, second: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The tokens that both vocabularies have, as ids of either, int64 [v], in the first's order.
-
-    Raises:
-        ModelError: as `vocabulary_overlap`.
-    """
-    mine, theirs = _by_text(first), _by_text(second)
+def shared_tokens(
+    mine: Mapping[str, int], theirs: Mapping[str, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens that both have, out of the `token_ids` of each: ids of either, int64 [v], in the
+    first's order."""
     both = [(number, theirs[text]) for text, number in mine.items() if text in theirs]
     one, other = np.array(both, dtype=np.int64).reshape(-1, 2).T
     return one.copy(), other.copy()
@@ -36,11 +35,15 @@ def shared_tokens(first: Path, second: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def vocabulary(checkpoint: Path) -> frozenset[str]:
     """Every token of a checkpoint's tokenizer.json as text; bytes that are no text are left out."""
-    return frozenset(_by_text(checkpoint))
+    return frozenset(token_ids(checkpoint))
 
 
-def _by_text(checkpoint: Path) -> dict[str, int]:
-    """The id of each text that a token stands for; the first one, where there are several."""
+def token_ids(checkpoint: Path) -> dict[str, int]:
+    """The id of each text that a token stands for; the first one, where there are several.
+
+    Raises:
+        ModelError: as `vocabulary_overlap`.
+    """
     path = checkpoint / "tokenizer.json"
     if not path.is_file():
         raise ModelError(f"{checkpoint} has no tokenizer.json")

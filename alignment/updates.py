@@ -5,11 +5,14 @@ Shapes: o and i what a matrix returns and reads, r rank.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+_SIDES = ("up", "down")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,3 +76,21 @@ class Update:
         root = sizes[:rank].sqrt()
         up, down = left @ u[:, :rank] * root, root[:, None] * (vt[:rank] @ right.mT)
         return Update(up.float(), down.float())
+
+
+def to_arrays(updates: Mapping[str, Update]) -> dict[str, np.ndarray]:
+    """Updates by place as arrays by name, `PLACE.up` and `PLACE.down`."""
+    return {
+        f"{place}.{side}": getattr(update, side).numpy()
+        for place, update in updates.items()
+        for side in _SIDES
+    }
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Update]:
+    """What `to_arrays` was given; arrays of other names are left out."""
+    places = dict.fromkeys(name.removesuffix(".up") for name in arrays if name.endswith(".up"))
+    return {
+        place: Update(*(torch.tensor(arrays[f"{place}.{side}"]) for side in _SIDES))
+        for place in places
+    }

@@ -66,7 +66,7 @@ def teach(asking: Asking, lessons: Sequence[Lesson]) -> list[np.ndarray]:
         TextError: a prompt that it cannot read as asked.
     """
     units = [_teaching(lesson) for lesson in lessons]
-    return [answer["answer"] for answer in _by_waves(asking, "asking sources", units)]
+    return [answer["answer"] for answer in asking.by_waves("asking sources", units)]
 
 
 def trained(asking: Asking, lessons: Sequence[Lesson]) -> list[TrainedMap]:
@@ -82,7 +82,7 @@ def trained(asking: Asking, lessons: Sequence[Lesson]) -> list[TrainedMap]:
     """
     taught = teach(asking, lessons)
     units = [_training(*each) for each in zip(lessons, taught, strict=True)]
-    return [_read(answer) for answer in _by_waves(asking, "training maps", units)]
+    return [_read(answer) for answer in asking.by_waves("training maps", units)]
 
 
 def _teaching(lesson: Lesson) -> Unit:
@@ -152,17 +152,6 @@ def _read(kept: Arrays) -> TrainedMap:
         words=tuple(record["words"]),
         seconds=record["seconds"],
     )
-
-
-def _by_waves(asking: Asking, name: str, units: Sequence[Unit]) -> list[Arrays]:
-    """The answers to units of models that need not be of one wave, in their order."""
-    answers: dict[str, Arrays] = {}
-    for wave in asking.crew.waves:
-        some = [unit for unit in units if unit.model.name in wave]
-        if some:
-            found = asking.complete(name, some)
-            answers |= {unit.to: answer for unit, answer in zip(some, found, strict=True)}
-    return [answers[unit.to] for unit in units]
 
 
 def _digest(array: np.ndarray) -> str:

@@ -84,6 +84,16 @@ class Asking:
                 persist(waiting, attempt, undone, self.restarts, [self.crew], self._lost)
         return [safetensors_numpy.load(self.store.get(unit.to)) for unit in units]
 
+    def by_waves(self, name: str, units: Sequence[Unit]) -> list[Arrays]:
+        """The answers to units of models that need not be of one wave, in their order."""
+        answers: dict[str, Arrays] = {}
+        for wave in self.crew.waves:
+            some = [unit for unit in units if unit.model.name in wave]
+            if some:
+                found = self.complete(name, some)
+                answers |= {unit.to: answer for unit, answer in zip(some, found, strict=True)}
+        return [answers[unit.to] for unit in units]
+
     def _lost(self) -> None:
         self.reporter.note("a model was lost; what it has not answered is asked again")
 

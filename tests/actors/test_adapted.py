@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from actors.adapted import Updates, foreseen_with, written_with
+from actors.adapted import Updates, continued, foreseen_with, written_with
 from actors.adapting import adapting
 from actors.engine import Engine, load
 from actors.examples import Example, foreseen
@@ -52,3 +52,11 @@ def test_prompts_are_gone_on_with_together_as_alone(
     alone = [written_with(engine, [prompt], adapters, 6) for prompt in PROMPTS]
     assert together == [[of[row][0] for of in alone] for row in range(len(adapters))]
     assert together[0] != together[1]
+
+
+def test_what_is_drawn_is_drawn_by_its_chances(engine: Engine) -> None:
+    torch.manual_seed(3)
+    texts = {continued(engine, PROMPTS[:1], 4, nucleus=0.999)[0] for _ in range(6)}
+    assert len(texts) > 1
+    sure = continued(engine, PROMPTS, 4, nucleus=1e-6)
+    assert sure == continued(engine, PROMPTS, 4)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from actors.adapter_refit import changes, refit_adapter
+from actors.adapter_refit import changes, likely, own_texts, refit_adapter
 from actors.adapter_training import AdapterTraining
 from actors.adapting import adapting
 from actors.encoding import encode
@@ -58,3 +58,38 @@ def test_what_an_adapter_changes_is_taken_over(
     for mine, theirs in zip(said, taught, strict=False):
         near = np.corrcoef(mine.added.ravel(), theirs.added.ravel())[0, 1]
         assert near > 0.9
+
+
+def test_the_likeliest_tokens_are_kept(
+    llama: Engine, adapter: dict[str, Update], sentences: tuple[str, ...]
+) -> None:
+    tokens = np.arange(2, 60)
+    kept = likely(llama, adapter, sentences, tokens, 10)
+    assert len(kept) == 10
+    assert (np.diff(kept) > 0).all()
+    chances = np.zeros(len(tokens))
+    for updates in ({}, adapter):
+        for text in sentences:
+            with torch.inference_mode(), adapting(llama, updates):
+                logits = llama.logits(llama.states(encode(llama, [text]).ids)[0])
+            # A word ends before every space, and at the end of the text; none ends at the first.
+            ends = llama.tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+            at = [n for n, (_, end) in enumerate(ends) if text[end : end + 1] in ("", " ")][1:]
+            chances += logits.softmax(-1)[at, 2:60].sum(0).numpy()
+    assert set(kept) == set(np.argsort(-chances)[:10])
+
+
+def test_an_adapted_model_writes_texts_of_its_own(
+    llama: Engine, adapter: dict[str, Update], sentences: tuple[str, ...]
+) -> None:
+    openings = [sentence.split()[0] for sentence in sentences]
+    torch.manual_seed(5)
+    before = torch.rand(1)
+    torch.manual_seed(5)
+    texts = own_texts(llama, adapter, openings, 5)
+    assert torch.rand(1) == before, "no other draw is disturbed"
+    both = zip(texts, openings, strict=True)
+    assert all(text.startswith(opening) and text != opening for text, opening in both)
+    assert texts == own_texts(llama, adapter, openings, 5)
+    assert texts != own_texts(llama, adapter, openings, 5, seed=1)
+    assert texts != own_texts(llama, {}, openings, 5)

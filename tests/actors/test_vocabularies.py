@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from actors.catalog import ModelError
 from actors.fleet import find, spec
-from actors.vocabularies import shared_tokens, vocabulary, vocabulary_overlap
+from actors.vocabularies import shared_tokens, token_ids, vocabulary, vocabulary_overlap
 from actors.weights import default_cache, prepare
 
 WORDS = ("the", "ferry", "crosses", "strait", "a", "café")
@@ -87,7 +87,7 @@ def test_an_overlap_is_a_share_that_does_not_depend_on_the_order(made: dict[str,
 def test_shared_tokens_stand_for_the_same_text(made: dict[str, Path]) -> None:
     for first in made.values():
         for second in made.values():
-            one, other = shared_tokens(first, second)
+            one, other = shared_tokens(token_ids(first), token_ids(second))
             assert len(one) == len(vocabulary(first) & vocabulary(second))
             readers = [Tokenizer.from_file(str(of / "tokenizer.json")) for of in (first, second)]
             for pair in zip(one.tolist(), other.tolist(), strict=True):
@@ -96,7 +96,7 @@ def test_shared_tokens_stand_for_the_same_text(made: dict[str, Path]) -> None:
                     for reader, number in zip(readers, pair, strict=True)
                 }
                 assert len(said) == 1
-            back = shared_tokens(second, first)
+            back = shared_tokens(token_ids(second), token_ids(first))
             assert set(zip(one, other, strict=True)) == set(zip(*back[::-1], strict=True))
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.updates import Update
+from alignment.updates import Update, from_arrays, to_arrays
 
 SIZES = st.integers(1, 9)
 
@@ -37,3 +37,14 @@ def test_a_total_is_the_sum_of_the_matrices(o: int, i: int, ranks: list[int]) ->
 def test_the_norm_is_that_of_the_matrix(o: int, i: int, rank: int, factor: float) -> None:
     scaled = drawn(o, i, rank).scaled(factor)
     assert scaled.norm == pytest.approx(float(scaled.matrix.norm()), rel=1e-4, abs=1e-6)
+
+
+def test_arrays_of_updates_are_those_updates() -> None:
+    updates = {"queries.0": drawn(3, 4, 2), "up.11": drawn(5, 4, 1)}
+    arrays = to_arrays(updates)
+    assert list(arrays) == ["queries.0.up", "queries.0.down", "up.11.up", "up.11.down"]
+    again = from_arrays(arrays | {"held_out": arrays["up.11.up"]})
+    assert list(again) == list(updates)
+    for place, update in again.items():
+        assert update.up.equal(updates[place].up)
+        assert update.down.equal(updates[place].down)
