@@ -102,18 +102,27 @@ def refit_adapter(
     held_out: int,
     tokens: np.ndarray,
     training: AdapterTraining,
+    most: int | None = None,
 ) -> TrainedAdapter:
     """An adapter of the target that changes what it says as the source's does.
 
     `taught` are the source's changes to the texts, of which the last `held_out` are not learned
     from; `tokens` [v] are the target's for the same v. The loss is KL(wanted || said) in nats a
-    word, over these tokens.
+    word, over these tokens. Of the texts to learn from the first ones are read, as many as hold
+    `most` tokens in all epochs together.
 
     Raises:
         TextError: a text of which the tokenizer makes no token.
         ShardingError: no gradients go through a model that is held like this.
     """
-    return take(engine, _Course(engine, texts, taught, held_out, tokens), training)
+    kept = range(len(texts))
+    if most is not None:
+        learned, held = kept[: len(texts) - held_out], kept[len(texts) - held_out :]
+        sizes = [encode(engine, [texts[number]]).lengths[0] for number in learned]
+        room = int(np.searchsorted(np.cumsum(sizes), most / training.epochs, side="right"))
+        kept = [*learned[: max(1, room)], *held]
+    some, of_these = [texts[number] for number in kept], [taught[number] for number in kept]
+    return take(engine, _Course(engine, some, of_these, held_out, tokens), training)
 
 
 def _words(engine: Engine, text: str) -> tuple[Tensor, np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from torch import Tensor
@@ -65,7 +66,7 @@ class ModelHost:
             ShardingError: the model cannot lie over several ranks.
         """
         checkpoint = weights.prepare(spec, cache)
-        self._checkpoint = checkpoint
+        self._checkpoint, self._base = checkpoint, spec.hub or spec.name
         self._facts = weights.facts(checkpoint, spec.name, spec.dtype)
         self._engine = load(checkpoint, spec.dtype, threads, held, world)
 
@@ -252,10 +253,26 @@ class ModelHost:
         held_out: int,
         tokens: np.ndarray,
         training: AdapterTraining,
+        most: int | None = None,
     ) -> TrainedAdapter:
         """See `actors.adapter_refit.refit_adapter`."""
-        order = (texts, taught, held_out, tokens, training)
+        order = (texts, taught, held_out, tokens, training, most)
         return adapter_refit.refit_adapter(self._engine, *order)
+
+    def as_peft(self, updates: Mapping[str, Update]) -> dict[str, np.ndarray]:
+        """The files of a PEFT directory for this model, as bytes: see
+        `actors.cargo.lora.write_adapter`."""
+        # Not at the top: PEFT takes seconds to import.
+        from actors.cargo.lora import Adapter, write_adapter
+        from actors.matrices import places
+
+        with TemporaryDirectory() as scratch:
+            directory = Path(scratch)
+            write_adapter(Adapter(updates), places(self._engine), directory, self._base)
+            return {
+                file.name: np.frombuffer(file.read_bytes(), dtype=np.uint8)
+                for file in sorted(directory.iterdir())
+            }
 
     def foreseen_with(
         self, examples: Sequence[Example], adapters: Sequence[Mapping[str, Update]]

@@ -118,6 +118,20 @@ class SmallScore(Value):
     retention: Interval | None
 
 
+class AdapterWay(Value):
+    """One way to carry an adapter: what it lost on held-out texts before and after, how many tokens
+    the target read for it and how long that took, and its retention: on held items, by which the
+    way is chosen, and on test."""
+
+    name: str
+    loss_before: Measured
+    loss_after: Measured
+    tokens: int
+    seconds: Measured
+    held: Measured
+    retention: Interval | None
+
+
 class Cell(Value):
     """What is known of every cargo: the target alone, with its own, with what is carried into it.
 
@@ -206,4 +220,20 @@ class CacheCell(Cell):
     texts: int
 
 
-AnyCell = SteeringCell | CacheCell
+class AdapterCell(Cell):
+    """A LoRA adapter, judged by the skill that it teaches, on test items, in `unit`.
+
+    `way` is the one of `ways` that held items chose. Native is an adapter of the same rank that the
+    skill's own lessons teach the target: `native_tokens` of them, in `native_seconds`.
+    """
+
+    cargo: Literal["lora"] = "lora"
+    unit: str
+    rank: int
+    items: int
+    ways: tuple[AdapterWay, ...]
+    native_tokens: int
+    native_seconds: Measured
+
+
+AnyCell = SteeringCell | CacheCell | AdapterCell

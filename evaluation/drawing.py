@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from alignment.layers import ROLES, role_layer
-from evaluation.cells import AnyCell, CacheCell
+from evaluation.cells import AnyCell, CacheCell, SteeringCell, WayScore
 from evaluation.matrix import Grid, LayerSimilarity
 from evaluation.retention import Interval
 from evaluation.wording import number, titled, words
@@ -137,9 +137,10 @@ def _tried(cell: AnyCell) -> Iterator[Share]:
         return
     for score in cell.ways:
         if score.name != cell.way:
-            note = f"held-out R² {number(score.held_out_r2)}"
+            r2 = score.held_out_r2 if isinstance(score, WayScore) else math.nan
+            note = f"held-out R² {number(r2)}" if math.isfinite(r2) else ""
             yield "way", titled(score.name), note, score.retention, ()
-    if cell.together is not None:
+    if isinstance(cell, SteeringCell) and cell.together is not None:
         yield "way", "All sources", "the mean of their vectors", cell.together, ()
 
 

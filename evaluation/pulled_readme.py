@@ -60,6 +60,21 @@ With mlflow as well: mlflow.pyfunc.load_model(".").predict(inputs), arrays by na
 What was measured of it is in artifacts/cargo/cargo.json.
 """
 
+_ADAPTER = """\
+{name}, version {version}: {cargo} ({concept}) carried from {source} into {target}.
+An adapter of {target}, of rank {rank}, as PEFT keeps them. Any Python with peft, started in this
+directory, puts it on:
+
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+    model = AutoModelForCausalLM.from_pretrained("PATH OR NAME OF {target}")
+    model = PeftModel.from_pretrained(model, "artifacts/cargo")
+
+With mlflow as well: mlflow.pyfunc.load_model(".").predict(read), what layers read by layer, to what
+is added to what they return.
+What was measured of it is in artifacts/cargo/cargo.json.
+"""
+
 # How the files of each kind of map are used.
 _LINEAR = {
     "shapes": "[target, source], [target]",
@@ -91,4 +106,6 @@ def how_to_use(kind: str, facts: Mapping[str, JsonValue]) -> str:
     version."""
     if kind == "cache":
         return _CACHE.format(**facts)
+    if kind == "lora":
+        return _ADAPTER.format(**facts)
     return _STEERING.format(**_USES[kind], **facts)

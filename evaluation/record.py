@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from evaluation.cells import AnyCell, CacheCell, SteeringCell
+from evaluation.cells import AdapterCell, AnyCell, CacheCell, SteeringCell
 from evaluation.matrix import Matrix
 from evaluation.retention import Interval
 
@@ -114,7 +114,9 @@ class _Own:
 
 
 def _own(cell: AnyCell) -> _Own:
-    return _of_steering(cell) if isinstance(cell, SteeringCell) else _of_cache(cell)
+    if isinstance(cell, SteeringCell):
+        return _of_steering(cell)
+    return _of_adapter(cell) if isinstance(cell, AdapterCell) else _of_cache(cell)
 
 
 def _of_steering(cell: SteeringCell) -> _Own:
@@ -169,6 +171,29 @@ def _of_cache(cell: CacheCell) -> _Own:
     return _Own(
         files=("cache_map.json", "cache_map.safetensors"),
         facts={**sizes, "tokens": _plain(cell.tokens)},
+        tags={},
+        metrics=metrics,
+    )
+
+
+def _of_adapter(cell: AdapterCell) -> _Own:
+    metrics = {
+        "rank": float(cell.rank),
+        "items": float(cell.items),
+        "native.tokens": float(cell.native_tokens),
+        "native.seconds": cell.native_seconds,
+    }
+    for score in cell.ways:
+        way = f"way.{slug(score.name)}"
+        metrics[f"{way}.loss_before"] = score.loss_before
+        metrics[f"{way}.loss_after"] = score.loss_after
+        metrics[f"{way}.tokens"] = float(score.tokens)
+        metrics[f"{way}.seconds"] = score.seconds
+        metrics[f"{way}.held"] = score.held
+        metrics |= _bounds(f"{way}.retention", score.retention)
+    return _Own(
+        files=("adapter_config.json", "adapter_model.safetensors"),
+        facts={"rank": cell.rank, "unit": cell.unit, "items": cell.items},
         tags={},
         metrics=metrics,
     )

@@ -20,10 +20,11 @@ FILTERS = (number, percent, portion, short, titled, words)
 MANY_CELLS = 4  # above this, the details of a cell start folded
 Directions = tuple[LayerSimilarity, ...]
 UNDECIDED = {Level.UNDEFINED, Level.UNAVAILABLE}
-# What is said to have crossed, and what there is to keep of it.
+# What is said to have crossed, what there is to keep of it, and what is carried several of.
 SAID = {
-    "steering": ("Steering", "what the target does natively"),
-    "kv_cache": ("KV caches", "what the target gains by its own cache"),
+    "steering": ("Steering", "what the target does natively", "concepts"),
+    "kv_cache": ("KV caches", "what the target gains by its own cache", "kinds"),
+    "lora": ("LoRA adapters", "what the target gains by its own", "skills"),
 }
 
 
@@ -109,9 +110,9 @@ def _said_of(cargo: str, cells: list[AnyCell]) -> list[str]:
     concepts = {cell.concept for cell in cells}
     noun = "direction" if len(concepts) == 1 else "crossing"
     share = f"{len(good)} of {len(cells)} {noun}s"
+    subject, native, several = SAID[cargo]
     if len(concepts) > 1:
-        share += f" of {len(concepts)} concepts"
-    subject, native = SAID[cargo]
+        share += f" of {len(concepts)} {several}"
     said = [f"{subject} crossed well (Good or better) in {share}."]
     by_value = sorted(kept, key=lambda cell: cell.retention.value if cell.retention else 0.0)
     if by_value:

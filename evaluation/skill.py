@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from evaluation.labelled import installed
 
@@ -69,7 +69,7 @@ class Skill:
     tokens: int = 0
 
     def foreseen(
-        self, items: Sequence[Item], nats: ArrayLike, tokens: ArrayLike
+        self, items: Sequence[Item], nats: NDArray[np.float64], tokens: NDArray[np.int64]
     ) -> NDArray[np.float64]:
         """How well each item is done [n], more is better: minus bits per character of an average
         item, or 1 where what is right is likeliest, by token, and else 0.
@@ -78,10 +78,9 @@ class Skill:
             nats: [m] what each of `options` costs.
             tokens: [m] how many tokens of it are judged.
         """
-        cost = np.asarray(nats, np.float64)
         if self.measure == "bits":
-            return -cost / math.log(2) / np.mean([len(item.right) for item in items])
-        by_token = np.split(cost / tokens, np.cumsum([1 + len(item.others) for item in items])[:-1])
+            return -nats / math.log(2) / np.mean([len(item.right) for item in items])
+        by_token = np.split(nats / tokens, np.cumsum([1 + len(item.others) for item in items])[:-1])
         return np.array([float(of.argmin() == 0) for of in by_token])
 
     def written(self, items: Sequence[Item], texts: Sequence[str]) -> NDArray[np.float64]:

@@ -51,7 +51,11 @@ with warnings.catch_warnings():
 
 CHAMPION = "champion"
 NEEDS = ("mlflow", "torch", "safetensors")
-LOADERS = {"map.json": "pulled.py", "cache_map.json": "pulled_cache.py"}  # by what says its kind
+LOADERS = {  # by what says its kind
+    "map.json": "pulled.py",
+    "cache_map.json": "pulled_cache.py",
+    "adapter_config.json": "pulled_adapter.py",
+}
 SWEEP, PART, COMPLETE, JUDGED = (
     "isthmus.sweep",
     "isthmus.part",
@@ -144,8 +148,9 @@ def pull(name: str, which: str, *, uri: str, to: Path) -> Path:
             whole = next(fetched.rglob("MLmodel")).parent
             cargo = whole / "artifacts" / "cargo"
             facts = json.loads((cargo / "cargo.json").read_text())
-            (said,) = (cargo / name for name in LOADERS if (cargo / name).is_file())
-            kind = json.loads(said.read_text())["kind"]
+            (file,) = (cargo / name for name in LOADERS if (cargo / name).is_file())
+            said = json.loads(file.read_text())
+            kind = said.get("kind") or said["peft_type"].lower()
             text = how_to_use(kind, {"name": name, "version": chosen.version, **facts})
             (whole / "README.txt").write_text(text)
             whole.replace(to)

@@ -4,7 +4,7 @@ import math
 
 DASH = "–"
 _COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
-_SPELT = {"kv": "KV"}
+_SPELT = {"json": "JSON", "kv": "KV", "lora": "LoRA", "python": "Python", "rust": "Rust"}
 
 
 def number(value: float | None, digits: int = 2) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,8 +21,10 @@ from alignment.layers import measured_pairing
 from alignment.similarity import Similarity
 from cluster.session import ROOMS
 from cluster.storage import Store, address
+from evaluation.adapter_cells import Effort, adapter_cell
 from evaluation.cache_cells import cache_cell
 from evaluation.cells import (
+    AdapterCell,
     CacheCell,
     Control,
     JudgedRow,
@@ -42,8 +45,10 @@ from evaluation.matrix import (
 )
 from evaluation.protocol import stands_out
 from evaluation.retention import Interval, level, measure_retention
+from evaluation.skills import SKILLS
 from evaluation.suites import SUITES
 from evaluation.written import judge_written
+from jobs.adapters import Adapted
 from jobs.choosing import Visited
 from jobs.config import CARGOES, RunFile
 from jobs.handing_over import Handed
@@ -58,20 +63,28 @@ Share = Callable[[np.ndarray], Interval | None]
 _PACKAGES = ("torch", "transformers", "ray", "numpy", "safetensors")
 
 
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What came of each cargo, and how far the groups of concepts agree."""
+
+    judged: Sequence[Judged]
+    handed: Sequence[Handed]
+    adapted: Sequence[Adapted]
+    agreements: Sequence[GroupAgreement]
+
+
 def assemble(
     run: RunFile,
     work: Work,
     texts: Texts,
     models: Mapping[str, ModelFacts],
-    judged: Sequence[Judged],
-    handed: Sequence[Handed],
-    agreements: Sequence[GroupAgreement],
+    results: Results,
     store: Store,
     seconds: dict[str, float],
 ) -> Matrix:
     """The matrix of a finished sweep."""
     names = {facts.fingerprint: name for name, facts in models.items()}
-    steered = tuple(_steering_cell(run, store, each, seconds) for each in judged)
+    steered = tuple(_steering_cell(run, store, each, seconds) for each in results.judged)
     similarities = []
     for comparison in work.comparisons:
         found = Similarity.from_bytes(store.get(comparison.to))
@@ -86,8 +99,12 @@ def assemble(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         models=tuple(ModelRow(**facts.model_dump(include=_SHOWN)) for facts in models.values()),
         similarities=tuple(similarities),
-        cells=(*steered, *(_cache_cell(run, store, each, seconds) for each in handed)),
-        agreements=tuple(agreements),
+        cells=(
+            *steered,
+            *(_cache_cell(run, store, each, seconds) for each in results.handed),
+            *(_adapter_cell(run, each, seconds) for each in results.adapted),
+        ),
+        agreements=tuple(results.agreements),
         anchors=AnchorFacts(
             texts=len(texts.anchors),
             rows=round(min(rows)),
@@ -203,6 +220,29 @@ def _cache_cell(run: RunFile, store: Store, handed: Handed, seconds: dict[str, f
         map_address=place,
         cached_characters=section.cached,
         judged_characters=section.judged,
+        draws=section.bootstrap_draws,
+        seed=run.seed,
+    )
+
+
+def _adapter_cell(run: RunFile, adapted: Adapted, seconds: dict[str, float]) -> AdapterCell:
+    section, carried = run.lora, adapted.carried
+    assert section is not None, "only a run with the section carries adapters"
+    return adapter_cell(
+        adapted.source,
+        adapted.target,
+        SKILLS[adapted.skill],
+        carried.held,
+        adapted.test,
+        {
+            name: Effort(made.held_out, made.tokens, made.seconds)
+            for name, made in carried.made.items()
+        },
+        way=carried.way,
+        rank=section.rank,
+        seconds=sum(seconds.values()),
+        map_bytes=sum(len(content) for content in adapted.files.values()),
+        map_address=carried.chosen.to,
         draws=section.bootstrap_draws,
         seed=run.seed,
     )

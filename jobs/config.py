@@ -17,12 +17,12 @@ from actors.corpora import CorpusSpec
 from cluster.storage import split_location
 from cluster.yaml_file import read_yaml
 from jobs.names import file_names
-from jobs.sections import Caches, Count, Section, Share, Steering, one_of_names
+from jobs.sections import Adapters, Caches, Count, Section, Share, Steering, one_of_names
 from jobs.shorthand import ConfigError, written_out
 
 FITTER_NAMES = file_names("alignment/fitters")
 ROLE_NAMES = ("feature_extraction", "representation", "decision_making")
-CARGOES = ("steering", "kv_cache")
+CARGOES = ("steering", "kv_cache", "lora")
 KIND_NAMES = ("residual", "attention", "mlp")
 
 FitterName = Annotated[str, one_of_names("fitter", FITTER_NAMES)]
@@ -136,6 +136,7 @@ class RunFile(Section):
     maps: Maps = Maps()
     steering: Steering | None = None
     kv_cache: Caches | None = None
+    lora: Adapters | None = None
     cluster: Cluster = Cluster()
     tracking: Tracking = Tracking()
 
@@ -148,7 +149,7 @@ class RunFile(Section):
 
     @model_validator(mode="after")
     def _some_cargo(self) -> Self:
-        if self.steering is None and self.kv_cache is None:
+        if all(getattr(self, cargo) is None for cargo in CARGOES):
             raise ValueError(f"nothing is carried: a run has a section {' or '.join(CARGOES)}")
         return self
 

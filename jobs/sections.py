@@ -28,9 +28,11 @@ def one_of_names(what: str, allowed: Sequence[str]) -> AfterValidator:
 
 SUITE_NAMES = file_names("evaluation/suites")
 DIRECTION_NAMES = file_names("alignment/directions")
+SKILL_NAMES = file_names("evaluation/skills")
 
 DirectionName = Annotated[str, one_of_names("direction", DIRECTION_NAMES)]
 SuiteName = Annotated[str, one_of_names("suite", SUITE_NAMES)]
+SkillName = Annotated[str, one_of_names("skill", SKILL_NAMES)]
 
 
 class Section(BaseModel):
@@ -185,3 +187,31 @@ class Caches(Section):
         if self.trained and self.small is None:
             raise ValueError("trained: the small map is trained; say how small it is")
         return self
+
+
+class Adapters(Section):
+    """LoRA adapters that teach every model every skill, carried into each other model.
+
+    Each model is taught by at most `lessons` of a skill, over `epochs`, at every place with `rank`.
+    The source's adapter is what is carried; the target's own is what it is compared to.
+
+    By a refit the target learns to change what it says as the source's adapter changes what that
+    says: on `texts` of the anchors, and on as many that the adapted source writes itself, of
+    `written_tokens`. It reads at most the share `refit` of the tokens that the target's own adapter
+    was taught by, over `refit_epochs`. What is said is compared over the `tokens` likeliest ones
+    that both vocabularies have.
+    """
+
+    skills: Annotated[tuple[SkillName, ...], Field(min_length=1)] = SKILL_NAMES
+    lessons: Count = 1600
+    rank: Count = 8
+    learning_rate: Share = 1e-3
+    batch: Count = 16
+    epochs: Count = 2
+    texts: Annotated[int, Field(ge=32)] = 240
+    refit: Annotated[float, Field(gt=0, le=1)] = 0.1
+    refit_epochs: Count = 2
+    refit_batch: Count = 4
+    tokens: Annotated[int, Field(ge=2)] = 4096
+    written_tokens: Count = 40
+    bootstrap_draws: Draws = 2000

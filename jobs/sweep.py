@@ -1,7 +1,6 @@
 """`isthmus sweep`: a run file in, a tracked matrix and a page out."""
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -17,12 +16,13 @@ from evaluation.matrix import GroupAgreement, Matrix
 from evaluation.report import write_page
 from evaluation.suites import SUITES
 from evaluation.tracking import TrackedRun, track
-from jobs.assemble import assemble
+from jobs.adapters import adapter_files, carry_adapters
+from jobs.assemble import Results, assemble
 from jobs.cache_maps import require_together
 from jobs.config import RunFile
 from jobs.extract import Vectors, agreements, extract
 from jobs.fitting import Fitting
-from jobs.handing_over import Handed, cache_files, hand_over
+from jobs.handing_over import cache_files, hand_over
 from jobs.harvest import Harvest
 from jobs.lessons import train
 from jobs.opened import opened
@@ -64,9 +64,10 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
         work, vectors, agreed = _read(run, texts, asking, workers)
         judged = _steered(run, texts, work, vectors, asking, fitting)
         handed = hand_over(run, texts, models, store, reporter)
-    seconds = reporter.seconds
-    matrix = assemble(run, work, texts, models.facts, judged, handed, agreed, store, seconds)
-    return _publish(run, matrix, judged, handed, store, reporter)
+        adapted = carry_adapters(run, texts, models.facts, asking)
+    results = Results(judged, handed, adapted, agreed)
+    matrix = assemble(run, work, texts, models.facts, results, store, reporter.seconds)
+    return _publish(run, matrix, results, store, reporter)
 
 
 def _steered(
@@ -127,12 +128,7 @@ def _read(
 
 
 def _publish(
-    run: RunFile,
-    matrix: Matrix,
-    judged: Sequence[Judged],
-    handed: Sequence[Handed],
-    store: Store,
-    reporter: Reporter,
+    run: RunFile, matrix: Matrix, results: Results, store: Store, reporter: Reporter
 ) -> Swept:
     folder = run.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -142,11 +138,15 @@ def _publish(
     with reporter.stage("tracking"), tempfile.TemporaryDirectory() as scratch:
         maps = {
             each.key: _cargo_files(Path(scratch) / str(number), each, store)
-            for number, each in enumerate(judged)
+            for number, each in enumerate(results.judged)
         }
         maps |= {
             each.key: cache_files(Path(scratch) / "-".join(each.key[:2]), each, store)
-            for each in handed
+            for each in results.handed
+        }
+        maps |= {
+            each.key: adapter_files(Path(scratch) / "-".join(each.key), each)
+            for each in results.adapted
         }
         tracked = track(
             matrix,

@@ -7,6 +7,8 @@ from itertools import chain
 from actors.anchors import AnchorError, check_disjoint, split, text_hash
 from actors.corpora import CorpusSpec, read_texts
 from alignment.directions import DIRECTIONS
+from evaluation.skill import Items
+from evaluation.skills import SKILLS
 from evaluation.suite import Suite
 from evaluation.suites import SUITES
 from jobs.config import RunFile
@@ -48,7 +50,8 @@ class Texts:
     """Disjoint by hash, and checked: map fitting, cargo, dev and test share no text.
 
     `sides` and `prompts` are by concept; concepts may share texts with each other. `passages` are
-    those that caches are read of, where caches are carried.
+    those that caches are read of, where caches are carried; `items` are by skill, where adapters
+    are.
     """
 
     anchors: list[str]
@@ -57,6 +60,7 @@ class Texts:
     sides: dict[str, Sides]
     prompts: dict[str, Prompts]
     passages: Passages | None
+    items: dict[str, Items]
 
 
 def gather(run: RunFile) -> Texts:
@@ -70,15 +74,17 @@ def gather(run: RunFile) -> Texts:
     parts = split(corpora, _CORPUS_PARTS)
     anchors = _first("anchors.texts", parts["anchors"], run.anchors.texts, run.seed)
     of_caches = None if run.kv_cache is None else passages(run.kv_cache, run.seed)
+    items = {name: SKILLS[name].read() for name in (run.lora.skills if run.lora else ())}
     steering = run.steering
     if steering is None:
-        return Texts(anchors, (), (), {}, {}, of_caches)
+        return Texts(anchors, (), (), {}, {}, of_caches, items)
     _require_pairs(steering)
     texts = Texts(
         anchors=anchors,
         neutral_dev=_neutral(steering, parts["neutral-dev"]),
         neutral_test=_neutral(steering, parts["neutral-test"]),
         passages=of_caches,
+        items=items,
         sides={each.name: _sides(each, run.seed) for each in steering.contrasts},
         prompts={each.name: _prompts(SUITES[each.suite]) for each in steering.concepts},
     )

@@ -1,13 +1,16 @@
 """How much a run will read, counted from its run file and its texts, before anything is loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from actors.blueprint import Blueprint
 from actors.cache_training import CacheTraining
 from actors.training import Training
 from alignment.layers import ROLES
+from evaluation.skill import Item
+from evaluation.skills import SKILLS
 from evaluation.suites import SUITES
+from jobs.adapters import WAYS
 from jobs.config import RunFile
 from jobs.lessons import HELD_OUT, OPENING_WORDS, OPENINGS
 from jobs.questions import SIGNS
@@ -44,7 +47,8 @@ def readings(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
     A model is read once for the anchors, however many pairs it is in.
     """
     anchors = (Reading("anchors", _tokens(texts.anchors)),)
-    return (*anchors, *_steered(run, texts, others), *_handed_over(run, texts, others))
+    carried = (_steered, _handed_over, _adapted)
+    return (*anchors, *(stage for of in carried for stage in of(run, texts, others)))
 
 
 def _handed_over(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
@@ -69,6 +73,36 @@ def _handed_over(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]
     taught = 2 * read + 2 * CacheTraining().epochs * follows
     training = Reading("training maps of caches", others * taught)
     return (Reading("caches", others * read), training, handed)
+
+
+def _adapted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
+    """Of adapters: each is trained once; what it changes is read for every target, with and without
+    it; a target is refit by every way and for the control. Backwards costs two passes."""
+    if run.lora is None:
+        return ()
+    section, skills = run.lora, len(run.lora.skills)
+    taught = judged = 0.0
+    for name in section.skills:
+        items, measured = texts.items[name], SKILLS[name]
+        taught += section.epochs * _tokens(_whole(items.lessons[: section.lessons]))
+        held, test = (
+            _tokens(_whole(of)) + measured.tokens * len(of) for of in (items.held, items.test)
+        )
+        # As it is and with its own adapter, whatever the source; the rest for each.
+        judged += held * (2 + others * len(WAYS)) + test * (2 + others * (len(WAYS) + 2))
+    written = skills * section.texts * section.written_tokens
+    changed = 4 * others * (skills * _tokens(texts.anchors[: section.texts]) + written)
+    refit = 3 * others * section.refit * taught * (len(WAYS) + 1)
+    return (
+        Reading("training adapters", 3 * taught, 1.0, 3 * taught),
+        Reading("what adapters change", written + changed, 1.0, written + changed),
+        Reading("refitting adapters", refit, 1.0, refit),
+        Reading("judging adapters", judged, 1.0, judged),
+    )
+
+
+def _whole(items: Iterable[Item]) -> list[str]:
+    return [f"{item.given}{text}" for item in items for text in (item.right, *item.others)]
 
 
 def _steered(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:

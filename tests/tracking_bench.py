@@ -12,6 +12,7 @@ from alignment.maps import Affine
 from evaluation.cells import Key
 from evaluation.matrix import Matrix
 from evaluation.tracking import CHAMPION, TrackedRun, track
+from tests.adapter_files import save_adapter
 from tests.cache_files import cache_map
 
 WIDTH, TARGET_WIDTH = 5, 7
@@ -34,6 +35,8 @@ class Bench:
         for key, directory in maps.items():
             if not directory.exists() and key[2] == "kv_cache":
                 cache_map().save(directory, 16)
+            elif not directory.exists() and key[2] == "lora":
+                save_adapter(directory)
             elif not directory.exists():
                 Affine(torch.randn(TARGET_WIDTH, WIDTH), torch.randn(TARGET_WIDTH)).save(directory)
                 save_file({"vector": torch.randn(TARGET_WIDTH)}, directory / "vector.safetensors")

@@ -60,6 +60,18 @@ def test_what_an_adapter_changes_is_taken_over(
         assert near > 0.9
 
 
+def test_no_more_is_read_than_may_be(
+    llama: Engine, adapter: dict[str, Update], sentences: tuple[str, ...]
+) -> None:
+    tokens = np.arange(2, 260)
+    taught = changes(llama, adapter, sentences, tokens)
+    sizes = [encode(llama, [text]).lengths[0] for text in sentences]
+    training = AdapterTraining(rank=2, batch=1, epochs=2)
+    for most, count in ((2 * sum(sizes[:2]), 2), (2 * sum(sizes[:2]) - 1, 1), (1, 1), (None, 3)):
+        order = (sentences, taught, len(sentences) - 3, tokens, training, most)
+        assert refit_adapter(llama, *order).tokens == 2 * sum(sizes[:count])
+
+
 def test_the_likeliest_tokens_are_kept(
     llama: Engine, adapter: dict[str, Update], sentences: tuple[str, ...]
 ) -> None:

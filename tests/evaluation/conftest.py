@@ -1,6 +1,7 @@
 """Matrices made up for the tests, realistic in shape and size with nothing measured in them, and
 stores to track them in."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from evaluation.cells import (
+    AdapterCell,
+    AdapterWay,
     AgainScore,
     CacheCell,
     ContentScore,
@@ -34,6 +37,7 @@ MODELS = (
 )
 RETENTIONS = (0.964, 0.912, 0.871, 0.834, 0.645, None, 1.021, 0.93, 0.79, 0.88, 0.96, 0.905)
 CACHES = (0.587, 0.41, None, 0.36, 0.82, 0.55, 0.48, 0.62, 0.29, 0.71, 0.44, 0.51)
+ADAPTERS = (0.812, 0.437, None, 0.903, 0.271, 0.655)  # likewise, of adapters
 SAMPLES = (
     Sample(
         prompt="The film that we saw last night was",
@@ -176,6 +180,51 @@ def make_cache(source: str, target: str, kept: float | None) -> CacheCell:
     )
 
 
+def make_adapter(source: str, target: str, skill: str, kept: float | None) -> AdapterCell:
+    """A cell of an adapter with that retention; of two ways the second is used."""
+    base, native = 1.846, 1.524
+    share = None if kept is None else interval(kept, 0.04)
+
+    def way(name: str, value: float) -> AdapterWay:
+        return AdapterWay(
+            name=name,
+            loss_before=0.412,
+            loss_after=0.187,
+            tokens=7_912,
+            seconds=71.5,
+            held=value + 0.01,
+            retention=None if kept is None else interval(value, 0.04),
+        )
+
+    return AdapterCell(
+        source=source,
+        target=target,
+        concept=skill,
+        way="refit on own texts",
+        level=level(share),
+        retention=share,
+        base=interval(base, 0.05),
+        native=interval(native, 0.04),
+        carried=interval(base - (kept or 0.0) * (base - native), 0.05),
+        controls=()
+        if kept is None
+        else (
+            Control(name="shuffled teacher", retention=interval(0.021, 0.012)),
+            Control(name="another skill", retention=interval(-0.054, 0.018)),
+        ),
+        held_out_r2=math.nan,
+        seconds=512.0,
+        map_bytes=4_884_480,
+        map_address="f3" * 32,
+        unit="bits per character",
+        rank=8,
+        items=200,
+        ways=(way("refit on anchors", 0.331), way("refit on own texts", kept or 0.0)),
+        native_tokens=80_120,
+        native_seconds=713.0,
+    )
+
+
 def make_similarity(source: ModelRow, target: ModelRow, seed: int = 0) -> LayerSimilarity:
     """Similar layers along the diagonal, as models of unequal depth show."""
     rng = np.random.default_rng(seed)
@@ -212,9 +261,10 @@ def make_matrix(
     first: float | None = 0.964,
     concepts: tuple[str, ...] = ("sentiment",),
     caches: bool = False,
+    skills: tuple[str, ...] = (),
 ) -> Matrix:
     """A sweep over that many models; `first` is the retention of the first pair. With `caches`,
-    these were handed over as well."""
+    these were handed over as well, and adapters of each of the `skills` carried."""
     models = []
     for index, row in enumerate(MODELS[:count]):
         name, family, layers, width, heads, kv_heads, head_width, vocabulary, parameters = row
@@ -249,6 +299,11 @@ def make_matrix(
             make_cache(s.name, t.name, share)
             for (s, t), share in zip(pairs, CACHES, strict=False)
             if caches
+        )
+        + tuple(
+            make_adapter(s.name, t.name, skill, share)
+            for skill in skills
+            for (s, t), share in zip(pairs, ADAPTERS, strict=False)
         ),
         anchors=AnchorFacts(texts=4_120, rows=251_904, fingerprint="d4" * 32, corpora=("lambada",)),
         lineage={"code": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0", "ray": "2.60.0"},

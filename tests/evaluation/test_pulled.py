@@ -16,6 +16,7 @@ from alignment.cache_map import CacheMap
 from alignment.maps import Affine, LowRank, Map, Mixture, Network
 from evaluation.matrix import Matrix
 from evaluation.tracking import CHAMPION, pull
+from tests.adapter_files import LAYERS, save_adapter
 from tests.cache_files import cache_map
 from tests.tracking_bench import KEY, NAME, TARGET_WIDTH, WIDTH, Bench
 
@@ -185,3 +186,46 @@ def test_a_pulled_map_of_caches_loads_without_our_code(
             torch.testing.assert_close(torch.tensor(cells[site]), of)
     assert facts["facts"] == [500, pytest.approx([0.183, 0.133, 0.233])]
     assert reads == stored.reads
+
+
+ADAPTER_LOADER = (
+    LOADER.partition("import mlflow")[0]
+    + """
+import mlflow.pyfunc, numpy
+read = json.loads(sys.argv[1])
+model = mlflow.pyfunc.load_model(".")
+found = model.predict({name: numpy.array(of, "float32") for name, of in read.items()})
+print(json.dumps({name: of.tolist() for name, of in found.items()}))
+inner = model.unwrap_python_model()
+print(json.dumps([inner.layers(), inner.directory(), inner.facts()["rank"]]))
+"""
+)
+
+
+def test_a_pulled_adapter_loads_without_our_code(
+    bench: Bench, made_up: Maker, tmp_path: Path
+) -> None:
+    matrix = made_up(2, skills=("rust",))
+    key = matrix.cells[2].key
+    changes = save_adapter(bench.root / "files" / "--".join(key))
+    tracked = bench.track(matrix)
+    assert bench.track(matrix) == tracked, "the same matrix again changes nothing"
+    got = pull("--".join(key), CHAMPION, uri=bench.uri, to=tmp_path / "got")
+    read = {layer: torch.randn(3, i) for layer, (_, i) in LAYERS.items()}
+    sent = json.dumps({layer: of.tolist() for layer, of in read.items()})
+    finished = subprocess.run(
+        [sys.executable, "-c", ADAPTER_LOADER, sent],
+        cwd=got,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    added, (layers, directory, rank) = map(json.loads, finished.stdout.splitlines()[-2:])
+    for layer, of in read.items():
+        torch.testing.assert_close(torch.tensor(added[layer]), of @ changes[layer].T)
+    assert {layer: tuple(sizes) for layer, sizes in layers.items()} == LAYERS
+    assert (Path(directory) / "adapter_config.json").is_file()
+    assert rank == 8
+    assert len(readme_lines(got)) == 4
+    assert "PeftModel.from_pretrained(model, " in readme_lines(got)[-1]

@@ -89,14 +89,22 @@ def _look(chromium: str, text: str, directory: Path) -> dict[str, dict[str, obje
 
 
 @pytest.mark.parametrize(
-    ("count", "concepts", "caches"), [(2, 1, False), (4, 1, False), (2, 3, False), (2, 1, True)]
+    ("count", "concepts", "caches", "skills"),
+    [(2, 1, False, 0), (4, 1, False, 0), (2, 3, False, 0), (2, 1, True, 2)],
 )
 def test_it_reads_at_both_widths(
-    chromium: str, made_up: Maker, tmp_path: Path, count: int, concepts: int, caches: bool
+    chromium: str,
+    made_up: Maker,
+    tmp_path: Path,
+    count: int,
+    concepts: int,
+    caches: bool,
+    skills: int,
 ) -> None:
     names = ("sentiment", "refusal", "self-preservation")[:concepts]
-    matrix = made_up(count, concepts=names, caches=caches)
-    rows = 8 * concepts + 6 * caches  # of the forest of each pair
+    taught = ("social_media", "json_answers")[:skills]
+    matrix = made_up(count, concepts=names, caches=caches, skills=taught)
+    rows = 8 * concepts + 6 * caches + 5 * skills  # of the forest of each pair
     seen = _look(chromium, render(matrix), tmp_path)
     assert set(seen) == {"1440", "390"}
     for width, page in seen.items():
@@ -194,6 +202,31 @@ def test_each_cargo_is_summed_up_and_explained_where_there_is_one(made_up: Maker
     text = render(alone)
     assert "A KV cache</b> is handed over" in text
     assert "On dev</b>" not in text
+
+
+def test_adapters_stand_beside_steering(made_up: Maker) -> None:
+    matrix = made_up(2, skills=("social_media", "json_answers"))
+    text = render(matrix)
+    assert text.count('class="matrix"') == 3
+    assert "<h4>LoRA, JSON answers</h4>" in text
+    cell = text.partition('id="smollm2-135m--gemma-3-270m--lora--social_media"')[2]
+    cell = cell.partition("</details>")[0]
+    for said in (
+        "<dt>Target alone</dt><dd>1.846 <small>(1.796 to 1.896)</small>",
+        "In bits per character.",
+        "taught by 80,120 tokens",
+        '<th scope="row">refit on anchors</th><td class="num">7,912</td>',
+        "0.412, 0.187",
+        "Shuffled teacher",
+    ):
+        assert said in cell
+    assert summary(matrix).splitlines()[-1] == (
+        "LoRA adapters crossed well (Good or better) in 0 of 4 crossings of 2 skills. The best, "
+        "JSON answers from smollm2-135m into gemma-3-270m, kept 81\N{NO-BREAK SPACE}% of what the "
+        "target gains by its own (95 % interval 77 to 85\N{NO-BREAK SPACE}%). The weakest, social "
+        "media from gemma-3-270m into smollm2-135m, kept 44\N{NO-BREAK SPACE}%. The strongest "
+        "control, which should carry nothing, reached 5\N{NO-BREAK SPACE}% of the native effect."
+    )
 
 
 def test_a_control_of_caches_that_does_good_is_said(made_up: Maker) -> None:

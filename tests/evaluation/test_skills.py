@@ -42,12 +42,14 @@ def test_what_is_no_answer_in_json_does_not_keep_the_rule(written: str) -> None:
 
 def test_bits_are_of_all_characters_together() -> None:
     items = [Item("", "abcd"), Item("given", "ef")]
-    nats = [8 * np.log(2), 1 * np.log(2)]
-    assert SKILLS["social_media"].foreseen(items, nats, [3, 1]).mean() == pytest.approx(-9 / 6)
+    nats = np.log(2) * np.array([8.0, 1.0])
+    assert SKILLS["social_media"].foreseen(items, nats, np.array([3, 1])).mean() == pytest.approx(
+        -9 / 6
+    )
 
 
 def test_the_right_option_is_to_be_likeliest_by_token() -> None:
     items = [Item("", "yes", ("no",)), Item("", "a b", ("c", "d")), Item("", "x", ("y",))]
     assert options(items)[2:5] == [("", "a b"), ("", "c"), ("", "d")]
-    nats, tokens = [1, 2, 4, 3, 3, 5, 4], [1, 1, 2, 1, 1, 1, 1]
+    nats, tokens = np.array([1.0, 2, 4, 3, 3, 5, 4]), np.array([1, 1, 2, 1, 1, 1, 1])
     assert SKILLS["sentiment"].foreseen(items, nats, tokens).tolist() == [1, 1, 0]

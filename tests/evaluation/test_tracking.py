@@ -133,6 +133,25 @@ def test_what_is_measured_of_caches_is_logged(bench: Bench, made_up: Maker) -> N
         bench.track(matrix)
 
 
+def test_what_is_measured_of_adapters_is_logged(bench: Bench, made_up: Maker) -> None:
+    tracked = bench.track(made_up(2, skills=("rust",)))
+    (child,) = (
+        run
+        for run in bench.runs(tracked)
+        if run.data.tags.get("cargo") == "lora" and run.data.tags["source"] == KEY[0]
+    )
+    for name, value in {
+        "retention": 0.812,
+        "control.shuffled-teacher_high": 0.033,
+        "way.refit-on-anchors.retention": 0.331,
+        "way.refit-on-own-texts.tokens": 7_912,
+        "native.tokens": 80_120,
+        "rank": 8,
+    }.items():
+        assert child.data.metrics[name] == pytest.approx(value)
+    assert "held_out_r2" not in child.data.metrics
+
+
 def test_what_is_not_there_is_said_in_one_line(
     bench: Bench, made_up: Maker, tmp_path: Path
 ) -> None:

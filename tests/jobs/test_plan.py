@@ -138,6 +138,19 @@ def test_maps_of_caches_that_are_small_or_trained_are_counted(
     assert plain["caches"] == trained["caches"]
 
 
+def test_adapters_are_counted_and_a_refit_costs_its_share(tmp_path: Path, tiny_run: Writer) -> None:
+    def stages(others: int, **more: Any) -> dict[str, float]:
+        section = {"skills": ["social_media", "json_answers"], "texts": 40, **more}
+        run = read_run_file(tiny_run(tmp_path, lora=section))
+        return {each.stage: each.tokens for each in readings(run, gather(run), others)}
+
+    one, two, more = stages(1), stages(2), stages(1, refit=0.3, lessons=100)
+    assert one["training adapters"] == two["training adapters"] > more["training adapters"] > 0
+    assert two["refitting adapters"] == pytest.approx(2 * one["refitting adapters"])
+    assert more["refitting adapters"] == pytest.approx(0.9 * more["training adapters"])
+    assert two["judging adapters"] < 2 * one["judging adapters"]
+
+
 @pytest.mark.parametrize("case", ["llama", "qwen2", "gemma3_text"])
 def test_the_work_of_a_token_is_what_a_forward_pass_does(
     checkpoint: Callable[[str], Path], case: str

@@ -1,0 +1,110 @@
+"""The cell of an adapter, out of how well every item of a skill is done."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.cells import AdapterCell, AdapterWay, Control
+from evaluation.retention import Interval, Retention, level, measure_retention
+from evaluation.skill import UNITS, Skill
+
+BASE, NATIVE = "base", "native"
+Scores = Mapping[str, NDArray[np.float64]]  # [items], by what the target has on; more is better
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What an adapter cost: its loss on held-out texts before any step and after each epoch, how
+    many tokens were read for it, and how long that took."""
+
+    losses: Sequence[float]
+    tokens: int
+    seconds: float
+
+
+def adapter_cell(
+    source: str,
+    target: str,
+    skill: Skill,
+    held: Scores,
+    test: Scores,
+    efforts: Mapping[str, Effort],
+    *,
+    way: str,
+    rank: int,
+    seconds: float,
+    map_bytes: int,
+    map_address: str,
+    draws: int,
+    seed: int,
+) -> AdapterCell:
+    """What crosses of a skill from one model into another; every item counts alike.
+
+    Args:
+        held: on held items, of the target alone, natively and by each way.
+        test: on test items, of those and of controls.
+        efforts: of the native adapter, and of each way.
+        way: the one that held items chose.
+        draws: number of resamples of the items, by which intervals are found.
+        seed: every interval is a function of the scores, the draws and the seed.
+
+    Raises:
+        RetentionError: fewer than two items, or scores that are not finite.
+    """
+    sign = -1.0 if skill.measure == "bits" else 1.0  # of bits less is better
+
+    def measure(scores: Scores, name: str) -> Retention:
+        columns = (sign * scores[each] for each in (BASE, NATIVE, name))
+        return measure_retention(*columns, draws=draws, seed=seed)
+
+    carried = measure(test, way)
+    controls = {name: measure(test, name) for name in test if name not in {BASE, *efforts}}
+    native = efforts[NATIVE]
+    return AdapterCell(
+        source=source,
+        target=target,
+        concept=skill.name,
+        way=way,
+        level=level(carried.retention),
+        retention=carried.retention,
+        base=carried.base,
+        native=carried.native,
+        carried=carried.carried,
+        controls=tuple(
+            Control(name=name, retention=of.retention)
+            for name, of in controls.items()
+            if of.retention is not None
+        ),
+        held_out_r2=math.nan,
+        seconds=seconds,
+        map_bytes=map_bytes,
+        map_address=map_address,
+        unit=UNITS[skill.measure],
+        rank=rank,
+        items=len(test[BASE]),
+        ways=tuple(
+            _way(name, of, held, lambda name: measure(test, name).retention)
+            for name, of in efforts.items()
+            if name != NATIVE
+        ),
+        native_tokens=native.tokens,
+        native_seconds=native.seconds,
+    )
+
+
+def _way(
+    name: str, effort: Effort, held: Scores, share: Callable[[str], Interval | None]
+) -> AdapterWay:
+    base, native, carried = (float(held[each].mean()) for each in (BASE, NATIVE, name))
+    return AdapterWay(
+        name=name,
+        loss_before=effort.losses[0],
+        loss_after=effort.losses[-1],
+        tokens=effort.tokens,
+        seconds=effort.seconds,
+        held=(carried - base) / (native - base) if native != base else math.nan,
+        retention=share(name),
+    )

@@ -1,0 +1,183 @@
+"""What models are asked about adapters, and how answers are kept and read again.
+
+Shapes: n rows of a text, k tokens that both models have, m items.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from actors.adapter_refit import Changes
+from actors.adapter_training import AdapterTraining, TrainedAdapter
+from actors.catalog import ModelFacts
+from actors.examples import Example
+from alignment.updates import Update, from_arrays, to_arrays
+from evaluation.skill import Item, Skill, options
+from jobs.units import Arrays, Unit, array_to_texts, texts_to_array
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """An adapter, where it is kept, and how it was made: what it lost on held-out texts before any
+    step and after each epoch, how many tokens were read for it, and how long that took."""
+
+    to: str
+    updates: Mapping[str, Update]
+    held_out: tuple[float, ...]
+    tokens: int
+    seconds: float
+
+
+NOTHING = Made("", {}, (), 0, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Taught:
+    """What a source's adapter changes in some texts, over tokens [k] of the target."""
+
+    to: str
+    texts: Sequence[str]
+    changes: Sequence[Changes]
+    tokens: np.ndarray
+
+    def shuffled(self, seed: int) -> "Taught":
+        """The change of each row is another's."""
+        added = np.concatenate([each.added for each in self.changes])
+        drawn = np.random.default_rng(seed).permutation(added)
+        ends = np.cumsum([len(each.words) for each in self.changes])[:-1]
+        both = zip(self.changes, np.split(drawn, ends), strict=True)
+        changes = [Changes(each.words, rows) for each, rows in both]
+        return Taught(f"{self.to}, shuffled {seed}", self.texts, changes, self.tokens)
+
+
+def training(
+    model: ModelFacts, lessons: Sequence[Item], held: Sequence[Item], how: AdapterTraining
+) -> Unit:
+    """An adapter that a skill's own lessons teach."""
+    taught, looked_at = ([_example(each) for each in of] for of in (lessons, held))
+    question = [_digest([asdict(each) for each in of]) for of in (taught, looked_at)]
+    args = (taught, looked_at, how)
+    return Unit(model, "train_adapter", args, [*question, asdict(how)], _kept)
+
+
+def writing(
+    model: ModelFacts, adapter: Made, openings: Sequence[str], most: int, seed: int
+) -> Unit:
+    """What the model with an adapter writes after each opening, `most` tokens of it."""
+    args = (adapter.updates, openings, most, seed)
+    question = [adapter.to, _digest(openings), most, seed]
+    return Unit(model, "own_texts", args, question, lambda texts: {"texts": texts_to_array(texts)})
+
+
+def naming(model: ModelFacts) -> Unit:
+    """The tokens of a model, and what they stand for."""
+    return Unit(
+        model,
+        "token_ids",
+        (),
+        [],
+        lambda ids: {"texts": texts_to_array([*ids]), "ids": np.array([*ids.values()])},
+    )
+
+
+def names(answer: Arrays) -> dict[str, int]:
+    """What `naming` asked for."""
+    return dict(zip(array_to_texts(answer["texts"]), answer["ids"].tolist(), strict=True))
+
+
+def changing(
+    model: ModelFacts, adapter: Made, texts: Sequence[str], tokens: np.ndarray, most: int
+) -> Unit:
+    """What an adapter changes in some texts, over the `most` likeliest of these tokens."""
+    question = [adapter.to, _digest(texts), _digest(tokens.tolist()), most]
+    return Unit(model, "changes", (adapter.updates, texts, tokens, most), question, _packed)
+
+
+def taught(unit: Unit, texts: Sequence[str], theirs: np.ndarray, answer: Arrays) -> Taught:
+    """What `changing` asked for, where `theirs` are the same tokens of the target."""
+    ends = np.cumsum(answer["rows"])[:-1]
+    both = zip(np.split(answer["words"], ends), np.split(answer["added"], ends), strict=True)
+    changes = [Changes(*each) for each in both]
+    return Taught(unit.to, texts, changes, theirs[answer["kept"]])
+
+
+def refitting(
+    model: ModelFacts, lessons: Taught, held_out: int, most: int, how: AdapterTraining
+) -> Unit:
+    """An adapter of the target that changes what a source's does; it reads `most` tokens."""
+    args = (lessons.texts, lessons.changes, held_out, lessons.tokens, how, most)
+    question = [lessons.to, _digest(lessons.tokens.tolist()), held_out, most, asdict(how)]
+    return Unit(model, "refit_adapter", args, question, _kept)
+
+
+def made(unit: Unit, answer: Arrays) -> Made:
+    """What `training` or `refitting` asked for."""
+    held_out = tuple(answer["held_out"].tolist())
+    tokens, seconds = int(answer["tokens"]), float(answer["seconds"])
+    return Made(unit.to, from_arrays(answer), held_out, tokens, seconds)
+
+
+def as_peft(model: ModelFacts, adapter: Made) -> Unit:
+    """The files of a PEFT directory, as bytes by name."""
+    return Unit(model, "as_peft", (adapter.updates,), [adapter.to], lambda files: files)
+
+
+def judging(model: ModelFacts, skill: Skill, items: Sequence[Item], adapter: Made) -> Unit:
+    """How well the model does some items with an adapter."""
+    if skill.measure == "rule":
+        prompts = [each.given for each in items]
+        args = (prompts, [adapter.updates], skill.tokens)
+        question = [adapter.to, _digest(prompts), skill.tokens]
+        return Unit(
+            model,
+            "written_with",
+            args,
+            question,
+            lambda texts: {"texts": texts_to_array(texts[0])},
+        )
+    examples = [Example(given + text, len(given)) for given, text in options(items)]
+    question = [adapter.to, _digest([asdict(each) for each in examples])]
+    return Unit(
+        model,
+        "foreseen_with",
+        (examples, [adapter.updates]),
+        question,
+        lambda answer: {"nats": answer[0][0], "tokens": answer[1]},
+    )
+
+
+def score(skill: Skill, items: Sequence[Item], answer: Arrays) -> np.ndarray:
+    """How well each item is done [m], of what `judging` asked for; more is better."""
+    if skill.measure == "rule":
+        return skill.written(items, array_to_texts(answer["texts"]))
+    return skill.foreseen(items, answer["nats"], answer["tokens"])
+
+
+def _example(item: Item) -> Example:
+    return Example(item.given + item.right, len(item.given))
+
+
+def _digest(asked: Any) -> str:
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+
+def _kept(of: TrainedAdapter) -> Arrays:
+    return to_arrays(of.updates) | {
+        "held_out": np.array(of.held_out),
+        "tokens": np.array(of.tokens),
+        "seconds": np.array(of.seconds),
+    }
+
+
+def _packed(answer: tuple[np.ndarray, Sequence[Changes]]) -> Arrays:
+    kept, changes = answer
+    return {
+        "kept": kept,
+        "rows": np.array([len(each.words) for each in changes]),
+        "words": np.concatenate([each.words for each in changes]),
+        "added": np.concatenate([each.added for each in changes]),
+    }

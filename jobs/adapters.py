@@ -1,0 +1,269 @@
+"""Adapters of every skill: made in every model, refit in each other one, and judged there.
+
+A model is asked for one thing at a time, and each answer is kept: no two need be loaded together.
+
+Shapes: m items.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from actors.adapter_training import AdapterTraining
+from actors.catalog import ModelFacts
+from actors.vocabularies import shared_tokens
+from evaluation.adapter_cells import BASE, NATIVE
+from evaluation.cells import Key
+from evaluation.skill import Item
+from evaluation.skills import SKILLS
+from jobs import adapter_units
+from jobs.adapter_units import NOTHING, Made, Taught
+from jobs.config import RunFile
+from jobs.sections import Adapters
+from jobs.texts import Texts
+from jobs.units import Arrays, Asking, Unit, array_to_texts
+
+ANCHORS, OWN = "refit on anchors", "refit on own texts"
+WAYS = (ANCHORS, OWN)
+SHUFFLED, ANOTHER = "shuffled teacher", "another skill"
+HELD_OUT = 24  # of the texts of a refit, on which its loss is looked at
+Part = Literal["held", "test"]
+Pair = tuple[str, str]  # source, target
+Scores = Mapping[str, np.ndarray]  # [m], by what the target has on
+Tokens = tuple[np.ndarray, np.ndarray]  # of the source, and the same ones of the target
+What = TypeVar("What")
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """Adapters of one skill that a target may have on: its own, and what each way made of the
+    source's. `held` says how well held items are done, by which `way` is chosen; `control` is made
+    in the same way of a teacher whose rows are shuffled."""
+
+    made: Mapping[str, Made]
+    held: Scores
+    way: str
+    control: Made
+
+    @property
+    def chosen(self) -> Made:
+        return self.made[self.way]
+
+
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """What came of one skill over one ordered pair: how well the target does each test item as it
+    is, with its own adapter, with each way's, and with the controls. `files` are those of the
+    carried adapter, as PEFT keeps it."""
+
+    source: str
+    target: str
+    skill: str
+    carried: Carried
+    test: Scores
+    files: Arrays
+
+    @property
+    def key(self) -> Key:
+        """Source, target, cargo, concept."""
+        return self.source, self.target, "lora", self.skill
+
+
+def adapter_files(directory: Path, adapted: Adapted) -> Path:
+    """What is registered of a pair: the carried adapter, as a PEFT directory."""
+    directory.mkdir(parents=True)
+    for name, content in adapted.files.items():
+        (directory / name).write_bytes(content.tobytes())
+    return directory
+
+
+def carry_adapters(
+    run: RunFile, texts: Texts, models: Mapping[str, ModelFacts], asking: Asking
+) -> list[Adapted]:
+    """Every skill over every ordered pair; nothing where a run carries no adapters.
+
+    Raises:
+        TextError: an anchor or an item of which a tokenizer makes no token.
+        ShardingError: a model is held so that no adapter can be put on it.
+        SandboxError: programs are to be run, and cannot be.
+        ActorLost: a process died too often.
+    """
+    if run.lora is None:
+        return []
+    adapting = _Adapting(run.lora, run.seed, texts, models, asking)
+    native = {skill: adapting.native(skill) for skill in run.lora.skills}
+    shared = adapting.shared()
+    # Skill by skill: what an adapter changes is large.
+    carried = {skill: adapting.carried(skill, native[skill], shared) for skill in native}
+    return [
+        each
+        for skill, other in zip(native, (*list(native)[1:], next(iter(native))), strict=True)
+        for each in adapting.judged(skill, carried[skill], carried[other])
+    ]
+
+
+class _Adapting:
+    """What is asked of which model."""
+
+    def __init__(
+        self,
+        section: Adapters,
+        seed: int,
+        texts: Texts,
+        models: Mapping[str, ModelFacts],
+        asking: Asking,
+    ) -> None:
+        self._section, self._seed, self._models, self._asking = section, seed, models, asking
+        self._anchors, self._items = texts.anchors[: section.texts], texts.items
+        self._pairs: list[Pair] = list(permutations(models, 2))
+
+    def native(self, skill: str) -> dict[str, Made]:
+        """Every model's own adapter."""
+        section, items = self._section, self._items[skill]
+        how = self._training(section.batch, section.epochs)
+        lessons = items.lessons[: section.lessons]
+        units = {
+            name: adapter_units.training(facts, lessons, items.held, how)
+            for name, facts in self._models.items()
+        }
+        return self._made(f"{skill}: training adapters", units)
+
+    def shared(self) -> dict[Pair, Tokens]:
+        """The tokens that two models have, in the source and in the target."""
+        units = {name: adapter_units.naming(facts) for name, facts in self._models.items()}
+        answers = self._answers("reading vocabularies", units)
+        ids = {name: adapter_units.names(answer) for name, answer in answers.items()}
+        return {pair: shared_tokens(*(ids[name] for name in pair)) for pair in self._pairs}
+
+    def carried(
+        self, skill: str, native: Mapping[str, Made], shared: Mapping[Pair, Tokens]
+    ) -> dict[Pair, Carried]:
+        """What each way makes of the source's adapter, and which is best on held items."""
+        taught = self._taught(skill, native, shared)
+        refit = self._refit(f"{skill}: refitting adapters", taught, native)
+        made = {
+            pair: {NATIVE: native[pair[1]], **{way: refit[pair, way] for way in WAYS}}
+            for pair in self._pairs
+        }
+        held = self._scores("held", skill, made)
+        best = {pair: _best(held[pair]) for pair in self._pairs}
+        shuffled = {each: taught[each].shuffled(self._seed) for each in best.items()}
+        controls = self._refit(f"{skill}: refitting controls", shuffled, native)
+        return {
+            pair: Carried(made[pair], held[pair], way, controls[pair, way])
+            for pair, way in best.items()
+        }
+
+    def judged(
+        self, skill: str, carried: Mapping[Pair, Carried], others: Mapping[Pair, Carried]
+    ) -> list[Adapted]:
+        """Test items, with controls: `others` are of another skill, if there is one."""
+        adapters = {}
+        for pair, each in carried.items():
+            adapters[pair] = {**each.made, SHUFFLED: each.control}
+            if others is not carried:
+                adapters[pair][ANOTHER] = others[pair].chosen
+        test = self._scores("test", skill, adapters)
+        units = {
+            pair: adapter_units.as_peft(self._models[pair[1]], each.chosen)
+            for pair, each in carried.items()
+        }
+        files = self._answers(f"{skill}: writing adapters", units)
+        return [
+            Adapted(*pair, skill, each, test[pair], files[pair]) for pair, each in carried.items()
+        ]
+
+    def _taught(
+        self, skill: str, native: Mapping[str, Made], shared: Mapping[Pair, Tokens]
+    ) -> dict[tuple[Pair, str], Taught]:
+        """What each source's adapter changes, by pair and way."""
+        own, most = self._own_texts(skill, native), self._section.tokens
+        read = {
+            (pair, way): self._anchors if way == ANCHORS else own[pair[0]]
+            for pair in self._pairs
+            for way in WAYS
+        }
+        units = {
+            (pair, way): adapter_units.changing(
+                self._models[pair[0]], native[pair[0]], texts, shared[pair][0], most
+            )
+            for (pair, way), texts in read.items()
+        }
+        answers = self._answers(f"{skill}: reading what adapters change", units)
+        return {
+            key: adapter_units.taught(units[key], texts, shared[key[0]][1], answers[key])
+            for key, texts in read.items()
+        }
+
+    def _own_texts(self, skill: str, native: Mapping[str, Made]) -> dict[str, list[str]]:
+        """What each model writes with its adapter on, after the first words of the anchors."""
+        openings = [text.split()[0] for text in self._anchors]
+        asked = (openings, self._section.written_tokens, self._seed)
+        units = {
+            name: adapter_units.writing(self._models[name], adapter, *asked)
+            for name, adapter in native.items()
+        }
+        answers = self._answers(f"{skill}: writing texts", units)
+        return {name: array_to_texts(answer["texts"]) for name, answer in answers.items()}
+
+    def _refit(
+        self,
+        title: str,
+        taught: Mapping[tuple[Pair, str], Taught],
+        native: Mapping[str, Made],
+    ) -> dict[tuple[Pair, str], Made]:
+        section = self._section
+        how = self._training(section.refit_batch, section.refit_epochs)
+        units = {}
+        for (pair, way), lessons in taught.items():
+            target = pair[1]
+            most = int(section.refit * native[target].tokens)
+            units[pair, way] = adapter_units.refitting(
+                self._models[target], lessons, HELD_OUT, most, how
+            )
+        return self._made(title, units)
+
+    def _training(self, batch: int, epochs: int) -> AdapterTraining:
+        return AdapterTraining(
+            rank=self._section.rank,
+            alpha=2.0 * self._section.rank,
+            learning_rate=self._section.learning_rate,
+            batch=batch,
+            epochs=epochs,
+            seed=self._seed,
+        )
+
+    def _scores(
+        self, part: Part, name: str, adapters: Mapping[Pair, Mapping[str, Made]]
+    ) -> dict[Pair, dict[str, np.ndarray]]:
+        """How well each target does items of a skill, with nothing on and with each of these."""
+        skill, items = SKILLS[name], self._part(name, part)
+        units = {
+            (pair, on): adapter_units.judging(self._models[pair[1]], skill, items, made)
+            for pair, of in adapters.items()
+            for on, made in {BASE: NOTHING, **of}.items()
+        }
+        found: dict[Pair, dict[str, np.ndarray]] = {}
+        for (pair, on), answer in self._answers(f"{name}: judging on {part}", units).items():
+            found.setdefault(pair, {})[on] = adapter_units.score(skill, items, answer)
+        return found
+
+    def _part(self, skill: str, part: Part) -> Sequence[Item]:
+        items = self._items[skill]
+        return items.held if part == "held" else items.test
+
+    def _made(self, title: str, units: Mapping[What, Unit]) -> dict[What, Made]:
+        answers = self._answers(title, units)
+        return {what: adapter_units.made(units[what], each) for what, each in answers.items()}
+
+    def _answers(self, title: str, units: Mapping[What, Unit]) -> dict[What, Arrays]:
+        answers = self._asking.by_waves(title, list(units.values()))
+        return dict(zip(units, answers, strict=True))
+
+
+def _best(held: Scores) -> str:
+    return max(WAYS, key=lambda way: float(held[way].mean()))

@@ -1,0 +1,126 @@
+"""Adapters in a sweep: made, refit and judged on a real Ray, and what is left of them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForCausalLM
+
+from actors.adapting import adapting
+from actors.cargo.lora import read_adapter
+from actors.engine import load
+from actors.matrices import places
+from evaluation.cells import AdapterCell
+from evaluation.matrix import Matrix
+from evaluation.record import model_name
+from evaluation.tracking import pull
+from jobs.adapters import ANCHORS, ANOTHER, OWN, SHUFFLED
+from jobs.config import read_run_file
+from jobs.sweep import MATRIX_FILE
+from tests.sweeps import Driver, change
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(600),
+    # MLflow asks SQLAlchemy and pandas for what is on its way out; PEFT does so of transformers.
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),
+    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
+]
+TIMED = {"seconds", "native_seconds", "ways", "held_out_r2"}  # the last one is no number
+KEY = ("tiny-llama", "tiny-gemma", "lora", "social_media")
+SECTION = {
+    "skills": ["social_media", "json_answers"],
+    "lessons": 96,
+    "rank": 2,
+    "learning_rate": 0.01,
+    "texts": 60,
+    "refit": 1.0,
+    "tokens": 200,
+    "written_tokens": 8,
+    "bootstrap_draws": 200,
+}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[..., Path]) -> Path:
+    """A run that carries adapters alone, once it is done."""
+    run = tiny_run(tmp_path_factory.mktemp("adapters"), lora=SECTION)
+    change(run, steering=None)
+    Driver(run).finish()
+    return run
+
+
+def matrix_of(run: Path) -> Matrix:
+    return Matrix.from_json((read_run_file(run).folder / MATRIX_FILE).read_bytes())
+
+
+def assert_same(one: Matrix, other: Matrix) -> None:
+    for mine, theirs in zip(one.cells, other.cells, strict=True):
+        assert mine.model_dump(exclude=TIMED) == theirs.model_dump(exclude=TIMED)
+
+
+def test_every_skill_has_a_cell_for_every_pair(swept: Path) -> None:
+    cells = matrix_of(swept).cells
+    assert {cell.key for cell in cells} == {
+        (source, target, "lora", skill)
+        for source, target in (("tiny-llama", "tiny-gemma"), ("tiny-gemma", "tiny-llama"))
+        for skill in SECTION["skills"]
+    }
+    for cell in cells:
+        assert isinstance(cell, AdapterCell)
+        assert [way.name for way in cell.ways] == [ANCHORS, OWN]
+        assert cell.way == max(cell.ways, key=lambda way: way.held).name or cell.retention is None
+        assert all(0 < way.tokens <= 2 * cell.native_tokens for way in cell.ways)
+        assert {each.name for each in cell.controls} <= {SHUFFLED, ANOTHER}
+        if cell.concept == "social_media":
+            assert cell.native.value < cell.base.value, "fewer bits"
+            assert cell.ways[0].loss_after < cell.ways[0].loss_before
+            assert len(cell.controls) == 2
+
+
+def test_what_is_pulled_is_what_peft_puts_on(
+    swept: Path, tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    run = read_run_file(swept)
+    (cell,) = (each for each in matrix_of(swept).cells if each.key == KEY)
+    got = pull(model_name(*KEY), "champion", uri=run.tracking_uri, to=tmp_path / "got")
+    assert "PeftModel.from_pretrained" in (got / "README.txt").read_text()
+    cargo = got / "artifacts" / "cargo"
+    config = LoraConfig.from_pretrained(str(cargo))
+    assert isinstance(config, LoraConfig)
+    assert config.r == SECTION["rank"]
+    facts = json.loads((cargo / "cargo.json").read_text())
+    assert cell.retention is not None
+    assert facts["retention"][0] == cell.retention.value
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["tiny-gemma"])
+    ids = torch.tensor([[5, 9, 30, 2]])
+    with torch.no_grad():
+        plain = model(ids).logits
+        added = PeftModel.from_pretrained(model, str(cargo))(ids).logits - plain
+    engine = load(tiny_models["tiny-gemma"])
+    with torch.no_grad(), adapting(engine, read_adapter(cargo, places(engine)).updates):
+        torch.testing.assert_close(engine.model(ids).logits - plain, added, atol=1e-5, rtol=1e-4)
+    assert added.abs().max() > 0.01
+
+
+def test_what_is_done_is_not_done_again(swept: Path) -> None:
+    before = matrix_of(swept)
+    assert "loading" not in Driver(swept).finish()
+    assert_same(matrix_of(swept), before)
+
+
+def test_a_host_that_dies_leaves_no_trace(
+    swept: Path, tmp_path: Path, tiny_run: Callable[..., Path], start: Callable[..., Driver]
+) -> None:
+    run = tiny_run(tmp_path / "home", lora=SECTION)
+    change(run, steering=None)
+    driver = start(run)
+    driver.wait_for(lambda: "json_answers: training adapters" in driver.said())
+    driver.wait_for(lambda: driver.doing("host-tiny-gemma.")).kill()
+    driver.finish()
+    assert_same(matrix_of(run), matrix_of(swept))
