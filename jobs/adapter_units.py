@@ -6,7 +6,7 @@ Shapes: n rows of a text, k tokens that both models have, m items.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,10 @@ from actors.catalog import ModelFacts
 from actors.examples import Example
 from alignment.updates import Update, from_arrays, to_arrays
 from evaluation.skill import Item, Skill, options
+from jobs.sections import Adapters
 from jobs.units import Arrays, Unit, array_to_texts, texts_to_array
+
+HELD_OUT = 24  # of the texts of a refit, on which its loss is looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,14 +57,31 @@ class Taught:
         return Taught(f"{self.to}, shuffled {seed}", self.texts, changes, self.tokens)
 
 
+def how(section: Adapters, seed: int) -> AdapterTraining:
+    """How a skill's own lessons are learned."""
+    return AdapterTraining(
+        rank=section.rank,
+        alpha=2.0 * section.rank,
+        learning_rate=section.learning_rate,
+        batch=section.batch,
+        epochs=section.epochs,
+        seed=seed,
+    )
+
+
+def how_to_refit(section: Adapters, seed: int) -> AdapterTraining:
+    """How what another adapter changes is learned."""
+    return replace(how(section, seed), batch=section.refit_batch, epochs=section.refit_epochs)
+
+
 def training(
-    model: ModelFacts, lessons: Sequence[Item], held: Sequence[Item], how: AdapterTraining
+    model: ModelFacts, lessons: Sequence[Item], held: Sequence[Item], by: AdapterTraining
 ) -> Unit:
     """An adapter that a skill's own lessons teach."""
     taught, looked_at = ([_example(each) for each in of] for of in (lessons, held))
     question = [_digest([asdict(each) for each in of]) for of in (taught, looked_at)]
-    args = (taught, looked_at, how)
-    return Unit(model, "train_adapter", args, [*question, asdict(how)], _kept)
+    args = (taught, looked_at, by)
+    return Unit(model, "train_adapter", args, [*question, asdict(by)], _kept)
 
 
 def writing(
@@ -105,12 +125,10 @@ def taught(unit: Unit, texts: Sequence[str], theirs: np.ndarray, answer: Arrays)
     return Taught(unit.to, texts, changes, theirs[answer["kept"]])
 
 
-def refitting(
-    model: ModelFacts, lessons: Taught, held_out: int, most: int, how: AdapterTraining
-) -> Unit:
+def refitting(model: ModelFacts, lessons: Taught, most: int | None, by: AdapterTraining) -> Unit:
     """An adapter of the target that changes what a source's does; it reads `most` tokens."""
-    args = (lessons.texts, lessons.changes, held_out, lessons.tokens, how, most)
-    question = [lessons.to, _digest(lessons.tokens.tolist()), held_out, most, asdict(how)]
+    args = (lessons.texts, lessons.changes, HELD_OUT, lessons.tokens, by, most)
+    question = [lessons.to, _digest(lessons.tokens.tolist()), HELD_OUT, most, asdict(by)]
     return Unit(model, "refit_adapter", args, question, _kept)
 
 

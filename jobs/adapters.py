@@ -13,7 +13,6 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from actors.adapter_training import AdapterTraining
 from actors.catalog import ModelFacts
 from actors.vocabularies import shared_tokens
 from evaluation.adapter_cells import BASE, NATIVE
@@ -30,7 +29,6 @@ from jobs.units import Arrays, Asking, Unit, array_to_texts
 ANCHORS, OWN = "refit on anchors", "refit on own texts"
 WAYS = (ANCHORS, OWN)
 SHUFFLED, ANOTHER = "shuffled teacher", "another skill"
-HELD_OUT = 24  # of the texts of a refit, on which its loss is looked at
 Part = Literal["held", "test"]
 Pair = tuple[str, str]  # source, target
 Scores = Mapping[str, np.ndarray]  # [m], by what the target has on
@@ -124,7 +122,7 @@ class _Adapting:
     def native(self, skill: str) -> dict[str, Made]:
         """Every model's own adapter."""
         section, items = self._section, self._items[skill]
-        how = self._training(section.batch, section.epochs)
+        how = adapter_units.how(section, self._seed)
         lessons = items.lessons[: section.lessons]
         units = {
             name: adapter_units.training(facts, lessons, items.held, how)
@@ -217,25 +215,13 @@ class _Adapting:
         native: Mapping[str, Made],
     ) -> dict[tuple[Pair, str], Made]:
         section = self._section
-        how = self._training(section.refit_batch, section.refit_epochs)
+        how = adapter_units.how_to_refit(section, self._seed)
         units = {}
         for (pair, way), lessons in taught.items():
             target = pair[1]
             most = int(section.refit * native[target].tokens)
-            units[pair, way] = adapter_units.refitting(
-                self._models[target], lessons, HELD_OUT, most, how
-            )
+            units[pair, way] = adapter_units.refitting(self._models[target], lessons, most, how)
         return self._made(title, units)
-
-    def _training(self, batch: int, epochs: int) -> AdapterTraining:
-        return AdapterTraining(
-            rank=self._section.rank,
-            alpha=2.0 * self._section.rank,
-            learning_rate=self._section.learning_rate,
-            batch=batch,
-            epochs=epochs,
-            seed=self._seed,
-        )
 
     def _scores(
         self, part: Part, name: str, adapters: Mapping[Pair, Mapping[str, Made]]

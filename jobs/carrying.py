@@ -1,7 +1,7 @@
 """`isthmus carry`: a verb for each cargo. Nothing heavy is imported before one runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -18,9 +18,13 @@ _CARRY_CACHE = (
     "isthmus carry kv_cache memory --from a --to b --run RUN.yaml -o out --quality-target 0.93",
     "isthmus carry kv_cache memory --from a --to b -o out --fuse 0.1",
 )
+_CARRY_LORA = (
+    "isthmus carry lora ./adapter --from smollm2-135m-instruct --to gemma-3-270m -o out",
+    "isthmus carry lora ./adapter --from a --to b --run RUN.yaml -o out --read anchors --texts 500",
+)
 carrying = typer.Typer(
     help="Carry a cargo of your own from one model into another.",
-    epilog=example(_CARRY_STEERING[0], _CARRY_CACHE[0]),
+    epilog=example(_CARRY_STEERING[0], _CARRY_CACHE[0], _CARRY_LORA[0]),
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -161,4 +165,62 @@ def kv_cache(
             else f"{kept.value:.2f} ({kept.low:.2f} to {kept.high:.2f}) of this cache"
         )
         told.print(f"retention {said}", soft_wrap=True)
+    told.print(f"written  {out.absolute()} (README.txt says how to use it)", soft_wrap=True)
+
+
+@carrying.command(epilog=example(*_CARRY_LORA))
+def lora(
+    adapter: Annotated[
+        Path,
+        typer.Argument(
+            help="A PEFT directory: adapter_config.json and adapter_model.safetensors.",
+            show_default=False,
+        ),
+    ],
+    source: Annotated[str, typer.Option("--from", help=f"The model it is for. {MODEL_HELP}")],
+    target: Annotated[str, typer.Option("--to", help="The same, for the model to adapt.")],
+    out: OutPath,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run file with a section lora: its models by name, its anchors, and how an "
+            "adapter is refit. configs/adapters.yaml if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    read: Annotated[
+        Literal["own", "anchors"],
+        typer.Option(
+            help="What the target learns on: texts that the adapted source writes of its own, or "
+            "the anchors of the run."
+        ),
+    ] = "own",
+    texts: Annotated[
+        int | None,
+        typer.Option(help="How many of these; lora.texts if left out.", show_default=False),
+    ] = None,
+    any_base: Annotated[
+        bool,
+        typer.Option(
+            "--any-base", help="Take it for one of the source though it names another model."
+        ),
+    ] = False,
+) -> None:
+    """Carry a LoRA adapter into another model, as an ordinary PEFT adapter.
+
+    The target learns to change what it says as the adapter changes what the source says: without a
+    lesson of the skill. That takes minutes.
+    """
+    from jobs.carry_lora import AdapterWish, carry_adapter
+    from jobs.progress import Reporter
+
+    wish = AdapterWish(adapter, source, target, out, run, read, texts, any_base)
+    done, told = carry_adapter(wish, Reporter()), Console()
+    taken = 1 - done.after / done.before
+    told.print(
+        f"refit    rank {done.rank}, {done.tokens:,} tokens read in {done.seconds:,.0f} s; of what "
+        f"the adapter changes on held-out texts (KL {done.before:.3f} nats per word) {taken:.0%} "
+        "is taken over",
+        soft_wrap=True,
+    )
     told.print(f"written  {out.absolute()} (README.txt says how to use it)", soft_wrap=True)

@@ -1,0 +1,195 @@
+"""`isthmus carry lora`: an adapter of one model, for another to have the skill that it teaches."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import JsonValue
+
+from actors.catalog import ModelFacts, ModelSpec
+from actors.matrices import outline, places
+from actors.vocabularies import shared_tokens
+from actors.weights import default_cache, prepare
+from alignment.updates import Update, to_arrays
+from cluster.session import session
+from cluster.storage import address, open_store
+from cluster.whole import whole_directory
+from jobs import adapter_units
+from jobs.adapter_units import Made
+from jobs.config import ConfigError, RunFile
+from jobs.ends import README_FILE, RECORD_FILE, CarryError, ends, require_free
+from jobs.names import ROOT
+from jobs.progress import Reporter
+from jobs.sections import Adapters
+from jobs.texts import gather
+from jobs.units import Arrays, Asking, Unit, array_to_texts
+from jobs.waves import crew
+
+DEFAULT_RUN = ROOT / "configs" / "adapters.yaml"  # its anchors, where a user names no run
+Read = Literal["own", "anchors"]
+
+_README = """\
+An adapter of {target}, carried from {source} as {record} says. With transformers and peft:
+
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+    model = AutoModelForCausalLM.from_pretrained("PATH OR NAME OF {target}")
+    model = PeftModel.from_pretrained(model, "PATH OF THIS DIRECTORY")
+
+How far the skill survived is not measured here: a run with a section lora measures it for skills
+that it knows, beside adapters that were taught natively.
+"""
+
+
+@dataclass(frozen=True)
+class AdapterWish:
+    """What a user asks for: a PEFT directory, and names of models as in other verbs.
+
+    The target learns on texts that the adapted source writes of its `own`, or on the `anchors` of
+    the run; of either so many `texts`. Unless `any_base`, an adapter that says it was made for a
+    model of another name is refused.
+    """
+
+    adapter: Path
+    source: str
+    target: str
+    out: Path
+    run: Path | None = None
+    read: Read = "own"
+    texts: int | None = None
+    any_base: bool = False
+
+
+@dataclass(frozen=True)
+class CarriedAdapter:
+    """What was carried: its rank, the tokens that the target read for it, and KL in nats per word
+    from what is wanted to what is said on held-out texts, before and after."""
+
+    rank: int
+    tokens: int
+    before: float
+    after: float
+    seconds: float
+
+
+def carry_adapter(wish: AdapterWish, reporter: Reporter) -> CarriedAdapter:
+    """Refit an adapter in the target, on Ray, and write it as PEFT keeps them.
+
+    The directory appears whole or not at all; nothing is tracked. Answers of the models are kept in
+    the run's store, so that a call that was broken off goes on where it was.
+
+    Raises:
+        CarryError: the directory is not empty, or both models are the same.
+        AdapterError: the adapter is damaged, no plain LoRA, or of another model.
+        ModelError, ConfigError: a model, or the run file, is not there or broken.
+    """
+    # Not at the top: PEFT takes seconds to import.
+    from actors.cargo.lora import AdapterError, read_adapter
+
+    require_free(wish.out)
+    run, source, target = ends(wish.source, wish.target, wish.run, DEFAULT_RUN, reporter)
+    if run.lora is None:
+        raise ConfigError(f"run {run.name} has no section lora, which says how an adapter is refit")
+    section = run.lora if wish.texts is None else _with_texts(run.lora, wish.texts)
+    checkpoint = prepare(run.models[0], default_cache(), reporter.note)
+    adapter = read_adapter(wish.adapter, places(outline(checkpoint)))
+    if not wish.any_base and not _may_be_of(adapter.base, wish.source, run.models[0]):
+        raise AdapterError(
+            f"{wish.adapter}: it says it was made for {adapter.base}, not for {wish.source}; with "
+            "--any-base it is taken for one of that all the same"
+        )
+    made = Made(_address(adapter.updates), adapter.updates, (), 0, 0.0)
+    refit, files = _carried(run, section, (source, target), made, wish.read, reporter)
+    done = CarriedAdapter(
+        section.rank, refit.tokens, refit.held_out[0], refit.held_out[-1], refit.seconds
+    )
+    record: dict[str, JsonValue] = {
+        "adapter": str(wish.adapter),
+        "source": source.name,
+        "source_fingerprint": source.fingerprint,
+        "target": target.name,
+        "target_fingerprint": target.fingerprint,
+        "way": f"refit on {'own texts' if wish.read == 'own' else 'anchors'}",
+        "rank": done.rank,
+        "tokens_read": done.tokens,
+        "kl_before": done.before,
+        "kl_after": done.after,
+    }
+    readme = _README.format(source=source.name, target=target.name, record=RECORD_FILE)
+    try:
+        with whole_directory(wish.out) as whole:
+            for name, content in files.items():
+                (whole / name).write_bytes(content.tobytes())
+            (whole / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            (whole / README_FILE).write_text(readme, encoding="utf-8")
+    except OSError as error:
+        raise CarryError(f"{wish.out}: cannot be written: {error.strerror}") from None
+    return done
+
+
+def _with_texts(section: Adapters, texts: int) -> Adapters:
+    least = adapter_units.HELD_OUT + 1
+    if texts < least:
+        raise CarryError(f"{texts} texts to learn on: at least {least}, some of which are held out")
+    return section.model_copy(update={"texts": texts})
+
+
+def _may_be_of(base: str | None, name: str, model: ModelSpec) -> bool:
+    """Whether what an adapter calls its model may be this one: a path or nothing tells nothing."""
+    if not base or Path(base).is_absolute() or base.startswith("."):
+        return True
+    own = (name, model.name, model.hub or "", str(model.directory or ""))
+    return base.rpartition("/")[2].lower() in {each.rpartition("/")[2].lower() for each in own}
+
+
+def _address(updates: Mapping[str, Update]) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(to_arrays(updates).items()):
+        digest.update(f"{name} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
+    return address("adapter", digest.hexdigest())
+
+
+def _carried(
+    run: RunFile,
+    section: Adapters,
+    ends_of: tuple[ModelFacts, ModelFacts],
+    adapter: Made,
+    read: Read,
+    reporter: Reporter,
+) -> tuple[Made, Arrays]:
+    """The adapter of the target, and its files."""
+    # Of the run the anchors alone are read: no skill's lesson takes part.
+    run = run.model_copy(update={"steering": None, "kv_cache": None, "lora": None})
+    texts, store = gather(run), open_store(run.store_location)
+    source, target = ends_of
+    with session(run.cluster.address) as cluster, crew(run, texts, cluster, reporter) as models:
+        asking = Asking(models, store, run.cluster.in_flight, run.cluster.restarts, reporter)
+
+        def ask(title: str, unit: Unit) -> Arrays:
+            (answer,) = asking.by_waves(title, [unit])
+            return answer
+
+        mine, theirs = shared_tokens(
+            *(
+                adapter_units.names(ask("reading vocabularies", adapter_units.naming(each)))
+                for each in ends_of
+            )
+        )
+        some = texts.anchors[: section.texts]
+        if read == "own":
+            openings = [text.split()[0] for text in some]
+            writing = adapter_units.writing(
+                source, adapter, openings, section.written_tokens, run.seed
+            )
+            some = array_to_texts(ask("writing texts", writing)["texts"])
+        changing = adapter_units.changing(source, adapter, some, mine, section.tokens)
+        answer = ask("reading what the adapter changes", changing)
+        taught = adapter_units.taught(changing, some, theirs, answer)
+        how = adapter_units.how_to_refit(section, run.seed)
+        refitting = adapter_units.refitting(target, taught, None, how)
+        refit = adapter_units.made(refitting, ask("refitting the adapter", refitting))
+        return refit, ask("writing the adapter", adapter_units.as_peft(target, refit))

@@ -1,0 +1,122 @@
+"""An adapter that PEFT made, carried into another model, as a user does it."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from jobs.__main__ import USER_ERROR
+from tests.jobs.test_adapters import SECTION
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
+]
+
+SOURCE, TARGET = "tiny-llama", "tiny-gemma"
+Verb = Callable[..., tuple[object, str, str]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[..., Path]) -> Path:
+    return tiny_run(tmp_path_factory.mktemp("carry-lora"), lora=SECTION)
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, Path]) -> Path:
+    """One of the source that changes a good deal."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(tiny_models[SOURCE])
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "down_proj"])
+    adapted = get_peft_model(model, config)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if ".lora_" in name:
+                parameter.normal_(std=0.3)
+    directory = tmp_path_factory.mktemp("adapter")
+    adapted.save_pretrained(str(directory))
+    return directory
+
+
+@pytest.fixture
+def carry(run_verb: Verb, run: Path, tmp_path: Path) -> Verb:
+    def go(adapter: Path, *more: object) -> tuple[object, str, str]:
+        ends = ("--from", SOURCE, "--to", TARGET, "--run", run, "-o", tmp_path / "out")
+        return run_verb("carry", "lora", adapter, *ends, *more)
+
+    return go
+
+
+def test_it_is_carried_and_peft_puts_it_on(
+    carry: Verb, adapter: Path, tmp_path: Path, tiny_models: dict[str, Path]
+) -> None:
+    code, printed, complained = carry(adapter, "--read", "anchors", "--texts", 80)
+    assert code == 0, printed + complained
+    assert "of what the adapter changes on held-out texts" in printed
+    out = tmp_path / "out"
+    model = AutoModelForCausalLM.from_pretrained(tiny_models[TARGET])
+    ids = torch.tensor([[5, 9, 30, 2]])
+    with torch.no_grad():
+        plain = model(ids).logits
+        carried = PeftModel.from_pretrained(model, str(out))(ids).logits
+    assert (carried - plain).abs().max() > 0.01
+    record = json.loads((out / "carried.json").read_text())
+    assert (record["source"], record["target"]) == (SOURCE, TARGET)
+    assert record["way"] == "refit on anchors"
+    assert record["kl_after"] < record["kl_before"]
+    assert "PeftModel.from_pretrained" in (out / "README.txt").read_text()
+
+    shutil.rmtree(out)
+    before = record
+    code, printed, complained = carry(adapter, "--read", "anchors", "--texts", 80)
+    assert code == 0, printed + complained
+    assert "loading" not in complained, "every answer is there"
+    assert json.loads((out / "carried.json").read_text()) == before
+
+
+def test_on_texts_of_its_own(carry: Verb, adapter: Path, tmp_path: Path) -> None:
+    code, printed, complained = carry(adapter)
+    assert code == 0, printed + complained
+    assert "writing texts" in complained
+    record = json.loads((tmp_path / "out" / "carried.json").read_text())
+    assert record["way"] == "refit on own texts"
+
+
+def refused(answer: tuple[object, str, str], tmp_path: Path) -> str:
+    code, printed, complained = answer
+    assert code == USER_ERROR, printed + complained
+    assert not (tmp_path / "out").exists()
+    *_, last = complained.splitlines()
+    assert "Traceback" not in complained
+    return last
+
+
+def test_an_adapter_of_another_model_is_refused(carry: Verb, adapter: Path, tmp_path: Path) -> None:
+    mine = shutil.copytree(adapter, tmp_path / "adapter")
+    config = json.loads((mine / "adapter_config.json").read_text())
+    config |= {"base_model_name_or_path": "somebody/Other-1B"}
+    (mine / "adapter_config.json").write_text(json.dumps(config))
+    said = refused(carry(mine), tmp_path)
+    assert "it says it was made for somebody/Other-1B, not for tiny-llama" in said
+    code, printed, complained = carry(mine, "--any-base")
+    assert code == 0, printed + complained
+
+
+def test_what_cannot_be_carried_is_one_line(
+    carry: Verb, adapter: Path, run_verb: Verb, run: Path, tmp_path: Path
+) -> None:
+    assert "is no PEFT directory" in refused(carry(tmp_path / "none"), tmp_path)
+    assert "at least 25" in refused(carry(adapter, "--texts", 3), tmp_path)
+    order = ("--from", TARGET, "--to", SOURCE, "--run", run, "-o", tmp_path / "out")
+    said = refused(run_verb("carry", "lora", adapter, *order), tmp_path)
+    assert "the model's is of" in said
+    config, plain = adapter / "adapter_model.safetensors", tmp_path / "pickled"
+    shutil.copytree(adapter, plain)
+    (plain / config.name).rename(plain / "adapter_model.bin")
+    assert "is pickled and may run any code" in refused(carry(plain), tmp_path)
