@@ -12,14 +12,14 @@ from actors.blueprint import UNSTATED_CONTEXT, Blueprint
 from actors.cargo.memory_record import RECORD_FILE, Record, read_record
 from actors.catalog import ClosedWeights, Entry, closed_line
 from actors.fleet import find, spec
-from evaluation.cells import AnyCell, CacheCell
+from evaluation.cells import AdapterCell, AnyCell, CacheCell
 from evaluation.compatibility import Impact, Prior, Risk, prior
 from evaluation.expectation import CARGOS, Band, expected
 from evaluation.matrix import Matrix, MatrixError
 from jobs.config import home
 from jobs.footprint import LOAD_BYTES_PER_SECOND, Footprint, footprint
 from jobs.names import one_of
-from jobs.table import cache_facts, gib, share
+from jobs.table import adapter_facts, cache_facts, gib, share
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 # On these, ridge on many anchors carried most (benchmarks/results/steering_retention.json).
@@ -235,6 +235,8 @@ def _cell_lines(cell: AnyCell) -> Iterator[str]:
     yield f"{share(cell.retention)}, {cell.concept}, way {cell.way}, level {cell.level}"
     if isinstance(cell, CacheCell):
         yield from (f"  {line}" for line in cache_facts(cell))
+    if isinstance(cell, AdapterCell):
+        yield from (f"  {line}" for line in adapter_facts(cell))
 
 
 def _components(found: Prior) -> Table:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from evaluation.cells import CacheCell, Cell
+from evaluation.cells import AdapterCell, CacheCell, Cell
 from evaluation.matrix import GroupAgreement, Matrix
 from evaluation.retention import Interval, Level
 from evaluation.wording import words
@@ -38,8 +38,13 @@ def matrix_table(matrix: Matrix) -> Table:
 
 
 def matrix_lines(matrix: Matrix) -> list[str]:
-    """What stands below the table: of caches, of layers and of groups."""
-    return [*_cache_lines(matrix), *_layer_lines(matrix), *_group_lines(matrix)]
+    """What stands below the table: of caches, of adapters, of layers and of groups."""
+    return [
+        *_cache_lines(matrix),
+        *_adapter_lines(matrix),
+        *_layer_lines(matrix),
+        *_group_lines(matrix),
+    ]
 
 
 def cache_facts(cell: CacheCell) -> Iterator[str]:
@@ -54,6 +59,14 @@ def cache_facts(cell: CacheCell) -> Iterator[str]:
         yield f"{words(of.name)} {share(of.retention)}"
     heads = (f"{scheme} {r2:.2f}" for scheme, r2 in cell.heads.items())
     yield f"R² of one layer by its heads: {', '.join(heads)}"
+
+
+def adapter_facts(cell: AdapterCell) -> Iterator[str]:
+    """What each way keeps, and what it read for that beside what the native adapter did."""
+    for way in cell.ways:
+        yield f"{way.name} {share(way.retention)}, {way.tokens:,} tokens"
+    yield f"native {cell.native_tokens:,} tokens, {cell.base.value:.3f} to {cell.native.value:.3f}"
+    yield cell.unit
 
 
 def share(retention: Interval | None) -> str:
@@ -74,6 +87,16 @@ def _cache_lines(matrix: Matrix) -> list[str]:
         f"caches   {cell.source} → {cell.target}: {'; '.join(cache_facts(cell))}"
         for cell in matrix.cells
         if isinstance(cell, CacheCell)
+    ]
+
+
+def _adapter_lines(matrix: Matrix) -> list[str]:
+    """What stands behind the retention of adapters, a line for each skill and ordered pair."""
+    return [
+        f"adapters {words(cell.concept)}, {cell.source} → {cell.target}: "
+        f"{'; '.join(adapter_facts(cell))}"
+        for cell in matrix.cells
+        if isinstance(cell, AdapterCell)
     ]
 
 

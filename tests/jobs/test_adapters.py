@@ -20,6 +20,7 @@ from evaluation.tracking import pull
 from jobs.adapters import ANCHORS, ANOTHER, OWN, SHUFFLED
 from jobs.config import read_run_file
 from jobs.sweep import MATRIX_FILE
+from jobs.table import matrix_lines
 from tests.sweeps import Driver, change
 
 pytestmark = [
@@ -82,6 +83,15 @@ def test_every_skill_has_a_cell_for_every_pair(swept: Path) -> None:
             assert len(cell.controls) == 2
 
 
+def test_the_terminal_says_what_each_way_keeps(swept: Path) -> None:
+    lines = "\n".join(matrix_lines(matrix_of(swept)))
+    (cell,) = (each for each in matrix_of(swept).cells if each.key == KEY)
+    assert isinstance(cell, AdapterCell)
+    assert f"adapters social media, tiny-llama → tiny-gemma: {ANCHORS} " in lines
+    assert f"{cell.ways[1].tokens:,} tokens; native {cell.native_tokens:,} tokens" in lines
+    assert "bits per character" in lines
+
+
 def test_what_is_pulled_is_what_peft_puts_on(
     swept: Path, tiny_models: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -114,6 +124,7 @@ def test_what_is_done_is_not_done_again(swept: Path) -> None:
     assert_same(matrix_of(swept), before)
 
 
+@pytest.mark.long
 def test_a_host_that_dies_leaves_no_trace(
     swept: Path, tmp_path: Path, tiny_run: Callable[..., Path], start: Callable[..., Driver]
 ) -> None:
