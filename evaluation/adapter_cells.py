@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from evaluation.cells import AdapterCell, AdapterWay, Control
 from evaluation.retention import Interval, Retention, level, measure_retention
+from evaluation.safety import Drift, measure_drift
 from evaluation.skill import UNITS, Skill
 
 BASE, NATIVE = "base", "native"
@@ -32,6 +33,7 @@ def adapter_cell(
     held: Scores,
     test: Scores,
     efforts: Mapping[str, Effort],
+    answers: Mapping[str, Sequence[str]],
     *,
     way: str,
     rank: int,
@@ -47,6 +49,8 @@ def adapter_cell(
         held: on held items, of the target alone, natively and by each way.
         test: on test items, of those and of controls.
         efforts: of the native adapter, and of each way.
+        answers: to the prompts of `evaluation.safety`, of the target alone, natively and by the
+            way that is used; empty where none were asked for.
         way: the one that held items chose.
         draws: number of resamples of the items, by which intervals are found.
         seed: every interval is a function of the scores, the draws and the seed.
@@ -59,6 +63,11 @@ def adapter_cell(
     def measure(scores: Scores, name: str) -> Retention:
         columns = (sign * scores[each] for each in (BASE, NATIVE, name))
         return measure_retention(*columns, draws=draws, seed=seed)
+
+    def drift(name: str) -> Drift | None:
+        if not answers:
+            return None
+        return measure_drift(answers[BASE], answers[name], draws=draws, seed=seed)
 
     carried = measure(test, way)
     controls = {name: measure(test, name) for name in test if name not in {BASE, *efforts}}
@@ -92,6 +101,8 @@ def adapter_cell(
         ),
         native_tokens=native.tokens,
         native_seconds=native.seconds,
+        safety=drift(way),
+        native_safety=drift(NATIVE),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from evaluation.retention import Interval, Level, Measured
+from evaluation.safety import Drift
 
 Key = tuple[str, str, str, str]  # source, target, cargo, concept
 CHANCE = 0.05
@@ -224,7 +225,8 @@ class AdapterCell(Cell):
     """A LoRA adapter, judged by the skill that it teaches, on test items, in `unit`.
 
     `way` is the one of `ways` that held items chose. Native is an adapter of the same rank that the
-    skill's own lessons teach the target: `native_tokens` of them, in `native_seconds`.
+    skill's own lessons teach the target: `native_tokens` of them, in `native_seconds`. `safety` is
+    of the carried adapter, and `native_safety` of the native one.
     """
 
     cargo: Literal["lora"] = "lora"
@@ -234,6 +236,8 @@ class AdapterCell(Cell):
     ways: tuple[AdapterWay, ...]
     native_tokens: int
     native_seconds: Measured
+    safety: Drift | None = None
+    native_safety: Drift | None = None
 
 
 AnyCell = SteeringCell | CacheCell | AdapterCell

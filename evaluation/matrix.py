@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError, model_validator
 
 from alignment.layers import Agreement, agreement
-from evaluation.cells import AnyCell, SteeringCell, Value
+from evaluation.cells import AdapterCell, AnyCell, SteeringCell, Value
 from evaluation.retention import Measured
 
 Grid = tuple[tuple[Measured, ...], ...]  # [Ls][Lt]
@@ -164,6 +164,11 @@ class Matrix(Value):
     def steering(self) -> tuple[SteeringCell, ...]:
         """The cells of steering vectors alone."""
         return tuple(cell for cell in self.cells if isinstance(cell, SteeringCell))
+
+    @property
+    def adapters(self) -> tuple[AdapterCell, ...]:
+        """The cells of adapters alone."""
+        return tuple(cell for cell in self.cells if isinstance(cell, AdapterCell))
 
     @property
     def facets(self) -> dict[Facet, tuple[AnyCell, ...]]:

@@ -191,6 +191,10 @@ def _of_adapter(cell: AdapterCell) -> _Own:
         metrics[f"{way}.seconds"] = score.seconds
         metrics[f"{way}.held"] = score.held
         metrics |= _bounds(f"{way}.retention", score.retention)
+    for name, of in (("safety", cell.safety), ("native.safety", cell.native_safety)):
+        if of is not None:
+            for part, share in vars(of).items():
+                metrics |= _bounds(f"{name}.{part}", share)
     return _Own(
         files=("adapter_config.json", "adapter_model.safetensors"),
         facts={"rank": cell.rank, "unit": cell.unit, "items": cell.items},

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from evaluation.cells import AnyCell, CacheCell, Cell
 from evaluation.digest import HELD, Digest, digest
 from evaluation.drawing import SIDE, LayerMap, forest, layer_maps, neighbour_top
+from evaluation.hypotheses import hypotheses
 from evaluation.matrix import LayerSimilarity, Matrix
 from evaluation.palette import LEVEL_COLOURS, LEVEL_INKS
 from evaluation.retention import LEVEL_RANGES, Level
@@ -62,6 +63,7 @@ def render(matrix: Matrix) -> str:
         summary=summary(matrix),
         cells={cell.key: cell for cell in matrix.cells},
         digests=_digests(matrix),
+        hypotheses=hypotheses(matrix.adapters) if matrix.adapters else (),
         forests={cell.key: forest(cell) for cell in matrix.cells},
         maps=_pairs(matrix),
         levels=[(level, LEVEL_RANGES[level], LEVEL_COLOURS[level]) for level in Level],

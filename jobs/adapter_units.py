@@ -16,6 +16,7 @@ from actors.adapter_training import AdapterTraining, TrainedAdapter
 from actors.catalog import ModelFacts
 from actors.examples import Example
 from alignment.updates import Update, from_arrays, to_arrays
+from evaluation import safety
 from evaluation.skill import Item, Skill, options
 from jobs.sections import Adapters
 from jobs.units import Arrays, Unit, array_to_texts, texts_to_array
@@ -150,13 +151,7 @@ def judging(model: ModelFacts, skill: Skill, items: Sequence[Item], adapter: Mad
         prompts = [each.given for each in items]
         args = (prompts, [adapter.updates], skill.tokens)
         question = [adapter.to, _digest(prompts), skill.tokens]
-        return Unit(
-            model,
-            "written_with",
-            args,
-            question,
-            lambda texts: {"texts": texts_to_array(texts[0])},
-        )
+        return Unit(model, "written_with", args, question, _one_of_texts)
     examples = [Example(given + text, len(given)) for given, text in options(items)]
     question = [adapter.to, _digest([asdict(each) for each in examples])]
     return Unit(
@@ -165,6 +160,18 @@ def judging(model: ModelFacts, skill: Skill, items: Sequence[Item], adapter: Mad
         (examples, [adapter.updates]),
         question,
         lambda answer: {"nats": answer[0][0], "tokens": answer[1]},
+    )
+
+
+def answering(model: ModelFacts, adapter: Made) -> Unit:
+    """What the model answers to harmful and harmless requests with an adapter."""
+    asked = safety.prompts()
+    return Unit(
+        model,
+        "written_with",
+        (asked, [adapter.updates], safety.TOKENS),
+        [adapter.to, _digest(asked), safety.TOKENS],
+        _one_of_texts,
     )
 
 
@@ -189,6 +196,11 @@ def _kept(of: TrainedAdapter) -> Arrays:
         "tokens": np.array(of.tokens),
         "seconds": np.array(of.seconds),
     }
+
+
+def _one_of_texts(written: Sequence[list[str]]) -> Arrays:
+    (texts,) = written  # of the one adapter that was asked for
+    return {"texts": texts_to_array(texts)}
 
 
 def _packed(answer: tuple[np.ndarray, Sequence[Changes]]) -> Arrays:

@@ -55,7 +55,8 @@ class Carried:
 @dataclass(frozen=True, eq=False)
 class Adapted:
     """What came of one skill over one ordered pair: how well the target does each test item as it
-    is, with its own adapter, with each way's, and with the controls. `files` are those of the
+    is, with its own adapter, with each way's, and with the controls. `answers` to requests are of
+    the target as it is, natively and carried, where they were asked for; `files` are those of the
     carried adapter, as PEFT keeps it."""
 
     source: str
@@ -63,6 +64,7 @@ class Adapted:
     skill: str
     carried: Carried
     test: Scores
+    answers: Mapping[str, list[str]]
     files: Arrays
 
     @property
@@ -171,8 +173,10 @@ class _Adapting:
             for pair, each in carried.items()
         }
         files = self._answers(f"{skill}: writing adapters", units)
+        answers = self._safety(skill, carried) if self._section.safety else {}
         return [
-            Adapted(*pair, skill, each, test[pair], files[pair]) for pair, each in carried.items()
+            Adapted(*pair, skill, each, test[pair], answers.get(pair, {}), files[pair])
+            for pair, each in carried.items()
         ]
 
     def _taught(
@@ -236,6 +240,20 @@ class _Adapting:
         found: dict[Pair, dict[str, np.ndarray]] = {}
         for (pair, on), answer in self._answers(f"{name}: judging on {part}", units).items():
             found.setdefault(pair, {})[on] = adapter_units.score(skill, items, answer)
+        return found
+
+    def _safety(
+        self, skill: str, carried: Mapping[Pair, Carried]
+    ) -> dict[Pair, dict[str, list[str]]]:
+        """What each target answers to requests as it is, natively and with what is carried."""
+        units = {
+            (pair, on): adapter_units.answering(self._models[pair[1]], made)
+            for pair, each in carried.items()
+            for on, made in ((BASE, NOTHING), (NATIVE, each.made[NATIVE]), (each.way, each.chosen))
+        }
+        found: dict[Pair, dict[str, list[str]]] = {}
+        for (pair, on), answer in self._answers(f"{skill}: answering requests", units).items():
+            found.setdefault(pair, {})[on] = array_to_texts(answer["texts"])
         return found
 
     def _part(self, skill: str, part: Part) -> Sequence[Item]:

@@ -238,6 +238,7 @@ def _adapter_cell(run: RunFile, adapted: Adapted, seconds: dict[str, float]) -> 
             name: Effort(made.held_out, made.tokens, made.seconds)
             for name, made in carried.made.items()
         },
+        adapted.answers,
         way=carried.way,
         rank=section.rank,
         seconds=sum(seconds.values()),

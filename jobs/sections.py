@@ -199,7 +199,8 @@ class Adapters(Section):
     says: on `texts` of the anchors, and on as many that the adapted source writes itself, of
     `written_tokens`. It reads at most the share `refit` of the tokens that the target's own adapter
     was taught by, over `refit_epochs`. What is said is compared over the `tokens` likeliest ones
-    that both vocabularies have.
+    that both vocabularies have. With `safety` a hundred requests are answered as well, of which
+    half are harmful, before and after.
     """
 
     skills: Annotated[tuple[SkillName, ...], Field(min_length=1)] = SKILL_NAMES
@@ -214,4 +215,5 @@ class Adapters(Section):
     refit_batch: Count = 4
     tokens: Annotated[int, Field(ge=2)] = 4096
     written_tokens: Count = 40
+    safety: bool = True
     bootstrap_draws: Draws = 2000

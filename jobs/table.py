@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from evaluation.cells import AdapterCell, CacheCell, Cell
+from evaluation.hypotheses import Hypothesis, hypotheses
 from evaluation.matrix import GroupAgreement, Matrix
 from evaluation.retention import Interval, Level
 from evaluation.wording import words
@@ -67,6 +68,8 @@ def adapter_facts(cell: AdapterCell) -> Iterator[str]:
         yield f"{way.name} {share(way.retention)}, {way.tokens:,} tokens"
     yield f"native {cell.native_tokens:,} tokens, {cell.base.value:.3f} to {cell.native.value:.3f}"
     yield cell.unit
+    if cell.safety is not None:
+        yield f"harmful requests are answered more often by {share(cell.safety.drift)}"
 
 
 def share(retention: Interval | None) -> str:
@@ -92,12 +95,17 @@ def _cache_lines(matrix: Matrix) -> list[str]:
 
 def _adapter_lines(matrix: Matrix) -> list[str]:
     """What stands behind the retention of adapters, a line for each skill and ordered pair."""
-    return [
+    lines = [
         f"adapters {words(cell.concept)}, {cell.source} → {cell.target}: "
         f"{'; '.join(adapter_facts(cell))}"
-        for cell in matrix.cells
-        if isinstance(cell, AdapterCell)
+        for cell in matrix.adapters
     ]
+    decided = hypotheses(matrix.adapters) if lines else ()
+    return [*lines, *(f"{each.name}       {each.says}: {_decided(each)}" for each in decided)]
+
+
+def _decided(each: Hypothesis) -> str:
+    return each.verdict if each.value is None else f"{each.verdict}, at {share(each.value)}"
 
 
 def _layer_lines(matrix: Matrix) -> list[str]:

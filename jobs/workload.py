@@ -7,6 +7,7 @@ from actors.blueprint import Blueprint
 from actors.cache_training import CacheTraining
 from actors.training import Training
 from alignment.layers import ROLES
+from evaluation import safety
 from evaluation.skill import Item
 from evaluation.skills import SKILLS
 from evaluation.suites import SUITES
@@ -82,6 +83,8 @@ def _adapted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
         return ()
     section, skills = run.lora, len(run.lora.skills)
     taught = judged = 0.0
+    asked = safety.prompts() if section.safety else []
+    requests = _tokens(asked) + safety.TOKENS * len(asked)
     for name in section.skills:
         items, measured = texts.items[name], SKILLS[name]
         taught += section.epochs * _tokens(_whole(items.lessons[: section.lessons]))
@@ -90,6 +93,7 @@ def _adapted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
         )
         # As it is and with its own adapter, whatever the source; the rest for each.
         judged += held * (2 + others * len(WAYS)) + test * (2 + others * (len(WAYS) + 2))
+        judged += requests * (2 + others)
     written = skills * section.texts * section.written_tokens
     changed = 4 * others * (skills * _tokens(texts.anchors[: section.texts]) + written)
     refit = 3 * others * section.refit * taught * (len(WAYS) + 1)

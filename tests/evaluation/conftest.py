@@ -26,6 +26,7 @@ from evaluation.cells import (
 )
 from evaluation.matrix import AnchorFacts, LayerSimilarity, Matrix, ModelRow
 from evaluation.retention import Interval, level
+from evaluation.safety import Drift
 from tests.tracking_bench import Bench, with_store
 
 # name, family, layers, width, heads, kv_heads, head_width, vocabulary, parameters
@@ -180,6 +181,18 @@ def make_cache(source: str, target: str, kept: float | None) -> CacheCell:
     )
 
 
+def drift(more: float) -> Drift:
+    """Harmful requests that are answered more often by that."""
+    return Drift(
+        harmful_before=interval(0.62, 0.13),
+        harmful_after=interval(0.62 - more, 0.13),
+        harmless_before=interval(0.04, 0.04),
+        harmless_after=interval(0.02, 0.02),
+        drift=interval(more, 0.07),
+        error=interval(0.057, 0.046),
+    )
+
+
 def make_adapter(source: str, target: str, skill: str, kept: float | None) -> AdapterCell:
     """A cell of an adapter with that retention; of two ways the second is used."""
     base, native = 1.846, 1.524
@@ -222,6 +235,8 @@ def make_adapter(source: str, target: str, skill: str, kept: float | None) -> Ad
         ways=(way("refit on anchors", 0.331), way("refit on own texts", kept or 0.0)),
         native_tokens=80_120,
         native_seconds=713.0,
+        safety=drift(0.06),
+        native_safety=drift(0.14),
     )
 
 

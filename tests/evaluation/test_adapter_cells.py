@@ -23,9 +23,12 @@ def made(skill: str, items: int = 40, gain: float = 0.4) -> AdapterCell:
     rng = np.random.default_rng(0)
     start = -2.0 + rng.normal(0, 0.3, items)
     gained = gain + rng.normal(0, 0.02, items)
+    refuses, does = "I'm sorry, I cannot help with that.", "Sure, here is how."
+    answers = {BASE: [refuses] * 50 + [does] * 50, NATIVE: [refuses] * 100}
+    answers["other"] = [does] * 10 + [refuses] * 40 + [does] * 50
     scores = {name: start + share * gained for name, share in SHARES.items()}
     return adapter_cell(
-        "a", "b", SKILLS[skill], scores, scores, EFFORTS, way="other", rank=8, seconds=9.0,
+        "a", "b", SKILLS[skill], scores, scores, EFFORTS, answers, way="other", rank=8, seconds=9.0,
         map_bytes=1_000, map_address="e1" * 32, draws=400, seed=0,
     )  # fmt: skip
 
@@ -43,6 +46,13 @@ def test_what_was_planted_is_found(skill: str) -> None:
     assert other.retention == cell.retention
     assert (one.loss_before, one.loss_after, one.tokens) == (0.4, 0.2, 900)
     assert (cell.native_tokens, cell.native_seconds) == (9_000, 60.0)
+    assert cell.safety is not None
+    assert (cell.safety.harmful_before.value, cell.safety.harmful_after.value) == (1.0, 0.8)
+    assert cell.safety.drift.value == pytest.approx(0.2)
+    assert cell.safety.harmless_after.value == 0.0
+    assert 0 < cell.safety.error.low < cell.safety.error.high < 0.2, "the judge errs too"
+    assert cell.native_safety is not None
+    assert (cell.native_safety.drift.value, cell.native_safety.harmless_after.value) == (0.0, 1.0)
     (control,) = cell.controls
     assert (control.name, control.retention.value) == ("shuffled", pytest.approx(-0.1))
 
@@ -57,10 +67,11 @@ def test_without_a_native_gain_nothing_is_claimed() -> None:
 def test_where_held_items_gain_nothing_a_way_has_no_share_there() -> None:
     flat = dict.fromkeys(SHARES, np.zeros(4))
     cell = adapter_cell(
-        "a", "b", SKILLS["rust"], flat, flat, EFFORTS, way="one", rank=8, seconds=9.0,
+        "a", "b", SKILLS["rust"], flat, flat, EFFORTS, {}, way="one", rank=8, seconds=9.0,
         map_bytes=1_000, map_address="e1" * 32, draws=400, seed=0,
     )  # fmt: skip
     assert all(math.isnan(way.held) for way in cell.ways)
+    assert cell.safety is None
 
 
 def test_scores_that_are_none_are_refused() -> None:

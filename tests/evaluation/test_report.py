@@ -218,8 +218,12 @@ def test_adapters_stand_beside_steering(made_up: Maker) -> None:
         '<th scope="row">refit on anchors</th><td class="num">7,912</td>',
         "0.412, 0.187",
         "Shuffled teacher",
+        'the carried adapter</th><td class="num">0.56 <small>(0.43 to 0.69)</small>',
+        "wrong about 0.06",
     ):
         assert said in cell
+    assert "<td>more than 50 % of a skill crosses, somewhere</td><td>supported</td>" in text
+    assert "rise by less than 10 %, everywhere</td><td>undecided</td>" in text
     assert summary(matrix).splitlines()[-1] == (
         "LoRA adapters crossed well (Good or better) in 0 of 4 crossings of 2 skills. The best, "
         "JSON answers from smollm2-135m into gemma-3-270m, kept 81\N{NO-BREAK SPACE}% of what the "

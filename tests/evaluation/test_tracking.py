@@ -146,6 +146,8 @@ def test_what_is_measured_of_adapters_is_logged(bench: Bench, made_up: Maker) ->
         "way.refit-on-anchors.retention": 0.331,
         "way.refit-on-own-texts.tokens": 7_912,
         "native.tokens": 80_120,
+        "safety.drift": 0.06,
+        "native.safety.drift_high": 0.21,
         "rank": 8,
     }.items():
         assert child.data.metrics[name] == pytest.approx(value)

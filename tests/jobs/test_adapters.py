@@ -76,6 +76,9 @@ def test_every_skill_has_a_cell_for_every_pair(swept: Path) -> None:
         assert [way.name for way in cell.ways] == [ANCHORS, OWN]
         assert cell.way == max(cell.ways, key=lambda way: way.held).name or cell.retention is None
         assert all(0 < way.tokens <= 2 * cell.native_tokens for way in cell.ways)
+        assert cell.safety is not None
+        assert cell.native_safety is not None
+        assert cell.safety.harmful_before == cell.native_safety.harmful_before
         assert {each.name for each in cell.controls} <= {SHUFFLED, ANOTHER}
         if cell.concept == "social_media":
             assert cell.native.value < cell.base.value, "fewer bits"
@@ -89,7 +92,8 @@ def test_the_terminal_says_what_each_way_keeps(swept: Path) -> None:
     assert isinstance(cell, AdapterCell)
     assert f"adapters social media, tiny-llama → tiny-gemma: {ANCHORS} " in lines
     assert f"{cell.ways[1].tokens:,} tokens; native {cell.native_tokens:,} tokens" in lines
-    assert "bits per character" in lines
+    assert "bits per character; harmful requests are answered more often by " in lines
+    assert "H1       more than 50 % of a skill crosses, somewhere: falsified" in lines
 
 
 def test_what_is_pulled_is_what_peft_puts_on(
