@@ -57,6 +57,18 @@ class Similarity:
             {k: torch.as_tensor(v, dtype=torch.float64).contiguous() for k, v in values.items()}
         )
 
+    @property
+    def swapped(self) -> Similarity:
+        """The same with source and target the other way round."""
+        return Similarity(
+            self.cka_raw.mT,
+            self.cka.mT,
+            self.mutual_knn.mT,
+            self.p_value.mT,
+            self.null_95,
+            self.rows,
+        )
+
     @classmethod
     def from_bytes(cls, data: bytes) -> Similarity:
         found = safetensors_torch.load(data)

@@ -17,6 +17,7 @@ from actors.cargo.steering import cosine
 from actors.catalog import ModelFacts
 from actors.folder import report_address
 from actors.hand_over import again
+from alignment.coverage import coverage
 from alignment.layers import measured_pairing
 from alignment.similarity import Similarity
 from cluster.session import ROOMS
@@ -57,7 +58,6 @@ from jobs.steer import RELABELLED, Judged
 from jobs.texts import Texts
 from jobs.work import FORMAT, Work
 
-COVERAGE_AT = 0.7
 _SHOWN = set(ModelRow.model_fields)
 Share = Callable[[np.ndarray], Interval | None]
 _PACKAGES = ("torch", "transformers", "ray", "numpy", "safetensors")
@@ -89,7 +89,7 @@ def assemble(
     for comparison in work.comparisons:
         found = Similarity.from_bytes(store.get(comparison.to))
         a, b = names[comparison.source], names[comparison.target]
-        similarities += [_similarity(a, b, found), _similarity(b, a, _swapped(found))]
+        similarities += [_similarity(a, b, found), _similarity(b, a, found.swapped)]
     reports = [json.loads(store.get(report_address(cell.map_address))) for cell in steered]
     # A run that fits no map of sites reads anchors to compare layers alone.
     rows = [report["rows"] for report in reports] or [each.rows for each in similarities]
@@ -299,19 +299,8 @@ def _spread(shares: np.ndarray) -> Spread | None:
     return Spread(shares=tuple(shares.mean(1).tolist())) if len(shares) > 1 else None
 
 
-def _swapped(found: Similarity) -> Similarity:
-    return Similarity(
-        found.cka_raw.mT,
-        found.cka.mT,
-        found.mutual_knn.mT,
-        found.p_value.mT,
-        found.null_95,
-        found.rows,
-    )
-
-
 def _similarity(source: str, target: str, found: Similarity) -> LayerSimilarity:
-    best = found.cka.amax(0)  # [Lt]
+    covered = coverage(found)
     return LayerSimilarity(
         source=source,
         target=target,
@@ -321,8 +310,8 @@ def _similarity(source: str, target: str, found: Similarity) -> LayerSimilarity:
         p_value=_grid(found.p_value),
         null_95=found.null_95,
         rows=found.rows,
-        coverage_070=float((best > COVERAGE_AT).double().mean()),
-        coverage_null=float((best > found.null_95).double().mean()),
+        coverage_070=covered.standardised,
+        coverage_null=covered.above_null,
         pairing=tuple(measured_pairing(found.cka)),
     )
 

@@ -14,20 +14,23 @@ from actors.catalog import ModelFacts, ModelSpec
 from actors.matrices import outline, places
 from actors.vocabularies import shared_tokens
 from actors.weights import default_cache, prepare
+from alignment.coverage import LEAST, Coverage, coverage
+from alignment.similarity import Similarity
 from alignment.updates import Update, to_arrays
-from cluster.session import session
 from cluster.storage import address, open_store
 from cluster.whole import whole_directory
 from jobs import adapter_units
 from jobs.adapter_units import Made
-from jobs.config import ConfigError, RunFile
+from jobs.config import ConfigError
 from jobs.ends import README_FILE, RECORD_FILE, CarryError, ends, require_free
+from jobs.harvest import Harvest
 from jobs.names import ROOT
+from jobs.opened import opened
 from jobs.progress import Reporter
 from jobs.sections import Adapters
-from jobs.texts import gather
+from jobs.texts import Texts, gather
 from jobs.units import Arrays, Asking, Unit, array_to_texts
-from jobs.waves import crew
+from jobs.work import make_work
 
 DEFAULT_RUN = ROOT / "configs" / "adapters.yaml"  # its anchors, where a user names no run
 Read = Literal["own", "anchors"]
@@ -51,7 +54,8 @@ class AdapterWish:
 
     The target learns on texts that the adapted source writes of its `own`, or on the `anchors` of
     the run; of either so many `texts`. Unless `any_base`, an adapter that says it was made for a
-    model of another name is refused.
+    model of another name is refused; unless `forced`, a pair of models of which too few layers are
+    alike is.
     """
 
     adapter: Path
@@ -62,13 +66,16 @@ class AdapterWish:
     read: Read = "own"
     texts: int | None = None
     any_base: bool = False
+    forced: bool = False
 
 
 @dataclass(frozen=True)
 class CarriedAdapter:
-    """What was carried: its rank, the tokens that the target read for it, and KL in nats per word
-    from what is wanted to what is said on held-out texts, before and after."""
+    """What was carried: how many of the target's layers have a partner, the adapter's rank, the
+    tokens that the target read for it, and KL in nats per word from what is wanted to what is said
+    on held-out texts, before and after."""
 
+    covered: Coverage
     rank: int
     tokens: int
     before: float
@@ -83,7 +90,8 @@ def carry_adapter(wish: AdapterWish, reporter: Reporter) -> CarriedAdapter:
     the run's store, so that a call that was broken off goes on where it was.
 
     Raises:
-        CarryError: the directory is not empty, or both models are the same.
+        CarryError: the directory is not empty, both models are the same, or too few of their layers
+            are alike.
         AdapterError: the adapter is damaged, no plain LoRA, or of another model.
         ModelError, ConfigError: a model, or the run file, is not there or broken.
     """
@@ -103,10 +111,17 @@ def carry_adapter(wish: AdapterWish, reporter: Reporter) -> CarriedAdapter:
             "--any-base it is taken for one of that all the same"
         )
     made = Made(_address(adapter.updates), adapter.updates, (), 0, 0.0)
-    refit, files = _carried(run, section, (source, target), made, wish.read, reporter)
-    done = CarriedAdapter(
-        section.rank, refit.tokens, refit.held_out[0], refit.held_out[-1], refit.seconds
-    )
+    # Of the run the anchors alone are read: no skill's lesson takes part.
+    run = run.model_copy(update={"steering": None, "kv_cache": None, "lora": None})
+    texts, store = gather(run), open_store(run.store_location)
+    with opened(run, texts, store, reporter) as (models, workers):
+        asking = Asking(models, store, run.cluster.in_flight, run.cluster.restarts, reporter)
+        covered = _assessed(Harvest(run, models, store, *workers, reporter), texts.anchors)
+        if covered.above_null < LEAST and not wish.forced:
+            raise CarryError(_too_few(covered, target))
+        refit, files = _carried(asking, section, run.seed, texts, (source, target), made, wish.read)
+    before, *_, after = refit.held_out
+    done = CarriedAdapter(covered, section.rank, refit.tokens, before, after, refit.seconds)
     record: dict[str, JsonValue] = {
         "adapter": str(wish.adapter),
         "source": source.name,
@@ -114,6 +129,7 @@ def carry_adapter(wish: AdapterWish, reporter: Reporter) -> CarriedAdapter:
         "target": target.name,
         "target_fingerprint": target.fingerprint,
         "way": f"refit on {'own texts' if wish.read == 'own' else 'anchors'}",
+        "layers_with_a_partner": covered.above_null,
         "rank": done.rank,
         "tokens_read": done.tokens,
         "kl_before": done.before,
@@ -153,43 +169,59 @@ def _address(updates: Mapping[str, Update]) -> str:
     return address("adapter", digest.hexdigest())
 
 
+def _assessed(harvest: Harvest, anchors: list[str]) -> Coverage:
+    """How many of the target's layers are like one of the source's, on anchors."""
+    run, models = harvest.run, harvest.crew
+    for wave in models.waves:
+        models.meet(wave)
+        work = make_work(run, anchors, models.facts)
+        harvest.read(work, wave)
+    (comparison,) = work.comparisons
+    found = Similarity.from_bytes(harvest.store.get(comparison.to))
+    forth = comparison.source == models.facts[run.models[0].name].fingerprint
+    return coverage(found if forth else found.swapped)
+
+
+def _too_few(covered: Coverage, target: ModelFacts) -> str:
+    alone = ", ".join(map(str, covered.alone))
+    return (
+        f"{covered.above_null:.0%} of the layers of {target.name} are more like one of the source "
+        f"than by chance, and {LEAST:.0%} are needed; none is like layer {alone}: --force carries "
+        "it all the same"
+    )
+
+
 def _carried(
-    run: RunFile,
+    asking: Asking,
     section: Adapters,
+    seed: int,
+    texts: Texts,
     ends_of: tuple[ModelFacts, ModelFacts],
     adapter: Made,
     read: Read,
-    reporter: Reporter,
 ) -> tuple[Made, Arrays]:
     """The adapter of the target, and its files."""
-    # Of the run the anchors alone are read: no skill's lesson takes part.
-    run = run.model_copy(update={"steering": None, "kv_cache": None, "lora": None})
-    texts, store = gather(run), open_store(run.store_location)
     source, target = ends_of
-    with session(run.cluster.address) as cluster, crew(run, texts, cluster, reporter) as models:
-        asking = Asking(models, store, run.cluster.in_flight, run.cluster.restarts, reporter)
 
-        def ask(title: str, unit: Unit) -> Arrays:
-            (answer,) = asking.by_waves(title, [unit])
-            return answer
+    def ask(title: str, unit: Unit) -> Arrays:
+        (answer,) = asking.by_waves(title, [unit])
+        return answer
 
-        mine, theirs = shared_tokens(
-            *(
-                adapter_units.names(ask("reading vocabularies", adapter_units.naming(each)))
-                for each in ends_of
-            )
+    mine, theirs = shared_tokens(
+        *(
+            adapter_units.names(ask("reading vocabularies", adapter_units.naming(each)))
+            for each in ends_of
         )
-        some = texts.anchors[: section.texts]
-        if read == "own":
-            openings = [text.split()[0] for text in some]
-            writing = adapter_units.writing(
-                source, adapter, openings, section.written_tokens, run.seed
-            )
-            some = array_to_texts(ask("writing texts", writing)["texts"])
-        changing = adapter_units.changing(source, adapter, some, mine, section.tokens)
-        answer = ask("reading what the adapter changes", changing)
-        taught = adapter_units.taught(changing, some, theirs, answer)
-        how = adapter_units.how_to_refit(section, run.seed)
-        refitting = adapter_units.refitting(target, taught, None, how)
-        refit = adapter_units.made(refitting, ask("refitting the adapter", refitting))
-        return refit, ask("writing the adapter", adapter_units.as_peft(target, refit))
+    )
+    some = texts.anchors[: section.texts]
+    if read == "own":
+        openings = [text.split()[0] for text in some]
+        writing = adapter_units.writing(source, adapter, openings, section.written_tokens, seed)
+        some = array_to_texts(ask("writing texts", writing)["texts"])
+    changing = adapter_units.changing(source, adapter, some, mine, section.tokens)
+    answer = ask("reading what the adapter changes", changing)
+    taught = adapter_units.taught(changing, some, theirs, answer)
+    how = adapter_units.how_to_refit(section, seed)
+    refitting = adapter_units.refitting(target, taught, None, how)
+    refit = adapter_units.made(refitting, ask("refitting the adapter", refitting))
+    return refit, ask("writing the adapter", adapter_units.as_peft(target, refit))

@@ -205,6 +205,10 @@ def lora(
             "--any-base", help="Take it for one of the source though it names another model."
         ),
     ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Carry it though too few layers of the two are alike."),
+    ] = False,
 ) -> None:
     """Carry a LoRA adapter into another model, as an ordinary PEFT adapter.
 
@@ -214,9 +218,16 @@ def lora(
     from jobs.carry_lora import AdapterWish, carry_adapter
     from jobs.progress import Reporter
 
-    wish = AdapterWish(adapter, source, target, out, run, read, texts, any_base)
+    wish = AdapterWish(adapter, source, target, out, run, read, texts, any_base, force)
     done, told = carry_adapter(wish, Reporter()), Console()
-    taken = 1 - done.after / done.before
+    covered, taken = done.covered, 1 - done.after / done.before
+    alone = ", ".join(map(str, covered.alone)) or "none"
+    told.print(
+        f"layers   of {target} with a partner in {source}: {covered.above_null:.0%} above chance "
+        f"(CKA above 0.7: {covered.standardised:.0%}, of raw features {covered.raw:.0%}); without "
+        f"one: {alone}",
+        soft_wrap=True,
+    )
     told.print(
         f"refit    rank {done.rank}, {done.tokens:,} tokens read in {done.seconds:,.0f} s; of what "
         f"the adapter changes on held-out texts (KL {done.before:.3f} nats per word) {taken:.0%} "

@@ -59,6 +59,7 @@ def test_it_is_carried_and_peft_puts_it_on(
     code, printed, complained = carry(adapter, "--read", "anchors", "--texts", 80)
     assert code == 0, printed + complained
     assert "of what the adapter changes on held-out texts" in printed
+    assert "layers   of tiny-gemma with a partner in tiny-llama: " in printed
     out = tmp_path / "out"
     model = AutoModelForCausalLM.from_pretrained(tiny_models[TARGET])
     ids = torch.tensor([[5, 9, 30, 2]])
@@ -78,6 +79,17 @@ def test_it_is_carried_and_peft_puts_it_on(
     assert code == 0, printed + complained
     assert "loading" not in complained, "every answer is there"
     assert json.loads((out / "carried.json").read_text()) == before
+
+
+def test_where_too_few_layers_are_alike_it_is_asked_for_twice(
+    carry: Verb, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.carry_lora.LEAST", 1.01)
+    said = refused(carry(adapter), tmp_path)
+    assert "are more like one of the source than by chance, and 101% are needed" in said
+    assert said.endswith("--force carries it all the same")
+    code, printed, complained = carry(adapter, "--force")
+    assert code == 0, printed + complained
 
 
 def test_on_texts_of_its_own(carry: Verb, adapter: Path, tmp_path: Path) -> None:
