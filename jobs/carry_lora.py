@@ -32,7 +32,7 @@ from jobs.texts import Texts, gather
 from jobs.units import Arrays, Asking, Unit, array_to_texts
 from jobs.work import make_work
 
-DEFAULT_RUN = ROOT / "configs" / "adapters.yaml"  # its anchors, where a user names no run
+DEFAULT_RUN = ROOT / "configs" / "adapters" / "demo.yaml"  # its anchors, where a user names no run
 Read = Literal["own", "anchors"]
 
 _README = """\

@@ -184,7 +184,7 @@ def lora(
         Path | None,
         typer.Option(
             help="A run file with a section lora: its models by name, its anchors, and how an "
-            "adapter is refit. configs/adapters.yaml if left out.",
+            "adapter is refit. configs/adapters/demo.yaml if left out.",
             show_default=False,
         ),
     ] = None,

@@ -204,16 +204,16 @@ class Adapters(Section):
     """
 
     skills: Annotated[tuple[SkillName, ...], Field(min_length=1)] = SKILL_NAMES
-    lessons: Count = 1600
+    lessons: Count = 800
     rank: Count = 8
     learning_rate: Share = 1e-3
     batch: Count = 16
     epochs: Count = 2
-    texts: Annotated[int, Field(ge=32)] = 240
+    texts: Annotated[int, Field(ge=32)] = 160
     refit: Annotated[float, Field(gt=0, le=1)] = 0.1
     refit_epochs: Count = 2
     refit_batch: Count = 4
     tokens: Annotated[int, Field(ge=2)] = 4096
-    written_tokens: Count = 40
+    written_tokens: Count = 32
     safety: bool = True
     bootstrap_draws: Draws = 2000

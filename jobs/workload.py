@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from actors.adapter_refit import SAMPLED
 from actors.blueprint import Blueprint
 from actors.cache_training import CacheTraining
 from actors.training import Training
@@ -78,7 +79,8 @@ def _handed_over(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]
 
 def _adapted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
     """Of adapters: each is trained once; what it changes is read for every target, with and without
-    it; a target is refit by every way and for the control. Backwards costs two passes."""
+    it, and the first texts twice; a target is refit by every way and for the control. Backwards
+    costs two passes."""
     if run.lora is None:
         return ()
     section, skills = run.lora, len(run.lora.skills)
@@ -95,7 +97,8 @@ def _adapted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
         judged += held * (2 + others * len(WAYS)) + test * (2 + others * (len(WAYS) + 2))
         judged += requests * (2 + others)
     written = skills * section.texts * section.written_tokens
-    changed = 4 * others * (skills * _tokens(texts.anchors[: section.texts]) + written)
+    read = skills * _tokens(texts.anchors[: section.texts]) + written
+    changed = 2 * others * read * (1 + min(1.0, SAMPLED / section.texts))
     refit = 3 * others * section.refit * taught * (len(WAYS) + 1)
     return (
         Reading("training adapters", 3 * taught, 1.0, 3 * taught),

@@ -138,6 +138,16 @@ def test_maps_of_caches_that_are_small_or_trained_are_counted(
     assert plain["caches"] == trained["caches"]
 
 
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "configs" / "adapters").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_every_run_of_adapters_can_be_planned(file: Path) -> None:
+    whole = planned(file)
+    assert len(whole.models) == 2
+    assert by_stage(whole.models[0])["training adapters"].tokens > 0
+    assert plan_tables(whole)
+
+
 def test_adapters_are_counted_and_a_refit_costs_its_share(tmp_path: Path, tiny_run: Writer) -> None:
     def stages(others: int, **more: Any) -> dict[str, float]:
         section = {"skills": ["social_media", "json_answers"], "texts": 40, **more}
