@@ -13,7 +13,7 @@ from torch import Tensor
 from actors.encoding import encode
 from actors.engine import Engine
 
-TOKENS_A_PASS = 1024
+TOKENS_A_PASS = 512  # bounds the memory of a pass that is gone back through
 _CHARACTERS = 3  # there are hardly more tokens than one for so many
 
 

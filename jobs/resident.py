@@ -7,6 +7,7 @@ is in benchmarks/results/plan_memory.json.
 
 from dataclasses import dataclass
 
+from actors import examples
 from actors.behaviour import ROWS_A_HEAD, TOKENS_A_PASS
 from actors.blueprint import BYTES, Blueprint
 from alignment.similarity import BLOCK_ROWS, NULL_ROWS
@@ -25,6 +26,7 @@ FOLDER_BYTES = 2 * 2**30
 FOLDERS = ("moments", "layers")  # by their duties
 _HEAD_COPIES = 6  # of a block of logits: plain and injected, each with its softmax and difference
 _STREAM_COPIES, _MLP_COPIES = 4, 3
+_LOGIT_COPIES = 4
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ def processes(run: RunFile, texts: Texts, models: dict[str, Blueprint]) -> tuple
     """Every process of a sweep on this machine, at its peak."""
     words = words_compared(run, texts)
     dtypes = {spec.name: spec.dtype for spec in run.models}
-    hosts = [host(name, model, dtypes[name], words) for name, model in models.items()]
+    adapts = run.lora is not None
+    hosts = [host(name, model, dtypes[name], words, adapts) for name, model in models.items()]
     return (
         *hosts,
         _moments(run, models),
@@ -62,20 +65,23 @@ def host_name(model: str) -> str:
     return f"host-{model}"
 
 
-def host(name: str, model: Blueprint, dtype: str, words: int) -> Process:
-    """The process that holds a whole model on a CPU, every layer of `words` rows being compared."""
+def host(name: str, model: Blueprint, dtype: str, words: int, adapts: bool = False) -> Process:
+    """The process that holds a whole model on a CPU, every layer of `words` rows being compared;
+    if it `adapts`, adapters are trained in it."""
     size = BYTES[dtype]
     row = model.width * _STREAM_COPIES + model.mlp_width * _MLP_COPIES
-    return Process(
-        host_name(name),
-        {
-            "libraries": LIBRARIES + HOST_HEAP,
-            "weights": model.parameters * size,
-            "pass": TOKENS_A_PASS * row * size,
-            "head": _HEAD_COPIES * ROWS_A_HEAD * model.vocabulary * BYTES["float32"],
-            "activations": _activations(model, words) // 2,
-        },
-    )
+    parts = {
+        "libraries": LIBRARIES + HOST_HEAP,
+        "weights": model.parameters * size,
+        "pass": TOKENS_A_PASS * row * size,
+        "head": _HEAD_COPIES * ROWS_A_HEAD * model.vocabulary * BYTES["float32"],
+        "activations": _activations(model, words) // 2,
+    }
+    if adapts:
+        # What is kept of every layer to go back through, and logits with their gradients.
+        kept = model.layers * row * size + _LOGIT_COPIES * model.vocabulary * BYTES["float32"]
+        parts["training"] = examples.TOKENS_A_PASS * kept
+    return Process(host_name(name), parts)
 
 
 def _moments(run: RunFile, models: dict[str, Blueprint]) -> Process:
