@@ -28,7 +28,7 @@ def foreseen_with(
 
     Raises:
         TextError: an example has no token.
-        ShardingError: an adapter cannot be put on a model that is held like this.
+        PartError: the model is not whole.
     """
     found, tokens = np.zeros((len(adapters), len(examples))), np.zeros(len(examples), np.int64)
     for row, updates in enumerate(adapters):

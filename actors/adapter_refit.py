@@ -114,7 +114,7 @@ def refit_adapter(
 
     Raises:
         TextError: a text of which the tokenizer makes no token.
-        ShardingError: no gradients go through a model that is held like this.
+        PartError: the model is not whole.
     """
     kept = range(len(texts))
     if most is not None:

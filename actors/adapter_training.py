@@ -76,7 +76,7 @@ def train_adapter(
 
     Raises:
         TextError: an example has no token.
-        ShardingError: no gradients go through a model that is held like this.
+        PartError: the model is not whole.
     """
     return take(engine, _Foreseeing(engine, examples, held_out), training)
 
@@ -85,7 +85,7 @@ def take(engine: Engine, course: Course, training: AdapterTraining) -> TrainedAd
     """The adapter that a course makes of one that changes nothing.
 
     Raises:
-        ShardingError: no gradients go through a model that is held like this.
+        PartError: the model is not whole.
     """
     started = time.monotonic()
     factors = begun(places(engine), training, engine.device)

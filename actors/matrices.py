@@ -12,7 +12,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from actors.architectures import ARCHITECTURES, Matrix, Role, UnknownArchitecture, known
-from actors.module_tree import ModuleTree
+from actors.module_tree import WHOLE, ModuleTree
+
+
+class PartError(ValueError):
+    """A model of which a process holds a part; one line says so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +44,15 @@ def outline(checkpoint: Path) -> ModuleTree:
 
 
 def places(tree: ModuleTree) -> dict[str, Rows]:
-    """Every place of a model, as `queries.0`: a role, and the block from 0 on."""
+    """Every place of a model, as `queries.0`: a role, and the block from 0 on.
+
+    Raises:
+        PartError: the model lies over several ranks, or its weights are elsewhere.
+    """
+    if tree.held is not WHOLE:
+        raise PartError(
+            "adapters are put on models that one process holds whole: give this one a single rank"
+        )
     found = {}
     for layer, block in enumerate(tree.blocks):
         for matrix in tree.architecture.matrices:

@@ -88,7 +88,7 @@ def carry_adapters(
 
     Raises:
         TextError: an anchor or an item of which a tokenizer makes no token.
-        ShardingError: a model is held so that no adapter can be put on it.
+        PartError: a model lies over several ranks.
         SandboxError: programs are to be run, and cannot be.
         ActorLost: a process died too often.
     """

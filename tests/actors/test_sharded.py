@@ -19,6 +19,7 @@ from actors.architectures import ARCHITECTURES
 from actors.cache_training import CacheTraining, Lesson, TrainedCaches, train_cache_map
 from actors.engine import Engine, load
 from actors.fleet import find, spec
+from actors.matrices import PartError, places
 from actors.sites import (
     INJECTED,
     Injection,
@@ -192,6 +193,9 @@ class Ranks:
     def trained_caches(self, checkpoint: Path) -> TrainedCaches:
         return train_caches(load(checkpoint, held="sharded", world=self.world))
 
+    def adapted(self, checkpoint: Path) -> int:
+        return len(places(load(checkpoint, held="sharded", world=self.world)))
+
     def backend(self) -> str:
         from deepspeed import comm
 
@@ -228,6 +232,15 @@ def test_a_model_cut_up_is_the_model_in_one_process(
     where = checkpoint(case)
     assert_same(ranks.call("answers", where, "sharded", sentences), answers(load(where), sentences))
     assert ranks.call("backend") == "2 ranks over gloo"
+
+
+def test_no_adapter_is_put_on_a_model_cut_up(
+    ranks: Gang, checkpoint: Callable[[str], Path]
+) -> None:
+    with pytest.raises(
+        PartError, match=r"^adapters are put on models that one process holds whole"
+    ):
+        ranks.call("adapted", checkpoint("llama"))
 
 
 @pytest.fixture(scope="module")
