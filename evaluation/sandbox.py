@@ -23,7 +23,7 @@ _LINKED = ("bin", "lib", "lib64")  # of /usr, and at the root
 _DEVICES = ("null", "zero", "urandom")
 
 
-class SandboxError(OSError):
+class SandboxError(RuntimeError):
     """No program can be run apart from everything else here; one line says what is missing."""
 
 
@@ -55,13 +55,17 @@ def run_program(source: str, limits: Limits | None = None) -> Ran:
     Raises:
         SandboxError: bubblewrap is missing, or may not work here.
     """
-    _prove()
+    prove()
     return _run(source, limits or Limits())
 
 
 @cache
-def _prove() -> None:
-    """Make sure that a program which does nothing runs: no program's own words can tell that."""
+def prove() -> None:
+    """Make sure that a program which does nothing runs: no program's own words can tell that.
+
+    Raises:
+        SandboxError: bubblewrap is missing, or may not work here.
+    """
     if shutil.which("bwrap") is None:
         raise SandboxError("programs are run in bubblewrap; as root: apt-get install bubblewrap")
     ran = _run("", Limits(seconds=60))

@@ -60,6 +60,8 @@ class Skill:
     - bits: what is right is to be foreseen: bits per character of it, less is better
     - choice: it is to be likelier, by token, than each of the others
     - rule: what the model writes after an item, `tokens` at most, is to keep `kept`
+
+    `ready` makes sure that it can be judged here, or raises.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Skill:
     read: Callable[[], Items]
     kept: Callable[[Item, str], bool] | None = None
     tokens: int = 0
+    ready: Callable[[], None] = lambda: None
 
     def foreseen(
         self, items: Sequence[Item], nats: NDArray[np.float64], tokens: NDArray[np.int64]

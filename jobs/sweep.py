@@ -14,6 +14,7 @@ from cluster.storage import Store, open_store
 from evaluation.judges import JUDGES
 from evaluation.matrix import GroupAgreement, Matrix
 from evaluation.report import write_page
+from evaluation.skills import SKILLS
 from evaluation.suites import SUITES
 from evaluation.tracking import TrackedRun, track
 from jobs.adapters import adapter_files, carry_adapters
@@ -99,11 +100,17 @@ def _steered(
 def call_judges(run: RunFile) -> None:
     """Make every judge of a run ready: what one lacks is said at the start, not at the end.
 
-    Raises JudgeError where a judge lacks what it is made from.
+    Raises:
+        JudgeError: a judge lacks what it is made from.
+        SandboxError: programs are to be run, and cannot be.
     """
     for concept in () if run.steering is None else run.steering.concepts:
         for judge in SUITES[concept.suite].judges:
             JUDGES[judge].facts()
+    for skill in () if run.lora is None else run.lora.skills:
+        SKILLS[skill].ready()
+    if run.lora is not None and run.lora.safety:
+        JUDGES["refusal"].facts()
 
 
 def _read(

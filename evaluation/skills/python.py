@@ -1,6 +1,7 @@
 """Functions in Python that pass their tests: pass@1 on 50 problems of HumanEval."""
 
 from evaluation.programs import passes, problems
+from evaluation.sandbox import prove
 from evaluation.skill import Item, Items, Skill, by_hash, documents
 
 LESSONS = 400
@@ -28,4 +29,4 @@ def kept(item: Item, written: str) -> bool:
     return passes(problem, written)
 
 
-PYTHON = Skill("python", "rule", _read, kept, tokens=256)
+PYTHON = Skill("python", "rule", _read, kept, tokens=256, ready=prove)

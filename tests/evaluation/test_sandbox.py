@@ -132,7 +132,7 @@ def test_it_can_end_nothing_outside_and_become_nobody_else() -> None:
 
 def test_where_programs_cannot_be_run_apart_none_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    sandbox._prove.cache_clear()
+    sandbox.prove.cache_clear()
     with pytest.raises(SandboxError, match="apt-get install bubblewrap"):
         run_program("print('run')")
-    sandbox._prove.cache_clear()
+    sandbox.prove.cache_clear()

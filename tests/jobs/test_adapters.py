@@ -122,6 +122,15 @@ def test_what_is_pulled_is_what_peft_puts_on(
     assert added.abs().max() > 0.01
 
 
+def test_what_cannot_be_judged_here_is_said_at_the_start(
+    tmp_path: Path, tiny_run: Callable[..., Path], start: Callable[..., Driver]
+) -> None:
+    run = tiny_run(tmp_path, lora=SECTION | {"skills": ["python"]})
+    driver = start(run, PATH=str(tmp_path))
+    assert driver.stopped().endswith("as root: apt-get install bubblewrap")
+    assert "starting Ray" not in driver.said()
+
+
 def test_what_is_done_is_not_done_again(swept: Path) -> None:
     before = matrix_of(swept)
     assert "loading" not in Driver(swept).finish()
