@@ -21,7 +21,7 @@ from cluster.storage import address, open_store
 from cluster.whole import whole_directory
 from jobs import adapter_units
 from jobs.adapter_units import Made
-from jobs.config import ConfigError
+from jobs.config import ConfigError, RunFile
 from jobs.ends import README_FILE, RECORD_FILE, CarryError, ends, require_free
 from jobs.harvest import Harvest
 from jobs.names import ROOT
@@ -102,7 +102,7 @@ def carry_adapter(wish: AdapterWish, reporter: Reporter) -> CarriedAdapter:
     run, source, target = ends(wish.source, wish.target, wish.run, DEFAULT_RUN, reporter)
     if run.lora is None:
         raise ConfigError(f"run {run.name} has no section lora, which says how an adapter is refit")
-    section = run.lora if wish.texts is None else _with_texts(run.lora, wish.texts)
+    section = run.lora if wish.texts is None else _with_texts(run, run.lora, wish.texts)
     checkpoint = prepare(run.models[0], default_cache(), reporter.note)
     adapter = read_adapter(wish.adapter, places(outline(checkpoint)))
     if not wish.any_base and not _may_be_of(adapter.base, wish.source, run.models[0]):
@@ -147,10 +147,13 @@ def carry_adapter(wish: AdapterWish, reporter: Reporter) -> CarriedAdapter:
     return done
 
 
-def _with_texts(section: Adapters, texts: int) -> Adapters:
-    least = adapter_units.HELD_OUT + 1
-    if texts < least:
-        raise CarryError(f"{texts} texts to learn on: at least {least}, some of which are held out")
+def _with_texts(run: RunFile, section: Adapters, texts: int) -> Adapters:
+    least, most = adapter_units.HELD_OUT + 1, run.anchors.texts
+    if not least <= texts <= most:
+        raise CarryError(
+            f"{texts} texts to learn on: at least {least}, some of which are held out, and at most "
+            f"the run's {most} anchors"
+        )
     return section.model_copy(update={"texts": texts})
 
 

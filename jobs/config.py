@@ -154,6 +154,15 @@ class RunFile(Section):
         return self
 
     @model_validator(mode="after")
+    def _anchors_to_refit_on(self) -> Self:
+        if self.lora is not None and self.lora.texts > self.anchors.texts:
+            raise ValueError(
+                f"lora.texts: {self.lora.texts} of the anchors, and anchors.texts is "
+                f"{self.anchors.texts}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _ranks_of_models(self) -> Self:
         names = [model.name for model in self.models]
         for name in self.cluster.ranks:

@@ -74,7 +74,7 @@ def gather(run: RunFile) -> Texts:
     parts = split(corpora, _CORPUS_PARTS)
     anchors = _first("anchors.texts", parts["anchors"], run.anchors.texts, run.seed)
     of_caches = None if run.kv_cache is None else passages(run.kv_cache, run.seed)
-    items = {name: SKILLS[name].read() for name in (run.lora.skills if run.lora else ())}
+    items = _items(run, anchors)
     steering = run.steering
     if steering is None:
         return Texts(anchors, (), (), {}, {}, of_caches, items)
@@ -91,6 +91,19 @@ def gather(run: RunFile) -> Texts:
     for concept in steering.concepts:
         check_disjoint(_uses(texts, concept.name, steering.other_than(concept.name)))
     return texts
+
+
+def _items(run: RunFile, anchors: list[str]) -> dict[str, Items]:
+    """The items of every skill, which share nothing with each other or with the anchors."""
+    found = {name: SKILLS[name].read() for name in (() if run.lora is None else run.lora.skills)}
+    for name, of in found.items():
+        parts = {"lessons": of.lessons, "held": of.held, "test": of.test}
+        texts = {
+            f"{name}-{part}": [each.given + each.right for each in some]
+            for part, some in parts.items()
+        }
+        check_disjoint({"anchors": anchors, **texts})
+    return found
 
 
 def _require_pairs(steering: Steering) -> None:

@@ -124,7 +124,10 @@ def test_what_cannot_be_carried_is_one_line(
     carry: Verb, adapter: Path, run_verb: Verb, run: Path, tmp_path: Path
 ) -> None:
     assert "is no PEFT directory" in refused(carry(tmp_path / "none"), tmp_path)
-    assert "at least 25" in refused(carry(adapter, "--texts", 3), tmp_path)
+    for texts in (3, 5000):
+        said = refused(carry(adapter, "--texts", texts), tmp_path)
+        assert f"{texts} texts to learn on: at least 25" in said
+        assert said.endswith("at most the run's 240 anchors")
     order = ("--from", TARGET, "--to", SOURCE, "--run", run, "-o", tmp_path / "out")
     said = refused(run_verb("carry", "lora", adapter, *order), tmp_path)
     assert "the model's is of" in said

@@ -94,6 +94,15 @@ def refusal(directory: Path, content: Any) -> list[str]:
             "anchors.texts: 2: greater than or equal to 8",
         ),
         (
+            lambda run: run.update(lora={"skills": ["python", "cobol"]}),
+            "lora.skills.1: 'cobol': no skill of that name; allowed: "
+            "json_answers, python, rust, sentiment, social_media",
+        ),
+        (
+            lambda run: run.update(lora={"texts": 3000}),
+            "the run: lora.texts: 3000 of the anchors, and anchors.texts is 288",
+        ),
+        (
             lambda run: run["cluster"].update(in_flight=100),
             "cluster.in_flight: 100: less than or equal to 64",
         ),
