@@ -17,7 +17,7 @@ from actors.engine import Engine
 from actors.examples import Example, foreseen
 from alignment.updates import Update
 
-PROMPTS_A_PASS = 16
+PROMPTS_A_PASS = 32
 Updates = Mapping[str, Update]
 
 

@@ -9,6 +9,7 @@ a pass, t tokens.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,11 +26,13 @@ from alignment.updates import Update
 
 NUCLEUS = 0.95
 SAMPLED = 48  # texts that tell which tokens are likely
+TOGETHER = 8  # texts of a pass
 
 
 @dataclass(frozen=True, eq=False)
 class Changes:
-    """Of one text: at which words, int64 [n], and what is added to log-chances, float16 [n, v]."""
+    """Of one text: at which words, int64 [n], and what is added to log-chances, float16 [n, v], of
+    some tokens among themselves."""
 
     words: np.ndarray
     added: np.ndarray
@@ -50,11 +53,11 @@ def likely(
         TextError: a text of which the tokenizer makes no token.
     """
     chances = np.zeros(len(tokens))
-    for text in texts[:SAMPLED]:
-        ids, _, at = _words(engine, text)
-        for each in ({}, updates):
-            with adapting(engine, each):
-                chances += _log_chances(engine, ids, at, tokens).exp().sum(0).double().cpu().numpy()
+    for each in ({}, updates):
+        with adapting(engine, each):
+            for read in _read(engine, texts[:SAMPLED]):
+                said = _log_chances(engine, read.states, tokens).exp()
+                chances += said.sum(0).double().cpu().numpy()
     return np.sort(np.argsort(-chances, kind="stable")[:most])
 
 
@@ -81,19 +84,20 @@ def own_texts(
 def changes(
     engine: Engine, updates: Mapping[str, Update], texts: Sequence[str], tokens: np.ndarray
 ) -> list[Changes]:
-    """What an adapter changes in the model that it is for, of these tokens [v] of all.
+    """What an adapter changes in the model that it is for, of these tokens [v] among themselves.
 
     Raises:
         TextError: a text of which the tokenizer makes no token.
     """
-    found = []
-    for text in texts:
-        ids, words, at = _words(engine, text)
-        plain = _log_chances(engine, ids, at, tokens)
-        with adapting(engine, updates):
-            added = _log_chances(engine, ids, at, tokens) - plain
-        found.append(Changes(words, added.half().cpu().numpy()))
-    return found
+    plain = {
+        read.number: _log_chances(engine, read.states, tokens) for read in _read(engine, texts)
+    }
+    found = {}
+    with adapting(engine, updates):
+        for read in _read(engine, texts):
+            added = _log_chances(engine, read.states, tokens) - plain.pop(read.number)
+            found[read.number] = Changes(read.words, added.half().cpu().numpy())
+    return [found[number] for number in range(len(texts))]
 
 
 def refit_adapter(
@@ -126,17 +130,30 @@ def refit_adapter(
     return take(engine, _Course(engine, some, of_these, held_out, tokens), training)
 
 
-def _words(engine: Engine, text: str) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """Ids [1, t], and the words and the tokens at whose ends there is a row, both [n]."""
-    encoded = encode(engine, [text])
-    words, _, at = rows(AnchorBatch(shard=0, index=0, texts=(text,)), encoded.spans)
-    return encoded.ids, words, at
+class _Read(NamedTuple):
+    """One of several texts: the words and the tokens at whose ends there is a row, both [n], and
+    what the head reads there, [n, d]."""
+
+    number: int
+    words: np.ndarray
+    at: np.ndarray
+    states: Tensor
 
 
-def _log_chances(engine: Engine, ids: Tensor, at: np.ndarray, tokens: np.ndarray) -> Tensor:
-    """Of the tokens [v], of all in the vocabulary, after these places of a text: [n, v]."""
-    states = engine.states(ids)[0, torch.from_numpy(at)]
-    return engine.logits(states).log_softmax(-1)[:, torch.from_numpy(tokens).to(states.device)]
+def _read(engine: Engine, texts: Sequence[str]) -> Iterator[_Read]:
+    by_length = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+    for start in range(0, len(texts), TOGETHER):
+        numbers = by_length[start : start + TOGETHER]
+        encoded = encode(engine, [texts[number] for number in numbers])
+        states = engine.states(encoded.ids)
+        for row, (number, spans) in enumerate(zip(numbers, encoded.spans, strict=True)):
+            words, _, at = rows(AnchorBatch(shard=0, index=0, texts=(texts[number],)), [spans])
+            yield _Read(number, words, at, states[row, torch.from_numpy(at)])
+
+
+def _log_chances(engine: Engine, states: Tensor, tokens: np.ndarray) -> Tensor:
+    """Of the tokens [v], among themselves, after these states [n, d]: [n, v]."""
+    return engine.logits(states, torch.from_numpy(tokens).to(states.device)).log_softmax(-1)
 
 
 class _Course:
@@ -152,20 +169,22 @@ class _Course:
     ) -> None:
         self._engine, self._texts = engine, texts
         self._tokens = torch.from_numpy(tokens).to(engine.device)
-        self._wanted = [
-            self._prepared(text, change) for text, change in zip(texts, taught, strict=True)
-        ]
+        self._wanted = self._prepared(taught, tokens)
         self.count = len(texts) - held_out
 
     @torch.no_grad()
-    def _prepared(self, text: str, change: Changes) -> tuple[np.ndarray, Tensor]:
-        """The tokens [n] after which something is wanted, and its log-chances [n, v]."""
-        ids, words, at = _words(self._engine, text)
-        _, theirs, mine = np.intersect1d(change.words, words, return_indices=True)
-        states = self._engine.states(ids)[0, torch.from_numpy(at[mine])]
-        plain = self._engine.logits(states, self._tokens).log_softmax(-1)
-        added = torch.from_numpy(change.added[theirs]).to(plain)
-        return at[mine], (plain + added).log_softmax(-1).half()
+    def _prepared(
+        self, taught: Sequence[Changes], tokens: np.ndarray
+    ) -> list[tuple[np.ndarray, Tensor]]:
+        """Of each text the tokens [n] after which something is wanted, and log-chances [n, v]."""
+        found = {}
+        for read in _read(self._engine, self._texts):
+            change = taught[read.number]
+            _, theirs, mine = np.intersect1d(change.words, read.words, return_indices=True)
+            plain = _log_chances(self._engine, read.states[torch.from_numpy(mine)], tokens)
+            added = torch.from_numpy(change.added[theirs]).to(plain)
+            found[read.number] = read.at[mine], (plain + added).log_softmax(-1).half()
+        return [found[number] for number in range(len(self._texts))]
 
     def _losses(self, numbers: Sequence[int]) -> Iterator[tuple[Tensor, int, int]]:
         """Of each pass: the sum over its words, how many words and how many tokens there are."""
