@@ -41,8 +41,8 @@ class AdapterTraining:
 
 @dataclass(frozen=True, eq=False)
 class TrainedAdapter:
-    """What was learned, by place. `held_out` is the loss of what is held out, before any step and
-    after each epoch; `tokens` is how many were read to learn."""
+    """What was learned, by place, after the epoch whose held-out loss is least. `held_out` is that
+    loss before any step and after each epoch; `tokens` is how many were read to learn."""
 
     updates: Mapping[str, Update]
     held_out: tuple[float, ...]
@@ -104,6 +104,7 @@ def take(engine: Engine, course: Course, training: AdapterTraining) -> TrainedAd
         scale = training.alpha / training.rank
         return {place: Update(scale * up, down) for place, (up, down) in factors.items()}
 
+    best: dict[str, Update] = {}
     with engine.held.with_gradients():
         seen = [course.look(updates())]
         for _ in range(training.epochs):
@@ -114,11 +115,12 @@ def take(engine: Engine, course: Course, training: AdapterTraining) -> TrainedAd
                 optimizer.step()
                 rate.step()
             seen.append(course.look(updates()))
-    made = {
-        place: Update(each.up.detach().cpu(), each.down.detach().cpu())
-        for place, each in updates().items()
-    }
-    return TrainedAdapter(made, tuple(seen), tokens, time.monotonic() - started)
+            if seen[-1] == min(seen[1:]):
+                best = {
+                    place: Update(each.up.detach().cpu().clone(), each.down.detach().cpu().clone())
+                    for place, each in updates().items()
+                }
+    return TrainedAdapter(best, tuple(seen), tokens, time.monotonic() - started)
 
 
 def begun(

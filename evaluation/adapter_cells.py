@@ -18,8 +18,8 @@ Scores = Mapping[str, NDArray[np.float64]]  # [items], by what the target has on
 
 @dataclass(frozen=True)
 class Effort:
-    """What an adapter cost: its loss on held-out texts before any step and after each epoch, how
-    many tokens were read for it, and how long that took."""
+    """What an adapter cost: its loss on held-out texts before any step and after each epoch, of
+    which the best is kept, how many tokens were read for it, and how long that took."""
 
     losses: Sequence[float]
     tokens: int
@@ -113,7 +113,7 @@ def _way(
     return AdapterWay(
         name=name,
         loss_before=effort.losses[0],
-        loss_after=effort.losses[-1],
+        loss_after=min(effort.losses[1:]),
         tokens=effort.tokens,
         seconds=effort.seconds,
         held=(carried - base) / (native - base) if native != base else math.nan,

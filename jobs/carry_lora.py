@@ -120,8 +120,8 @@ def carry_adapter(wish: AdapterWish, reporter: Reporter) -> CarriedAdapter:
         if covered.above_null < LEAST and not wish.forced:
             raise CarryError(_too_few(covered, target))
         refit, files = _carried(asking, section, run.seed, texts, (source, target), made, wish.read)
-    before, *_, after = refit.held_out
-    done = CarriedAdapter(covered, section.rank, refit.tokens, before, after, refit.seconds)
+    before, *after = refit.held_out
+    done = CarriedAdapter(covered, section.rank, refit.tokens, before, min(after), refit.seconds)
     record: dict[str, JsonValue] = {
         "adapter": str(wish.adapter),
         "source": source.name,

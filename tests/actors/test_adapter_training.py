@@ -85,3 +85,15 @@ def test_what_is_taught_is_learned_and_the_model_is_left_alone(gemma: Engine) ->
     for name, each in gemma.model.named_parameters():
         assert each.equal(before[name])
         assert each.grad is None
+
+
+def test_the_epoch_that_does_best_on_what_is_held_out_is_kept(gemma: Engine) -> None:
+    examples = [Example(f"{number} {SAID}", len(str(number))) for number in range(12)]
+    other = [Example("Nobody told her that it rained")]
+    once = AdapterTraining(rank=4, learning_rate=3e-2, batch=6, epochs=6)
+    made = train_adapter(gemma, examples, other, once)
+    with adapting(gemma, made.updates):
+        costs, tokens = foreseen(gemma, other)
+    best = min(made.held_out[1:])
+    assert best < made.held_out[-1], "it forgets, in the end"
+    assert costs.sum() / tokens.sum() == pytest.approx(best, rel=1e-5)

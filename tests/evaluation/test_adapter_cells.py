@@ -13,7 +13,7 @@ from evaluation.skills import SKILLS
 SHARES = {BASE: 0.0, NATIVE: 1.0, "one": 0.3, "other": 0.7, "shuffled": -0.1}
 EFFORTS = {
     NATIVE: Effort((2.0, 1.5), 9_000, 60.0),
-    "one": Effort((0.4, 0.3, 0.2), 900, 7.0),
+    "one": Effort((0.4, 0.2, 0.3), 900, 7.0),
     "other": Effort((0.5, 0.1), 800, 6.0),
 }
 
