@@ -1,7 +1,9 @@
 """An adapter taken over from another model by what it changes there, without data of its task.
 
-At the ends of words both models foresee the next word. What the adapter adds to the source's
-log-chances is added to those of the target as it is; an adapter of the target learns to say that.
+Wherever a token ends in both models, both foresee what comes next. What the adapter adds to the
+source's log-chances is added to those of the target as it is; an adapter of the target learns to
+say that. On texts that the adapted source has written it may learn to foresee them as well, which
+teaches it what comes between two such places (sequence-level distillation, arXiv 1606.07947).
 
 Shapes: n rows of a text, v tokens that both vocabularies have, k of them that are kept, b texts of
 a pass, t tokens.
@@ -18,10 +20,9 @@ from torch import Tensor
 from actors.adapted import continued
 from actors.adapter_training import AdapterTraining, TrainedAdapter, take
 from actors.adapting import adapting
-from actors.anchors import AnchorBatch, rows
 from actors.encoding import encode
 from actors.engine import Engine
-from actors.examples import Example, passes
+from actors.examples import Example, Pass, costs, passes
 from alignment.updates import Update
 
 NUCLEUS = 0.95
@@ -31,10 +32,10 @@ TOGETHER = 8  # texts of a pass
 
 @dataclass(frozen=True, eq=False)
 class Changes:
-    """Of one text: at which words, int64 [n], and what is added to log-chances, float16 [n, v], of
-    some tokens among themselves."""
+    """Of one text: after how many characters, int64 [n], and what is added there to log-chances,
+    float16 [n, v], of some tokens among themselves."""
 
-    words: np.ndarray
+    ends: np.ndarray
     added: np.ndarray
 
 
@@ -46,8 +47,8 @@ def likely(
     tokens: np.ndarray,
     most: int,
 ) -> np.ndarray:
-    """Which of these tokens [v] are likeliest at the ends of words in the first texts, with and
-    without the adapter: their places among them, at most so many, int64 [k], in order.
+    """Which of these tokens [v] are likeliest to come next in the first texts, with and without
+    the adapter: their places among them, at most so many, int64 [k], in order.
 
     Raises:
         TextError: a text of which the tokenizer makes no token.
@@ -96,7 +97,7 @@ def changes(
     with adapting(engine, updates):
         for read in _read(engine, texts):
             added = _log_chances(engine, read.states, tokens) - plain.pop(read.number)
-            found[read.number] = Changes(read.words, added.half().cpu().numpy())
+            found[read.number] = Changes(read.ends, added.half().cpu().numpy())
     return [found[number] for number in range(len(texts))]
 
 
@@ -108,13 +109,15 @@ def refit_adapter(
     tokens: np.ndarray,
     training: AdapterTraining,
     most: int | None = None,
+    foreseen: float = 0.0,
 ) -> TrainedAdapter:
     """An adapter of the target that changes what it says as the source's does.
 
     `taught` are the source's changes to the texts, of which the last `held_out` are not learned
     from; `tokens` [v] are the target's for the same v. The loss is KL(wanted || said) in nats a
-    word, over these tokens. Of the texts to learn from the first ones are read, as many as hold
-    `most` tokens in all epochs together.
+    row, over these tokens, and `foreseen` times the nats a token of the texts themselves. Of the
+    texts to learn from the first ones are read, as many as hold `most` tokens in all epochs
+    together.
 
     Raises:
         TextError: a text of which the tokenizer makes no token.
@@ -127,15 +130,16 @@ def refit_adapter(
         room = int(np.searchsorted(np.cumsum(sizes), most / training.epochs, side="right"))
         kept = [*learned[: max(1, room)], *held]
     some, of_these = [texts[number] for number in kept], [taught[number] for number in kept]
-    return take(engine, _Course(engine, some, of_these, held_out, tokens), training)
+    course = _Course(engine, some, of_these, held_out, tokens, foreseen)
+    return take(engine, course, training)
 
 
 class _Read(NamedTuple):
-    """One of several texts: the words and the tokens at whose ends there is a row, both [n], and
-    what the head reads there, [n, d]."""
+    """One of several texts: after how many characters a token ends, and which, both [n], and what
+    the head reads there, [n, d]."""
 
     number: int
-    words: np.ndarray
+    ends: np.ndarray
     at: np.ndarray
     states: Tensor
 
@@ -147,8 +151,10 @@ def _read(engine: Engine, texts: Sequence[str]) -> Iterator[_Read]:
         encoded = encode(engine, [texts[number] for number in numbers])
         states = engine.states(encoded.ids)
         for row, (number, spans) in enumerate(zip(numbers, encoded.spans, strict=True)):
-            words, _, at = rows(AnchorBatch(shard=0, index=0, texts=(texts[number],)), [spans])
-            yield _Read(number, words, at, states[row, torch.from_numpy(at)])
+            # The last token that ends there, where several do.
+            found = {end: token for token, (start, end) in enumerate(spans) if end > start}
+            ends, at = (np.array([*of], dtype=np.int64) for of in (found, found.values()))
+            yield _Read(number, ends, at, states[row, torch.from_numpy(at)])
 
 
 def _log_chances(engine: Engine, states: Tensor, tokens: np.ndarray) -> Tensor:
@@ -157,7 +163,7 @@ def _log_chances(engine: Engine, states: Tensor, tokens: np.ndarray) -> Tensor:
 
 
 class _Course:
-    """Texts, and what is to be said at the words that both models have."""
+    """Texts, and what is to be said wherever both models have a token's end."""
 
     def __init__(
         self,
@@ -166,8 +172,9 @@ class _Course:
         taught: Sequence[Changes],
         held_out: int,
         tokens: np.ndarray,
+        foreseen: float,
     ) -> None:
-        self._engine, self._texts = engine, texts
+        self._engine, self._texts, self._foreseen = engine, texts, foreseen
         self._tokens = torch.from_numpy(tokens).to(engine.device)
         self._wanted = self._prepared(taught, tokens)
         self.count = len(texts) - held_out
@@ -180,38 +187,48 @@ class _Course:
         found = {}
         for read in _read(self._engine, self._texts):
             change = taught[read.number]
-            _, theirs, mine = np.intersect1d(change.words, read.words, return_indices=True)
+            _, theirs, mine = np.intersect1d(change.ends, read.ends, return_indices=True)
             plain = _log_chances(self._engine, read.states[torch.from_numpy(mine)], tokens)
             added = torch.from_numpy(change.added[theirs]).to(plain)
             found[read.number] = read.at[mine], (plain + added).log_softmax(-1).half()
         return [found[number] for number in range(len(self._texts))]
 
-    def _losses(self, numbers: Sequence[int]) -> Iterator[tuple[Tensor, int, int]]:
-        """Of each pass: the sum over its words, how many words and how many tokens there are."""
-        some = [Example(self._texts[number]) for number in numbers]
-        for each in passes(self._engine, some):
-            wanted = [self._wanted[numbers[at]] for at in each.numbers]
-            row = np.repeat(np.arange(len(wanted)), [len(at) for at, _ in wanted])
-            column = np.concatenate([at for at, _ in wanted])
-            states = self._engine.states(each.ids)[torch.from_numpy(row), torch.from_numpy(column)]
-            said = self._engine.logits(states, self._tokens).log_softmax(-1)
-            there = torch.cat([chances for _, chances in wanted]).float()
-            loss = (there.exp() * (there - said)).sum()
-            yield loss, len(row), each.ids.numel()
+    def _kl(self, numbers: Sequence[int], some: Pass, states: Tensor) -> Tensor:
+        """From what is wanted to what is said, summed over all rows of a pass."""
+        wanted = [self._wanted[numbers[at]] for at in some.numbers]
+        row = np.repeat(np.arange(len(wanted)), [len(at) for at, _ in wanted])
+        column = np.concatenate([at for at, _ in wanted])
+        at = states[torch.from_numpy(row), torch.from_numpy(column)]
+        said = self._engine.logits(at, self._tokens).log_softmax(-1)
+        there = torch.cat([chances for _, chances in wanted]).float()
+        return (there.exp() * (there - said)).sum()
+
+    def _passes(self, numbers: Sequence[int]) -> list[Pass]:
+        return list(passes(self._engine, [Example(self._texts[number]) for number in numbers]))
+
+    def _rows(self, numbers: Sequence[int]) -> int:
+        return sum(len(self._wanted[number][0]) for number in numbers)
 
     def step(self, numbers: Sequence[int], updates: Mapping[str, Update]) -> int:
-        words = sum(len(self._wanted[number][0]) for number in numbers)
-        read = 0
+        batch, count = self._passes(numbers), self._rows(numbers)
+        judged = sum(int(each.judged.sum()) for each in batch)
         with adapting(self._engine, updates):
-            for loss, _, tokens in self._losses(numbers):
-                (loss / words).backward(retain_graph=True)
-                read += tokens
-        return read
+            for each in batch:
+                states = self._engine.states(each.ids)
+                loss = self._kl(numbers, each, states) / count
+                if self._foreseen:
+                    cost = costs(self._engine, each, states).sum() / judged
+                    loss = loss + self._foreseen * cost
+                # What leads from the factors to the updates is gone over once for each.
+                loss.backward(retain_graph=True)
+        return sum(each.ids.numel() for each in batch)
 
     @torch.no_grad()
     def look(self, updates: Mapping[str, Update]) -> float:
-        total = count = 0.0
+        numbers = range(self.count, len(self._texts))
         with adapting(self._engine, updates):
-            for loss, words, _ in self._losses(range(self.count, len(self._texts))):
-                total, count = total + float(loss), count + words
-        return self._engine.held.agreed(total / count)
+            found = [
+                float(self._kl(numbers, each, self._engine.states(each.ids)))
+                for each in self._passes(numbers)
+            ]
+        return self._engine.held.agreed(sum(found) / self._rows(numbers))

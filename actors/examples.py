@@ -62,9 +62,13 @@ def _pass(engine: Engine, examples: Sequence[Example], numbers: list[int]) -> Pa
 
 def nats(engine: Engine, some: Pass) -> Tensor:
     """What each example costs [b], all its judged tokens together."""
-    states = engine.states(some.ids)[:, :-1]
+    return costs(engine, some, engine.states(some.ids))
+
+
+def costs(engine: Engine, some: Pass, states: Tensor) -> Tensor:
+    """The same, of what the head reads [b, t, d]."""
     judged = some.judged[:, 1:]
-    chances = engine.logits(states[judged]).log_softmax(-1)
+    chances = engine.logits(states[:, :-1][judged]).log_softmax(-1)
     own = chances.gather(-1, some.ids[:, 1:][judged][:, None])[:, 0]
     return -own.new_zeros(judged.shape).masked_scatter(judged, own).sum(1)
 

@@ -254,9 +254,10 @@ class ModelHost:
         tokens: np.ndarray,
         training: AdapterTraining,
         most: int | None = None,
+        foreseen: float = 0.0,
     ) -> TrainedAdapter:
         """See `actors.adapter_refit.refit_adapter`."""
-        order = (texts, taught, held_out, tokens, training, most)
+        order = (texts, taught, held_out, tokens, training, most, foreseen)
         return adapter_refit.refit_adapter(self._engine, *order)
 
     def as_peft(self, updates: Mapping[str, Update]) -> dict[str, np.ndarray]:

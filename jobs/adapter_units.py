@@ -52,9 +52,9 @@ class Taught:
         """The change of each row is another's."""
         added = np.concatenate([each.added for each in self.changes])
         drawn = np.random.default_rng(seed).permutation(added)
-        ends = np.cumsum([len(each.words) for each in self.changes])[:-1]
+        ends = np.cumsum([len(each.ends) for each in self.changes])[:-1]
         both = zip(self.changes, np.split(drawn, ends), strict=True)
-        changes = [Changes(each.words, rows) for each, rows in both]
+        changes = [Changes(each.ends, rows) for each, rows in both]
         return Taught(f"{self.to}, shuffled {seed}", self.texts, changes, self.tokens)
 
 
@@ -120,16 +120,19 @@ def changing(
 
 def taught(unit: Unit, texts: Sequence[str], theirs: np.ndarray, answer: Arrays) -> Taught:
     """What `changing` asked for, where `theirs` are the same tokens of the target."""
-    ends = np.cumsum(answer["rows"])[:-1]
-    both = zip(np.split(answer["words"], ends), np.split(answer["added"], ends), strict=True)
+    cuts = np.cumsum(answer["rows"])[:-1]
+    both = zip(np.split(answer["ends"], cuts), np.split(answer["added"], cuts), strict=True)
     changes = [Changes(*each) for each in both]
     return Taught(unit.to, texts, changes, theirs[answer["kept"]])
 
 
-def refitting(model: ModelFacts, lessons: Taught, most: int | None, by: AdapterTraining) -> Unit:
-    """An adapter of the target that changes what a source's does; it reads `most` tokens."""
-    args = (lessons.texts, lessons.changes, HELD_OUT, lessons.tokens, by, most)
-    question = [lessons.to, _digest(lessons.tokens.tolist()), HELD_OUT, most, asdict(by)]
+def refitting(
+    model: ModelFacts, lessons: Taught, most: int | None, foreseen: float, by: AdapterTraining
+) -> Unit:
+    """An adapter of the target that changes what a source's does; it reads `most` tokens, and
+    learns as far as `foreseen` says to foresee the texts too."""
+    args = (lessons.texts, lessons.changes, HELD_OUT, lessons.tokens, by, most, foreseen)
+    question = [lessons.to, _digest(lessons.tokens.tolist()), HELD_OUT, most, foreseen, asdict(by)]
     return Unit(model, "refit_adapter", args, question, _kept)
 
 
@@ -207,7 +210,7 @@ def _packed(answer: tuple[np.ndarray, Sequence[Changes]]) -> Arrays:
     kept, changes = answer
     return {
         "kept": kept,
-        "rows": np.array([len(each.words) for each in changes]),
-        "words": np.concatenate([each.words for each in changes]),
+        "rows": np.array([len(each.ends) for each in changes]),
+        "ends": np.concatenate([each.ends for each in changes]),
         "added": np.concatenate([each.added for each in changes]),
     }

@@ -21,6 +21,7 @@ from cluster.storage import address, open_store
 from cluster.whole import whole_directory
 from jobs import adapter_units
 from jobs.adapter_units import Made
+from jobs.adapters import ANCHORS, FORESEEN, OWN
 from jobs.config import ConfigError, RunFile
 from jobs.ends import README_FILE, RECORD_FILE, CarryError, ends, require_free
 from jobs.harvest import Harvest
@@ -128,7 +129,7 @@ def carry_adapter(wish: AdapterWish, reporter: Reporter) -> CarriedAdapter:
         "source_fingerprint": source.fingerprint,
         "target": target.name,
         "target_fingerprint": target.fingerprint,
-        "way": f"refit on {'own texts' if wish.read == 'own' else 'anchors'}",
+        "way": OWN if wish.read == "own" else ANCHORS,
         "layers_with_a_partner": covered.above_null,
         "rank": done.rank,
         "tokens_read": done.tokens,
@@ -225,6 +226,7 @@ def _carried(
     answer = ask("reading what the adapter changes", changing)
     taught = adapter_units.taught(changing, some, theirs, answer)
     how = adapter_units.how_to_refit(section, seed)
-    refitting = adapter_units.refitting(target, taught, None, how)
+    way = OWN if read == "own" else ANCHORS
+    refitting = adapter_units.refitting(target, taught, None, FORESEEN[way], how)
     refit = adapter_units.made(refitting, ask("refitting the adapter", refitting))
     return refit, ask("writing the adapter", adapter_units.as_peft(target, refit))

@@ -12,6 +12,7 @@ from actors.adapter_training import AdapterTraining
 from actors.adapting import adapting
 from actors.encoding import encode
 from actors.engine import Engine, load
+from actors.examples import Example, foreseen
 from actors.matrices import places
 from alignment.updates import Update
 
@@ -42,7 +43,8 @@ def test_changes_are_what_the_adapter_adds(
             changed = llama.logits(llama.states(ids))[0, -1, 2:60].log_softmax(-1)
     last = torch.from_numpy(found.added[-1]).float()  # the text ends with its last word
     torch.testing.assert_close(last, changed - plain, atol=1e-3, rtol=1e-2)
-    assert len(found.words) == len(found.added) == len(sentences[0].split()) - 1
+    assert len(found.ends) == len(found.added) == (ids >= 0).sum()
+    assert found.ends[-1] == len(sentences[0])
 
 
 def test_what_an_adapter_changes_is_taken_over(
@@ -84,10 +86,7 @@ def test_the_likeliest_tokens_are_kept(
         for text in sentences:
             with torch.inference_mode(), adapting(llama, updates):
                 logits = llama.logits(llama.states(encode(llama, [text]).ids)[0])
-            # A word ends before every space, and at the end of the text; none ends at the first.
-            ends = llama.tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
-            at = [n for n, (_, end) in enumerate(ends) if text[end : end + 1] in ("", " ")][1:]
-            chances += logits[at, 2:60].softmax(-1).sum(0).numpy()
+            chances += logits[:, 2:60].softmax(-1).sum(0).numpy()
     assert set(kept) == set(np.argsort(-chances)[:10])
 
 
@@ -105,3 +104,24 @@ def test_an_adapted_model_writes_texts_of_its_own(
     assert texts == own_texts(llama, adapter, openings, 5)
     assert texts != own_texts(llama, adapter, openings, 5, seed=1)
     assert texts != own_texts(llama, {}, openings, 5)
+
+
+def test_texts_are_foreseen_as_far_as_is_asked(
+    llama: Engine, adapter: dict[str, Update], sentences: tuple[str, ...]
+) -> None:
+    texts, tokens = [*sentences, *sentences], np.arange(2, 260)
+    taught = changes(llama, adapter, texts, tokens)
+    training = AdapterTraining(rank=4, learning_rate=1e-2, batch=3, epochs=10)
+    order = (llama, texts, taught, len(sentences), tokens, training, None)
+    made = [refit_adapter(*order, share) for share in (0.0, 2.0)]
+    told = []
+    for each in made:
+        with adapting(llama, each.updates):
+            told.append(foreseen_nats(llama, sentences))
+    assert told[1] < 0.9 * told[0]
+    assert min(made[1].held_out[1:]) > min(made[0].held_out[1:])
+
+
+def foreseen_nats(engine: Engine, texts: tuple[str, ...]) -> float:
+    found, tokens = foreseen(engine, [Example(text) for text in texts])
+    return float(found.sum() / tokens.sum())
