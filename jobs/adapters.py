@@ -30,6 +30,8 @@ ANCHORS, OWN = "refit on anchors", "refit on own texts"
 WAYS = (ANCHORS, OWN)
 # What a text of its own costs counts half as much as KL does; anchors show nothing of the skill.
 FORESEEN = {ANCHORS: 0.0, OWN: 0.5}
+# What the source writes without its adapter: read in place of texts of its own, for the control.
+PLAIN = "plain texts"
 SHUFFLED, ANOTHER = "shuffled teacher", "another skill"
 Part = Literal["held", "test"]
 Pair = tuple[str, str]  # source, target
@@ -42,7 +44,7 @@ What = TypeVar("What")
 class Carried:
     """Adapters of one skill that a target may have on: its own, and what each way made of the
     source's. `held` says how well held items are done, by which `way` is chosen; `control` is made
-    in the same way of a teacher whose rows are shuffled."""
+    in the same way of a teacher whose rows are shuffled, and which writes without its adapter."""
 
     made: Mapping[str, Made]
     held: Scores
@@ -146,14 +148,18 @@ class _Adapting:
     ) -> dict[Pair, Carried]:
         """What each way makes of the source's adapter, and which is best on held items."""
         taught = self._taught(skill, native, shared)
-        refit = self._refit(f"{skill}: refitting adapters", taught, native)
+        carrying = {each: of for each, of in taught.items() if each[1] in WAYS}
+        refit = self._refit(f"{skill}: refitting adapters", carrying, native)
         made = {
             pair: {NATIVE: native[pair[1]], **{way: refit[pair, way] for way in WAYS}}
             for pair in self._pairs
         }
         held = self._scores("held", skill, made)
         best = {pair: _best(held[pair]) for pair in self._pairs}
-        shuffled = {each: taught[each].shuffled(self._seed) for each in best.items()}
+        shuffled = {
+            (pair, way): taught[pair, PLAIN if way == OWN else way].shuffled(self._seed)
+            for pair, way in best.items()
+        }
         controls = self._refit(f"{skill}: refitting controls", shuffled, native)
         return {
             pair: Carried(made[pair], held[pair], way, controls[pair, way])
@@ -184,13 +190,14 @@ class _Adapting:
     def _taught(
         self, skill: str, native: Mapping[str, Made], shared: Mapping[Pair, Tokens]
     ) -> dict[tuple[Pair, str], Taught]:
-        """What each source's adapter changes, by pair and way."""
-        own, most = self._own_texts(skill, native), self._section.tokens
-        read = {
-            (pair, way): self._anchors if way == ANCHORS else own[pair[0]]
-            for pair in self._pairs
-            for way in WAYS
-        }
+        """What each source's adapter changes, by pair and way, and in plain texts."""
+        most = self._section.tokens
+        own = self._written(f"{skill}: writing texts", native)
+        plain = self._written("writing plain texts", dict.fromkeys(native, NOTHING))
+        read = {}
+        for pair in self._pairs:
+            read[pair, ANCHORS] = self._anchors
+            read[pair, OWN], read[pair, PLAIN] = own[pair[0]], plain[pair[0]]
         units = {
             (pair, way): adapter_units.changing(
                 self._models[pair[0]], native[pair[0]], texts, shared[pair][0], most
@@ -203,15 +210,15 @@ class _Adapting:
             for key, texts in read.items()
         }
 
-    def _own_texts(self, skill: str, native: Mapping[str, Made]) -> dict[str, list[str]]:
-        """What each model writes with its adapter on, after the first words of the anchors."""
+    def _written(self, title: str, adapters: Mapping[str, Made]) -> dict[str, list[str]]:
+        """What each model writes with an adapter on, after the first words of the anchors."""
         openings = [text.split()[0] for text in self._anchors]
         asked = (openings, self._section.written_tokens, self._seed)
         units = {
             name: adapter_units.writing(self._models[name], adapter, *asked)
-            for name, adapter in native.items()
+            for name, adapter in adapters.items()
         }
-        answers = self._answers(f"{skill}: writing texts", units)
+        answers = self._answers(title, units)
         return {name: array_to_texts(answer["texts"]) for name, answer in answers.items()}
 
     def _refit(

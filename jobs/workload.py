@@ -96,8 +96,10 @@ def _adapted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
         # As it is and with its own adapter, whatever the source; the rest for each.
         judged += held * (2 + others * len(WAYS)) + test * (2 + others * (len(WAYS) + 2))
         judged += requests * (2 + others)
-    written = skills * section.texts * section.written_tokens
-    read = skills * _tokens(texts.anchors[: section.texts]) + written
+    # What an adapted model writes, for each skill, and once what it writes without any adapter.
+    own = section.texts * section.written_tokens
+    written = (skills + 1) * own
+    read = skills * (_tokens(texts.anchors[: section.texts]) + 2 * own)
     changed = 2 * others * read * (1 + min(1.0, SAMPLED / section.texts))
     refit = 3 * others * section.refit * taught * (len(WAYS) + 1)
     return (
