@@ -46,7 +46,7 @@ def test_a_cell_has_what_its_cargo_has(made_up: Maker) -> None:
     matrix = json.loads(made_up(2, caches=True).to_json())
     cell = matrix["cells"][2]
     for wrong, line in (
-        ({"cargo": "lora"}, "cells.2: Input tag 'lora' .* 'steering', 'kv_cache'"),
+        ({"cargo": "tales"}, "cells.2: Input tag 'tales' .* 'steering', 'kv_cache', 'lora'"),
         ({"site": "residual.9"}, "cells.2.kv_cache.site: Extra inputs are not permitted"),
         ({"concept": "sentiment"}, "cells.2.kv_cache.concept: Input should be 'continuation'"),
     ):
