@@ -1,6 +1,6 @@
-"""What a model does with each of several adapters put on: what it foresees, and what it writes.
+"""What a model does with an adapter put on: what it foresees, and what it writes.
 
-Shapes: k adapters, n examples or prompts, t tokens.
+Shapes: n examples.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from actors.adapting import adapting
-from actors.encoding import encode
+from actors.encoding import encode, of_like_length, said_after
 from actors.engine import Engine
 from actors.examples import Example, foreseen
 from alignment.updates import Update
@@ -22,30 +22,24 @@ Updates = Mapping[str, Update]
 
 
 def foreseen_with(
-    engine: Engine, examples: Sequence[Example], adapters: Sequence[Updates]
+    engine: Engine, examples: Sequence[Example], updates: Updates
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Nats of each example under each adapter, float64 [k, n], and its judged tokens, int64 [n].
+    """Nats of each example, float64 [n], and how many of its tokens are judged, int64 [n].
 
     Raises:
         TextError: an example has no token.
         PartError: the model is not whole.
     """
-    found, tokens = np.zeros((len(adapters), len(examples))), np.zeros(len(examples), np.int64)
-    for row, updates in enumerate(adapters):
-        with adapting(engine, updates):
-            found[row], tokens = foreseen(engine, examples)
-    return found, tokens
+    with adapting(engine, updates):
+        return foreseen(engine, examples)
 
 
 def written_with(
-    engine: Engine, prompts: Sequence[str], adapters: Sequence[Updates], max_new_tokens: int
-) -> list[list[str]]:
-    """What comes after each prompt under each adapter: see `continued`."""
-    found = []
-    for updates in adapters:
-        with adapting(engine, updates):
-            found.append(continued(engine, prompts, max_new_tokens))
-    return found
+    engine: Engine, prompts: Sequence[str], updates: Updates, max_new_tokens: int
+) -> list[str]:
+    """What comes after each prompt: see `continued`."""
+    with adapting(engine, updates):
+        return continued(engine, prompts, max_new_tokens)
 
 
 @torch.inference_mode()
@@ -67,10 +61,8 @@ def continued(
         pad_token_id=end,
         **drawn,
     )
-    by_length = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     found = [""] * len(prompts)
-    for start in range(0, len(prompts), PROMPTS_A_PASS):
-        numbers = by_length[start : start + PROMPTS_A_PASS]
+    for numbers in of_like_length(prompts, PROMPTS_A_PASS):
         texts = _continued(engine, [prompts[number] for number in numbers], config)
         for number, text in zip(numbers, texts, strict=True):
             found[number] = text
@@ -87,10 +79,5 @@ def _continued(engine: Engine, prompts: Sequence[str], config: GenerationConfig)
     out = run(inputs=ids, attention_mask=there, generation_config=config)
     width, texts = ids.shape[1], []
     for row, length in zip(out.tolist(), encoded.lengths, strict=True):
-        prompt, after = row[width - length : width], row[width:]
-        # The prompt is decoded too: some tokenizers drop a space at the start of what they decode.
-        before, whole = engine.tokenizer.batch_decode(
-            [prompt, prompt + after], skip_special_tokens=True
-        )
-        texts.append(whole.removeprefix(before))
+        texts.append(said_after(engine, row[width - length :], length))
     return texts

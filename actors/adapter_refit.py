@@ -20,7 +20,7 @@ from torch import Tensor
 from actors.adapted import continued
 from actors.adapter_training import AdapterTraining, TrainedAdapter, take
 from actors.adapting import adapting
-from actors.encoding import encode
+from actors.encoding import encode, of_like_length
 from actors.engine import Engine
 from actors.examples import Example, Pass, costs, passes
 from alignment.updates import Update
@@ -145,9 +145,7 @@ class _Read(NamedTuple):
 
 
 def _read(engine: Engine, texts: Sequence[str]) -> Iterator[_Read]:
-    by_length = sorted(range(len(texts)), key=lambda number: len(texts[number]))
-    for start in range(0, len(texts), TOGETHER):
-        numbers = by_length[start : start + TOGETHER]
+    for numbers in of_like_length(texts, TOGETHER):
         encoded = encode(engine, [texts[number] for number in numbers])
         states = engine.states(encoded.ids)
         for row, (number, spans) in enumerate(zip(numbers, encoded.spans, strict=True)):

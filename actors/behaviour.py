@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from actors.encoding import TextError, encode, first_tokens, told_apart, word_tokens
+from actors.encoding import (
+    TextError,
+    encode,
+    first_tokens,
+    said_after,
+    told_apart,
+    word_tokens,
+)
 from actors.engine import Engine
 from actors.sites import Injection, fanning_out, injecting, is_live
 
@@ -155,12 +162,8 @@ def generate(
         ids = encode(engine, [prompt]).ids.repeat(len(injections), 1)
         with injecting(engine, injections):
             out = run(inputs=ids, attention_mask=torch.ones_like(ids), generation_config=config)
-        # The prompt is decoded too: some tokenizers drop a space at the start of what they decode.
-        before, *after = tokenizer.batch_decode(
-            [ids[0].tolist(), *out.tolist()], skip_special_tokens=True
-        )
-        for of, text in zip(written, after, strict=True):
-            of.append(text.removeprefix(before))
+        for of, row in zip(written, out.tolist(), strict=True):
+            of.append(said_after(engine, row, ids.shape[1]))
     return written
 
 

@@ -3,7 +3,7 @@
 Shapes: b texts, t tokens of the longest one; p prompts, w words.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,20 @@ def encode(engine: Engine, texts: Sequence[str]) -> Encoded:
         padded[row, : len(each)] = torch.tensor(each)
     spans: list[list[Span]] = out["offset_mapping"]
     return Encoded(padded.to(engine.device), lengths, tuple(spans))
+
+
+def of_like_length(texts: Sequence[str], count: int) -> Iterator[list[int]]:
+    """The numbers of texts that go together, so many at a time: little is padded."""
+    by_length = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+    for start in range(0, len(texts), count):
+        yield by_length[start : start + count]
+
+
+def said_after(engine: Engine, ids: list[int], prompt: int) -> str:
+    """The text of what comes after the first `prompt` of these tokens."""
+    # The prompt is decoded too: some tokenizers drop a space at the start of what they decode.
+    before, whole = engine.tokenizer.batch_decode([ids[:prompt], ids], skip_special_tokens=True)
+    return whole.removeprefix(before)
 
 
 def first_tokens(engine: Engine, prompts: Sequence[str], words: Sequence[str]) -> list[set[int]]:

@@ -276,19 +276,16 @@ class ModelHost:
             }
 
     def foreseen_with(
-        self, examples: Sequence[Example], adapters: Sequence[Mapping[str, Update]]
+        self, examples: Sequence[Example], updates: Mapping[str, Update]
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `actors.adapted.foreseen_with`."""
-        return adapted.foreseen_with(self._engine, examples, adapters)
+        return adapted.foreseen_with(self._engine, examples, updates)
 
     def written_with(
-        self,
-        prompts: Sequence[str],
-        adapters: Sequence[Mapping[str, Update]],
-        max_new_tokens: int,
-    ) -> list[list[str]]:
+        self, prompts: Sequence[str], updates: Mapping[str, Update], max_new_tokens: int
+    ) -> list[str]:
         """See `actors.adapted.written_with`."""
-        return adapted.written_with(self._engine, prompts, adapters, max_new_tokens)
+        return adapted.written_with(self._engine, prompts, updates, max_new_tokens)
 
     @contextmanager
     def _named(self) -> Iterator[None]:

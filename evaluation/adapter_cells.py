@@ -1,13 +1,13 @@
 """The cell of an adapter, out of how well every item of a skill is done."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.cells import AdapterCell, AdapterWay, Control
+from evaluation.cells import AdapterCell, AdapterWay, controls
 from evaluation.retention import Interval, Retention, level, measure_retention
 from evaluation.safety import Drift, measure_drift
 from evaluation.skill import UNITS, Skill
@@ -60,17 +60,19 @@ def adapter_cell(
     """
     sign = -1.0 if skill.measure == "bits" else 1.0  # of bits less is better
 
-    def measure(scores: Scores, name: str) -> Retention:
-        columns = (sign * scores[each] for each in (BASE, NATIVE, name))
+    def measure(name: str) -> Retention:
+        columns = (sign * test[each] for each in (BASE, NATIVE, name))
         return measure_retention(*columns, draws=draws, seed=seed)
+
+    def share(name: str) -> Interval | None:
+        return measure(name).retention
 
     def drift(name: str) -> Drift | None:
         if not answers:
             return None
         return measure_drift(answers[BASE], answers[name], draws=draws, seed=seed)
 
-    carried = measure(test, way)
-    controls = {name: measure(test, name) for name in test if name not in {BASE, *efforts}}
+    carried = measure(way)
     native = efforts[NATIVE]
     return AdapterCell(
         source=source,
@@ -82,11 +84,7 @@ def adapter_cell(
         base=carried.base,
         native=carried.native,
         carried=carried.carried,
-        controls=tuple(
-            Control(name=name, retention=of.retention)
-            for name, of in controls.items()
-            if of.retention is not None
-        ),
+        controls=controls({name: share(name) for name in test if name not in {BASE, *efforts}}),
         held_out_r2=math.nan,
         seconds=seconds,
         map_bytes=map_bytes,
@@ -95,9 +93,7 @@ def adapter_cell(
         rank=rank,
         items=len(test[BASE]),
         ways=tuple(
-            _way(name, of, held, lambda name: measure(test, name).retention)
-            for name, of in efforts.items()
-            if name != NATIVE
+            _way(name, of, held, share(name)) for name, of in efforts.items() if name != NATIVE
         ),
         native_tokens=native.tokens,
         native_seconds=native.seconds,
@@ -106,9 +102,7 @@ def adapter_cell(
     )
 
 
-def _way(
-    name: str, effort: Effort, held: Scores, share: Callable[[str], Interval | None]
-) -> AdapterWay:
+def _way(name: str, effort: Effort, held: Scores, retention: Interval | None) -> AdapterWay:
     base, native, carried = (float(held[each].mean()) for each in (BASE, NATIVE, name))
     return AdapterWay(
         name=name,
@@ -117,5 +111,5 @@ def _way(
         tokens=effort.tokens,
         seconds=effort.seconds,
         held=(carried - base) / (native - base) if native != base else math.nan,
-        retention=share(name),
+        retention=retention,
     )

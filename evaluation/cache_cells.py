@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
-from evaluation.cells import AgainScore, CacheCell, ContentScore, Control, SmallScore
+from evaluation.cells import AgainScore, CacheCell, ContentScore, SmallScore, controls
 from evaluation.retention import Interval, Retention, level, measure_retention
 
 # What is cached before the text that is judged, beside what is read again.
@@ -58,7 +58,6 @@ def cache_cell(
         return measure(texts, name).retention
 
     carried = measure(texts, CARRIED)
-    controls = {name: share(name) for name in CONTROLS}
     return CacheCell(
         source=source,
         target=target,
@@ -68,11 +67,7 @@ def cache_cell(
         base=carried.base,
         native=carried.native,
         carried=carried.carried,
-        controls=tuple(
-            Control(name=name, retention=kept)
-            for name, kept in controls.items()
-            if kept is not None
-        ),
+        controls=controls({name: share(name) for name in CONTROLS}),
         held_out_r2=held_out_r2,
         seconds=seconds,
         map_bytes=map_bytes,

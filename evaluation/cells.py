@@ -3,6 +3,7 @@
 Numbers that could not be computed are NaN here and null in JSON.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -42,6 +43,11 @@ class Control(Value):
     name: str
     retention: Interval
     spread: Spread | None = None
+
+
+def controls(shares: Mapping[str, Interval | None]) -> tuple[Control, ...]:
+    """Those of which there is a share, by name."""
+    return tuple(Control(name=name, retention=of) for name, of in shares.items() if of is not None)
 
 
 class WayScore(Value):

@@ -137,8 +137,8 @@ def _tried(cell: AnyCell) -> Iterator[Share]:
         return
     for score in cell.ways:
         if score.name != cell.way:
-            r2 = score.held_out_r2 if isinstance(score, WayScore) else math.nan
-            note = f"held-out R² {number(r2)}" if math.isfinite(r2) else ""
+            of_map = isinstance(score, WayScore)
+            note = f"held-out R² {number(score.held_out_r2)}" if of_map else ""
             yield "way", titled(score.name), note, score.retention, ()
     if isinstance(cell, SteeringCell) and cell.together is not None:
         yield "way", "All sources", "the mean of their vectors", cell.together, ()

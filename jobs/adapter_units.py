@@ -91,7 +91,7 @@ def writing(
     """What the model with an adapter writes after each opening, `most` tokens of it."""
     args = (adapter.updates, openings, most, seed)
     question = [adapter.to, _digest(openings), most, seed]
-    return Unit(model, "own_texts", args, question, lambda texts: {"texts": texts_to_array(texts)})
+    return Unit(model, "own_texts", args, question, _texts)
 
 
 def naming(model: ModelFacts) -> Unit:
@@ -151,31 +151,21 @@ def as_peft(model: ModelFacts, adapter: Made) -> Unit:
 def judging(model: ModelFacts, skill: Skill, items: Sequence[Item], adapter: Made) -> Unit:
     """How well the model does some items with an adapter."""
     if skill.measure == "rule":
-        prompts = [each.given for each in items]
-        args = (prompts, [adapter.updates], skill.tokens)
-        question = [adapter.to, _digest(prompts), skill.tokens]
-        return Unit(model, "written_with", args, question, _one_of_texts)
+        return _continuing(model, adapter, [each.given for each in items], skill.tokens)
     examples = [Example(given + text, len(given)) for given, text in options(items)]
     question = [adapter.to, _digest([asdict(each) for each in examples])]
     return Unit(
         model,
         "foreseen_with",
-        (examples, [adapter.updates]),
+        (examples, adapter.updates),
         question,
-        lambda answer: {"nats": answer[0][0], "tokens": answer[1]},
+        lambda answer: {"nats": answer[0], "tokens": answer[1]},
     )
 
 
 def answering(model: ModelFacts, adapter: Made) -> Unit:
     """What the model answers to harmful and harmless requests with an adapter."""
-    asked = safety.prompts()
-    return Unit(
-        model,
-        "written_with",
-        (asked, [adapter.updates], safety.TOKENS),
-        [adapter.to, _digest(asked), safety.TOKENS],
-        _one_of_texts,
-    )
+    return _continuing(model, adapter, safety.prompts(), safety.TOKENS)
 
 
 def score(skill: Skill, items: Sequence[Item], answer: Arrays) -> np.ndarray:
@@ -201,9 +191,14 @@ def _kept(of: TrainedAdapter) -> Arrays:
     }
 
 
-def _one_of_texts(written: Sequence[list[str]]) -> Arrays:
-    (texts,) = written  # of the one adapter that was asked for
-    return {"texts": texts_to_array(texts)}
+def _continuing(model: ModelFacts, adapter: Made, prompts: Sequence[str], most: int) -> Unit:
+    """The likeliest that comes after each prompt with an adapter, `most` tokens of it."""
+    args = (prompts, adapter.updates, most)
+    return Unit(model, "written_with", args, [adapter.to, _digest(prompts), most], _texts)
+
+
+def _texts(written: list[str]) -> Arrays:
+    return {"texts": texts_to_array(written)}
 
 
 def _packed(answer: tuple[np.ndarray, Sequence[Changes]]) -> Arrays:

@@ -1,13 +1,11 @@
 """`isthmus carry lora`: an adapter of one model, for another to have the skill that it teaches."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import JsonValue
 
 from actors.catalog import ModelFacts, ModelSpec
@@ -30,7 +28,7 @@ from jobs.opened import opened
 from jobs.progress import Reporter
 from jobs.sections import Adapters
 from jobs.texts import Texts, gather
-from jobs.units import Arrays, Asking, Unit, array_to_texts
+from jobs.units import Arrays, Asking, Unit, array_to_texts, digest
 from jobs.work import make_work
 
 DEFAULT_RUN = ROOT / "configs" / "adapters" / "demo.yaml"  # its anchors, where a user names no run
@@ -167,10 +165,8 @@ def _may_be_of(base: str | None, name: str, model: ModelSpec) -> bool:
 
 
 def _address(updates: Mapping[str, Update]) -> str:
-    digest = hashlib.sha256()
-    for name, array in sorted(to_arrays(updates).items()):
-        digest.update(f"{name} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
-    return address("adapter", digest.hexdigest())
+    arrays = to_arrays(updates).items()
+    return address("adapter", {name: digest(array) for name, array in arrays})
 
 
 def _assessed(harvest: Harvest, anchors: list[str]) -> Coverage:

@@ -17,7 +17,7 @@ import numpy as np
 from actors.cargo.steering import injection
 from actors.catalog import ModelFacts
 from actors.training import SIGNS, TrainedMap, Training, TrainOrder
-from jobs.units import Arrays, Asking, Unit
+from jobs.units import Arrays, Asking, Unit, digest
 
 _WORDS_FILE = Path(__file__).with_name("words.txt")
 
@@ -96,7 +96,7 @@ def _teaching(lesson: Lesson) -> Unit:
         prompts,
         lesson.words,
         lesson.source_site,
-        _digest(lesson.vectors),
+        digest(lesson.vectors),
         lesson.source_spread,
         lesson.strength,
     ]
@@ -124,13 +124,13 @@ def _training(lesson: Lesson, taught: np.ndarray) -> Unit:
     question = [
         hashlib.sha256(order.base).hexdigest(),
         order.site,
-        _digest(order.vectors),
+        digest(order.vectors),
         order.spread,
         order.strength,
         order.prompts,
         order.held_out,
         order.words,
-        _digest(order.effects),
+        digest(order.effects),
         asdict(order.training),
     ]
     return Unit(lesson.target, "train_map", (order,), question, _kept)
@@ -152,11 +152,6 @@ def _read(kept: Arrays) -> TrainedMap:
         words=tuple(record["words"]),
         seconds=record["seconds"],
     )
-
-
-def _digest(array: np.ndarray) -> str:
-    shaped = f"{array.dtype.str} {array.shape} ".encode()
-    return hashlib.sha256(shaped + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def _bytes(data: bytes) -> np.ndarray:

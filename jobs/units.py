@@ -1,5 +1,6 @@
 """Questions to live models, each asked once: the answer is kept at the address of the question."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -109,6 +110,12 @@ def _taking_turns(units: Iterable[Unit]) -> list[Unit]:
         by_model.setdefault(unit.model.name, []).append(unit)
     rounds = chain.from_iterable(zip_longest(*by_model.values()))
     return [unit for unit in rounds if unit is not None]
+
+
+def digest(array: np.ndarray) -> str:
+    """SHA-256 of an array, with its type and shape: what stands for it in a question."""
+    shaped = f"{array.dtype.str} {array.shape} ".encode()
+    return hashlib.sha256(shaped + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def texts_to_array(texts: list[str]) -> np.ndarray:

@@ -35,7 +35,9 @@ def adapters(engine: Engine) -> list[Updates]:
 
 def test_each_adapter_foresees_for_itself(engine: Engine, adapters: list[Updates]) -> None:
     examples = [Example(prompt, 3) for prompt in PROMPTS[1:]]
-    found, tokens = foreseen_with(engine, examples, adapters)
+    found, (tokens, _) = zip(
+        *(foreseen_with(engine, examples, each) for each in adapters), strict=True
+    )
     plain, count = foreseen(engine, examples)
     np.testing.assert_array_equal(found[0], plain)
     np.testing.assert_array_equal(tokens, count)
@@ -48,9 +50,11 @@ def test_each_adapter_foresees_for_itself(engine: Engine, adapters: list[Updates
 def test_prompts_are_gone_on_with_together_as_alone(
     engine: Engine, adapters: list[Updates]
 ) -> None:
-    together = written_with(engine, PROMPTS, adapters, 6)
-    alone = [written_with(engine, [prompt], adapters, 6) for prompt in PROMPTS]
-    assert together == [[of[row][0] for of in alone] for row in range(len(adapters))]
+    together = [written_with(engine, PROMPTS, each, 6) for each in adapters]
+    alone = [
+        [written_with(engine, [prompt], each, 6)[0] for prompt in PROMPTS] for each in adapters
+    ]
+    assert together == alone
     assert together[0] != together[1]
 
 
