@@ -62,12 +62,14 @@ class Matrix:
 
     `out` and `down` write what attention and MLP add to the stream; `gate` is what an activation
     goes over, and where there is none `up` is. Several roles lie one after the other (stacked), or
-    for each KV head (grouped); what is not attention is halved.
+    for each KV head (grouped); what is not attention is halved. Of `experts` the path is that of a
+    parameter [experts, o, i] instead.
     """
 
     path: str
     roles: tuple[Role, ...]
     layout: Literal["stacked", "grouped"] = "stacked"
+    experts: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,7 @@ class Architecture:
     stream, so that residual[l - 1] + attention[l] + mlp[l] = residual[l], be they one after the
     other or in parallel. `router` chooses the experts, where there are any. `keys` and `values` are
     as the cache will hold them but for the rotary embedding: after a norm of the keys, if the
-    family has one. None where they cannot be told. `matrices` are the linear layers that an adapter
-    may change, but for those of experts.
+    family has one. None where they cannot be told. `matrices` are what an adapter may change.
     `traits` is what the family's code fixes besides.
     """
 
@@ -128,6 +129,13 @@ _ATTENTION = (
     _OUT,
 )
 _GATED = (Matrix("mlp.gate_proj", ("gate",)), Matrix("mlp.up_proj", ("up",)), _DOWN)
+_EXPERTS = (
+    Matrix("mlp.experts.gate_up_proj", ("gate", "up"), experts=True),
+    Matrix("mlp.experts.down_proj", ("down",), experts=True),
+)
+_SHARED = tuple(
+    replace(each, path=each.path.replace("mlp.", "mlp.shared_expert.")) for each in _GATED
+)
 _DENSE_4H = (Matrix("mlp.dense_h_to_4h", ("up",)), Matrix("mlp.dense_4h_to_h", ("down",)))
 _LLAMA = Architecture(matrices=_ATTENTION + _GATED)
 _NORMED_KEYS = Projection("self_attn.k_norm")
@@ -200,7 +208,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "llama": _LLAMA,  # and with it Yi, DeepSeek LLM and SOLAR
     "mistral": _LLAMA,
-    "mixtral": replace(_LLAMA, router="mlp.gate", matrices=_ATTENTION),
+    "mixtral": replace(_LLAMA, router="mlp.gate", matrices=_ATTENTION + _EXPERTS),
     "olmo2": replace(
         _NORM_AFTER, keys=_NORMED_KEYS, traits=Traits(placement="post", key_norm="width")
     ),
@@ -213,7 +221,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         _DOWN,
     ),
     "qwen2": replace(_LLAMA, traits=_QWEN2),
-    "qwen2_moe": replace(_LLAMA, router="mlp.gate", matrices=_ATTENTION, traits=_QWEN2),
+    "qwen2_moe": replace(
+        _LLAMA, router="mlp.gate", matrices=_ATTENTION + _SHARED + _EXPERTS, traits=_QWEN2
+    ),
     "qwen3": replace(_LLAMA, keys=_NORMED_KEYS, traits=Traits(key_norm="head")),
 }
 """By `model_type` of the checkpoint's config.json."""

@@ -22,11 +22,15 @@ class PartError(ValueError):
 @dataclass(frozen=True, eq=False)
 class Rows:
     """Those of one role in one block: the layer's path from the model, and which of its outputs
-    they are, int64 [o]. `inputs` is how many numbers the layer reads."""
+    they are, int64 [o]. `inputs` is how many numbers the layer reads.
+
+    Of an `expert`, one of so many, the path is that of the parameter that holds them all.
+    """
 
     module: str
     rows: Tensor
     inputs: int
+    expert: int | None = None
 
 
 def outline(checkpoint: Path) -> ModuleTree:
@@ -44,7 +48,8 @@ def outline(checkpoint: Path) -> ModuleTree:
 
 
 def places(tree: ModuleTree) -> dict[str, Rows]:
-    """Every place of a model, as `queries.0`: a role, and the block from 0 on.
+    """Every place of a model, as `queries.0`: a role, and the block from 0 on. Of an expert its
+    number comes after: `gate.0.3`.
 
     Raises:
         PartError: the model lies over several ranks, or its weights are elsewhere.
@@ -56,11 +61,27 @@ def places(tree: ModuleTree) -> dict[str, Rows]:
     found = {}
     for layer, block in enumerate(tree.blocks):
         for matrix in tree.architecture.matrices:
-            part = block.get_submodule(matrix.path)
             path = f"{tree.architecture.blocks}.{layer}.{matrix.path}"
+            if matrix.experts:
+                count, width, inputs = block.get_parameter(matrix.path).shape
+                for role, rows in _halves(matrix, width).items():
+                    for expert in range(count):
+                        found[f"{role}.{layer}.{expert}"] = Rows(path, rows, inputs, expert)
+                continue
+            part = block.get_submodule(matrix.path)
             for role, rows in _rows(tree, layer, matrix, part).items():
                 found[f"{role}.{layer}"] = Rows(path, rows, _inputs(part))
     return found
+
+
+def weight(tree: ModuleTree, at: Rows) -> Tensor:
+    """The matrix of a place, [o, i]."""
+    if at.expert is not None:
+        return tree.model.get_parameter(at.module).detach()[at.expert, at.rows]
+    part = tree.model.get_submodule(at.module)
+    assert isinstance(part, nn.Linear | Conv1D)
+    whole = part.weight.mT if isinstance(part, Conv1D) else part.weight
+    return whole.detach()[at.rows]
 
 
 def _inputs(part: nn.Module) -> int:
@@ -70,10 +91,8 @@ def _inputs(part: nn.Module) -> int:
 
 def _rows(tree: ModuleTree, layer: int, matrix: Matrix, part: nn.Module) -> dict[Role, Tensor]:
     width = tree.held.width(part)
-    if len(matrix.roles) == 1:
-        return {matrix.roles[0]: torch.arange(width)}
-    if "queries" not in matrix.roles:
-        return dict(zip(matrix.roles, torch.arange(width).chunk(len(matrix.roles)), strict=True))
+    if "queries" not in matrix.roles or len(matrix.roles) == 1:
+        return _halves(matrix, width)
     w, k = tree.head_width, tree.kv_heads(layer)
     heads = torch.arange(width).unflatten(0, (-1, w))
     if matrix.layout == "stacked":
@@ -82,3 +101,8 @@ def _rows(tree: ModuleTree, layer: int, matrix: Matrix, part: nn.Module) -> dict
         of_group = heads.unflatten(0, (k, -1))
         parts = of_group[:, :-2], of_group[:, -2], of_group[:, -1]
     return {role: rows.flatten() for role, rows in zip(matrix.roles, parts, strict=True)}
+
+
+def _halves(matrix: Matrix, width: int) -> dict[Role, Tensor]:
+    """As many rows of each role, one role after the other."""
+    return dict(zip(matrix.roles, torch.arange(width).chunk(len(matrix.roles)), strict=True))

@@ -37,7 +37,8 @@ def sides(place: str) -> tuple[str, str]:
 def matrix_rows(
     engine: Engine, fingerprint: str, batch: AnchorBatch, wanted: Sequence[str]
 ) -> Activations:
-    """What some places read [n, i] and return [n, o] at every row of the batch, by `sides`.
+    """What some places read [n, i] and return [n, o] at every row of the batch, by `sides`; none of
+    an expert, which does not read every row.
 
     Raises:
         NotFinite: one of them holds NaN or Inf.
@@ -45,7 +46,12 @@ def matrix_rows(
     encoded = encode(engine, batch.texts)
     row_ids, texts, tokens = rows(batch, encoded.spans)
     at = (torch.from_numpy(texts), torch.from_numpy(tokens))
-    with _reading(engine, wanted, lambda held: held[at].float().cpu()) as found:
+    shape = encoded.ids.shape
+
+    def keep(held: Tensor) -> Tensor:
+        return held.reshape(*shape, -1)[at].float().cpu()  # some parts see all texts as one
+
+    with _reading(engine, wanted, keep) as found:
         engine.states(encoded.ids)
     points = {name: held.numpy() for name, held in found.items()}
     for name, held in points.items():

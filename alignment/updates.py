@@ -66,6 +66,12 @@ class Update:
         """The change times a number."""
         return Update(self.up * factor, self.down)
 
+    def padded(self, rank: int) -> Update:
+        """The same change, of a rank that is no smaller."""
+        more = rank - self.rank
+        up = torch.cat((self.up, self.up.new_zeros(len(self.up), more)), 1)
+        return Update(up, torch.cat((self.down, self.down.new_zeros(more, self.down.shape[1]))))
+
     def rounded(self, rank: int) -> Update:
         """As `of` of its matrix, which is not made for it."""
         if rank >= self.rank:

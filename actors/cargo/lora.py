@@ -35,7 +35,6 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
     "modules_to_save": (None, []),
     "layer_replication": (None, []),
     "trainable_token_indices": (None, [], {}),
-    "target_parameters": (None, []),
     "use_qalora": (False, None),
     "use_bdlora": (None,),
     "alora_invocation_tokens": (None, []),
@@ -73,8 +72,8 @@ def read_adapter(directory: Path, places: Mapping[str, Rows]) -> Adapter:
         AdapterError: it is damaged, pickled, no plain LoRA, or not of such a model.
     """
     config = _config(directory)
-    stored = _tensors(directory)
     by_module = _by_module(places)
+    stored = _named(_tensors(directory), _names(_wrapped(config, by_module)))
     updates = {}
     for module in _modules(directory, stored):
         if module not in by_module:
@@ -88,15 +87,20 @@ def read_adapter(directory: Path, places: Mapping[str, Rows]) -> Adapter:
                 f"{directory}: {module} has rank {down.shape[0]} in lora_A, {up.shape[1]} in lora_B"
             )
         some = by_module[module]
-        wanted = (sum(len(each.rows) for each in some.values()), next(iter(some.values())).inputs)
+        count = _experts(some)
+        width = sum(len(each.rows) for each in some.values()) // count
+        wanted = (width, next(iter(some.values())).inputs)
         if (len(up), down.shape[1]) != wanted:
             raise AdapterError(
                 f"{directory}: {module} changes a layer of {down.shape[1]} to {len(up)} numbers, "
                 f"and the model's is of {wanted[1]} to {wanted[0]}"
             )
-        scale = _scale(config, module, len(down))
-        for place, rows in some.items():
-            updates[place] = Update(scale * up[rows.rows], down)
+        scale = _scale(config, module, len(down) // count)
+        # The rank of an expert is a run of rows in A, and every so manieth column in B.
+        downs, ups = down.unflatten(0, (count, -1)), up.unflatten(1, (-1, count)).movedim(2, 0)
+        for place, at in some.items():
+            expert = at.expert or 0
+            updates[place] = Update(scale * ups[expert, at.rows], downs[expert].contiguous())
     return Adapter(updates, config.get("base_model_name_or_path"))
 
 
@@ -105,16 +109,20 @@ def write_adapter(adapter: Adapter, places: Mapping[str, Rows], directory: Path,
 
     Places of one layer that read the same keep their rank together; others lie side by side in it.
     """
-    tensors, ranks = {}, {}
+    tensors, ranks, wrapped = {}, {}, []
     for module, some in _by_module(places).items():
         updates = {place: adapter.updates[place] for place in some if place in adapter.updates}
         if not updates:
             continue
-        whole = _together(updates, some)
-        tensors[f"{_START}{module}{_DOWN}"] = whole.down.contiguous()
-        tensors[f"{_START}{module}{_UP}"] = whole.up.contiguous()
-        ranks[module] = whole.rank
-    most = max(ranks.values())
+        count = _experts(some)
+        parts = [_of_expert(updates, some, expert) for expert in range(count)]
+        ranks[module] = max(part.rank for part in parts)
+        parts = [part.padded(ranks[module]) for part in parts]
+        tensors[module, _DOWN] = torch.cat([part.down for part in parts])
+        tensors[module, _UP] = torch.stack([part.up for part in parts], 2).flatten(1)
+        if next(iter(some.values())).expert is not None:
+            wrapped.append(module)
+    most, names = max(ranks.values()), _names(wrapped)
     others = {module: rank for module, rank in ranks.items() if rank != most}
     config = LoraConfig(
         task_type="CAUSAL_LM",
@@ -123,12 +131,17 @@ def write_adapter(adapter: Adapter, places: Mapping[str, Rows], directory: Path,
         lora_alpha=most,
         rank_pattern=others,
         alpha_pattern=dict(others),
-        target_modules=sorted(ranks),
+        target_modules=sorted(ranks.keys() - wrapped),
+        target_parameters=wrapped or None,
         inference_mode=True,
     )
     directory.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(directory))
-    save_file(tensors, directory / WEIGHTS_FILE, {"format": "pt"})
+    kept = {
+        f"{_START}{names.get(module, module)}{end}": each.contiguous()
+        for (module, end), each in tensors.items()
+    }
+    save_file(kept, directory / WEIGHTS_FILE, {"format": "pt"})
 
 
 def _by_module(places: Mapping[str, Rows]) -> dict[str, dict[str, Rows]]:
@@ -139,18 +152,64 @@ def _by_module(places: Mapping[str, Rows]) -> dict[str, dict[str, Rows]]:
     return found
 
 
-def _together(updates: Mapping[str, Update], places: Mapping[str, Rows]) -> Update:
-    """One update of a layer out of those of some of its places."""
-    width = sum(len(each.rows) for each in places.values())
+def _experts(places: Mapping[str, Rows]) -> int:
+    """How many experts the places of one layer are of; one where it has none."""
+    return 1 + max(each.expert or 0 for each in places.values())
+
+
+def _of_expert(updates: Mapping[str, Update], places: Mapping[str, Rows], expert: int) -> Update:
+    """One update of a layer, or of one expert of it, out of those of some of its places."""
+    some = {place: at for place, at in places.items() if (at.expert or 0) == expert}
+    width = sum(len(each.rows) for each in some.values())
     distinct: list[Tensor] = []
     ups: list[Tensor] = []
-    for place, update in updates.items():
-        at = next((n for n, down in enumerate(distinct) if down.equal(update.down)), len(distinct))
-        if at == len(distinct):
+    for place, at in some.items():
+        if place not in updates:
+            continue
+        update = updates[place]
+        where = next((n for n, each in enumerate(distinct) if each.equal(update.down)), None)
+        if where is None:
+            where = len(distinct)
             distinct.append(update.down)
             ups.append(torch.zeros(width, update.rank))
-        ups[at][places[place].rows] = update.up
+        ups[where][at.rows] = update.up
+    if not distinct:
+        return Update(torch.zeros(width, 0), torch.zeros(0, next(iter(some.values())).inputs))
     return Update(torch.cat(ups, 1), torch.cat(distinct))
+
+
+def _names(wrapped: Sequence[str]) -> dict[str, str]:
+    """What PEFT calls parameters of experts that are changed: each wrapper holds the one before."""
+    of_module: dict[str, list[str]] = defaultdict(list)
+    for parameter in wrapped:
+        of_module[parameter.rpartition(".")[0]].append(parameter)
+    return {
+        parameter: module + ".base_layer" * depth
+        for module, some in of_module.items()
+        for depth, parameter in enumerate(reversed(some))
+    }
+
+
+def _wrapped(config: Mapping[str, Any], by_module: Mapping[str, Mapping[str, Rows]]) -> list[str]:
+    """The parameters of experts that an adapter says it changes."""
+    asked = config.get("target_parameters") or []
+    return [
+        module
+        for module, some in by_module.items()
+        if next(iter(some.values())).expert is not None
+        and any(module == each or module.endswith(f".{each}") for each in asked)
+    ]
+
+
+def _named(stored: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """What PEFT calls by wrappers by their parameters."""
+    starts = {f"{_START}{name}.lora_": f"{_START}{module}.lora_" for module, name in names.items()}
+
+    def named(name: str) -> str:
+        start, middle, end = name.rpartition(".lora_")
+        return starts.get(start + middle, start + middle) + end
+
+    return {named(name): tensor for name, tensor in stored.items()}
 
 
 # --- what is in the directory

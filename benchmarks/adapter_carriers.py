@@ -1,0 +1,172 @@
+"""Adapters carried matrix by matrix: what carriers are told of two models, and what they make.
+
+Each source layer gives all of its change to the two target layers at its depth. Maps of what
+matrices read and return are fitted to anchors, which have nothing to do with any skill.
+"""
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actors.anchors import AnchorBatch, batches
+from actors.matrices import places, weight
+from actors.matrix_reading import matrix_rows, sides
+from alignment.carriers import CARRIERS
+from alignment.crossing import Crossing
+from alignment.fitted import Part
+from alignment.fitters import FITTERS
+from alignment.layers import depth_pairing, layer_shares
+from alignment.maps import Map
+from alignment.moments import Moments
+from alignment.samples import Sample
+from alignment.updates import Update
+from benchmarks.adapters import Model, Updates
+
+LAMBDA = 0.01
+FOLDED = 4  # target layers whose rows are held at once
+SHUFFLED = "ridge, shuffled rows"
+# Ways that go through maps, by the fitter of these.
+MAPPED = {each: each for each in ("ridge", "procrustes", "anchor_locked")} | {SHUFFLED: "ridge"}
+OF_WEIGHTS = ("averaged", "resized", "subspace")
+ALONE = ("averaged", "resized")  # a layer is made of the one at its depth alone
+
+Carried = dict[str, dict[str, dict[str, Update]]]  # by way, skill and place
+
+
+def carried(
+    source: Model,
+    target: Model,
+    native: Mapping[str, Updates],
+    anchors: Sequence[str],
+    ways: Sequence[str] = (*OF_WEIGHTS, *MAPPED),
+) -> Carried:
+    """What each way makes of the source's adapters, of the rank of these at most."""
+    depths = len(source.engine.blocks), len(target.engine.blocks)
+    nearest, there = depth_pairing(*depths), places(target.engine)
+    parts: dict[tuple[str, str, str], list[Update]] = defaultdict(list)
+    for link in _links(source, target, anchors):
+        pairs = {
+            role: Crossing(
+                weight(source.engine, places(source.engine)[f"{role}.{link.source}"]),
+                weight(target.engine, there[f"{role}.{link.target}"]),
+            )
+            for role in link.roles
+        }
+        for way in ways:
+            if way in ALONE and link.source != nearest[link.target]:
+                continue
+            for role, pair in _told(way, link, pairs).items():
+                updates = {skill: of[f"{role}.{link.source}"] for skill, of in native.items()}
+                share = 1.0 if way in ALONE else link.share
+                for skill, part in _each(way, updates, pair).items():
+                    place = f"{role}.{link.target}"
+                    parts[way, skill, place].append(part.scaled(share))
+    found: Carried = defaultdict(lambda: defaultdict(dict))
+    for (way, skill, place), some in parts.items():
+        rank = max(each.rank for each in native[skill].values())
+        found[way][skill][place] = Update.total(some).rounded(rank)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Link:
+    """A source layer and a target layer that takes a share of its change; the roles that both have,
+    and rows of what they read and return, by side, [n, d]."""
+
+    source: int
+    target: int
+    share: float
+    roles: Sequence[str]
+    reads_of: tuple[Mapping[str, Tensor], Mapping[str, Tensor]]
+
+    def rows(self, role: str) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Both sides of the target's matrix, each with rows of where its map begins and ends."""
+        mine, theirs = sides(f"{role}.{self.target}"), sides(f"{role}.{self.source}")
+        source, target = self.reads_of
+        yield mine[0], target[mine[0]], source[theirs[0]]
+        yield mine[1], source[theirs[1]], target[mine[1]]
+
+
+def _links(source: Model, target: Model, anchors: Sequence[str]) -> Iterator[_Link]:
+    depths = len(source.engine.blocks), len(target.engine.blocks)
+    shares = layer_shares(*depths)
+    roles = [
+        name.removesuffix(".0")
+        for name, at in places(source.engine).items()
+        if name.endswith(".0") and at.expert is None and name in places(target.engine)
+    ]
+    (shard,) = batches(anchors, shard_texts=len(anchors), batch_texts=8)
+    for start in range(0, depths[1], FOLDED):
+        mine = range(start, min(start + FOLDED, depths[1]))
+        theirs = sorted({each for layer in mine for each in shares[layer]})
+        both = _rows(source, target, shard, roles, theirs, mine)
+        for layer in mine:
+            for other, share in shares[layer].items():
+                yield _Link(other, layer, share, roles, both)
+            print(f"layer {layer} of {depths[1]}", file=sys.stderr)
+
+
+def _told(way: str, link: _Link, pairs: Mapping[str, Crossing]) -> dict[str, Crossing]:
+    """What a way is told of the matrices of each role."""
+    if way in OF_WEIGHTS:
+        return dict(pairs)
+    maps: dict[str, Map] = {}
+    found = {}
+    for role, pair in pairs.items():
+        for side, x, y in link.rows(role):
+            if side not in maps:
+                maps[side] = _fitted(way, x, y, link.target)
+        reads, writes = sides(f"{role}.{link.target}")
+        found[role] = Crossing(pair.source, pair.target, maps[reads], maps[writes])
+    return found
+
+
+def _fitted(way: str, x: Tensor, y: Tensor, seed: int) -> Map:
+    if way == SHUFFLED:
+        y = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))]
+    fitter = MAPPED[way]
+    chosen = (LAMBDA,) if fitter == "ridge" else ()
+    return FITTERS[fitter]().learn(Part(Moments.of(x, y), Sample.of(x, y)), *chosen)
+
+
+def _each(way: str, updates: Mapping[str, Update], pair: Crossing) -> dict[str, Update]:
+    """Of each skill. All but `averaged` carry every column alone, and so all skills at once."""
+    carrier = CARRIERS[way if way in OF_WEIGHTS else "mapped"]()
+    if way == "averaged":
+        return {skill: carrier.carry(update, pair) for skill, update in updates.items()}
+    together = carrier.carry(Update.total([*updates.values()]), pair)
+    ranks = [each.rank for each in updates.values()]
+    both = zip(together.up.split(ranks, 1), together.down.split(ranks), strict=True)
+    return {skill: Update(*of) for skill, of in zip(updates, both, strict=True)}
+
+
+def _rows(
+    source: Model,
+    target: Model,
+    shard: Sequence[AnchorBatch],
+    roles: Sequence[str],
+    theirs: Sequence[int],
+    mine: Sequence[int],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    parts: tuple[dict[str, list[Tensor]], ...] = (defaultdict(list), defaultdict(list))
+    for batch in shard:
+        read = [
+            matrix_rows(
+                model.engine,
+                model.facts.fingerprint,
+                batch,
+                [f"{role}.{layer}" for layer in layers for role in roles],
+            )
+            for model, layers in ((source, theirs), (target, mine))
+        ]
+        _, *at = np.intersect1d(read[0].rows, read[1].rows, return_indices=True)
+        for into, each, rows in zip(parts, read, at, strict=True):
+            for name, points in each.points.items():
+                into[name].append(torch.from_numpy(points[rows]))
+    one, other = ({name: torch.cat(of) for name, of in each.items()} for each in parts)
+    return one, other

@@ -1,0 +1,130 @@
+"""What of a skill survives between SmolLM2 and models that were made of it, in closed form.
+
+Twins compute the same function in another shape: heads and neurons in another order, which Git
+Re-Basin finds, or another basis of the residual stream, which ridge and Procrustes find. The sparse
+one has four experts with noise, and is a model of its own. Each model's native adapter is trained
+in it, with the same recipe.
+
+    python -m benchmarks.lora_twins
+"""
+
+import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from actors.catalog import Derivation, ModelSpec
+from actors.fleet import find, spec
+from actors.matrices import places, weight
+from alignment.carriers.reordered import Reordered
+from alignment.crossing import Crossing
+from alignment.permutation import Attention, match_heads, match_neurons, rows_of
+from alignment.updates import Update
+from benchmarks.adapter_carriers import SHUFFLED, carried
+from benchmarks.adapters import Figures, Model, Run, live, named_pairs, retention, scores
+from benchmarks.record import record
+
+SKILL = "social_media"
+TEXTS = 72  # of the anchors
+RECIPES: dict[str, dict[str, Any]] = {
+    "permuted": {"recipe": "permuted"},
+    "rotated": {"recipe": "rotated"},
+    "sparse": {"recipe": "sparse", "options": {"noise": 0.1}},
+}
+REORDERED = "reordered"
+NEURONS = ("gate", "up", "down")
+FITTED = ("ridge", "procrustes", SHUFFLED)
+
+
+def main() -> None:
+    """Measure and record."""
+    run, plain = Run.read(), spec(find("smollm2-135m-instruct"))
+    base = live(plain)
+    asked = {"exact twins": ">= 0.98", "sparse": ">= 0.80", "controls": "<= 0.1"}
+    crossings: Figures = {}
+    for name, of in RECIPES.items():
+        twin = live(ModelSpec(name=name, derived=Derivation(base=plain, **of)))
+        for direction, source, target in named_pairs([base, twin]):
+            crossings[direction] = _crossing(run, source, target)
+            print(direction, crossings[direction], file=sys.stderr)
+            record("lora_twins", {"asked": asked, "skill": SKILL, "crossings": crossings})
+
+
+def _crossing(run: Run, source: Model, target: Model) -> Figures:
+    native = run.native(source, SKILL).updates
+    anchors, test = run.texts.anchors[:TEXTS], run.texts.items[SKILL].test
+    ways: dict[str, Mapping[str, Update]] = {REORDERED: _reordered(source, target, native)}
+    if len(places(source.engine)) == len(places(target.engine)):
+        made = carried(source, target, {SKILL: native}, anchors, FITTED)
+        ways |= {way: of[SKILL] for way, of in made.items()}
+    own = run.native(target, SKILL).updates
+    base, reached = (scores(target, SKILL, test, on) for on in ({}, own))
+    return {
+        way: retention(base, reached, scores(target, SKILL, test, on)) for way, on in ways.items()
+    }
+
+
+def _reordered(source: Model, target: Model, native: Mapping[str, Update]) -> dict[str, Update]:
+    """What the source's adapter is in the target's order of heads and neurons. Every expert takes
+    what the one MLP has added, and one MLP the mean of what all experts have."""
+    found = {}
+    for layer in range(len(target.engine.blocks)):
+        (mine, my_parts), (theirs, their_parts) = (_weights(of, layer) for of in (source, target))
+        orders = _attention_orders(source.engine.head_width, mine, theirs)
+        for role, order in orders.items():
+            pair = Crossing(mine[role], theirs[role], order=order)
+            found[f"{role}.{layer}"] = Reordered().carry(native[f"{role}.{layer}"], pair)
+        for there, other in their_parts.items():
+            carried_from: dict[str, list[Update]] = defaultdict(list)
+            for here, one in my_parts.items():
+                for role, order in _neuron_orders(one, other).items():
+                    pair = Crossing(one[role], other[role], order=order)
+                    part = Reordered().carry(native[f"{role}{here}"], pair)
+                    carried_from[role].append(part.scaled(1 / len(my_parts)))
+            for role, parts in carried_from.items():
+                rank = parts[0].rank
+                found[f"{role}{there}"] = Update.total(parts).rounded(rank)
+    return found
+
+
+def _weights(model: Model, layer: int) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """The matrices of a layer's attention by role; and of its MLP, or of each expert, by the end of
+    the names of its places."""
+    attention: dict[str, Tensor] = {}
+    parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for place, at in places(model.engine).items():
+        role, block, *_ = place.split(".")
+        if int(block) == layer:
+            part = parts[place.removeprefix(role)] if role in NEURONS else attention
+            part[role] = weight(model.engine, at)
+    return attention, parts
+
+
+def _attention_orders(
+    width: int, one: Mapping[str, Tensor], other: Mapping[str, Tensor]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Of each role the row and the column of the source for each of the target."""
+    roles = ("queries", "keys", "values", "out")
+    heads = match_heads(
+        *(Attention(*(of[role] for role in roles), head_width=width) for of in (one, other))
+    )
+    queries, groups = rows_of(heads.queries, width), rows_of(heads.groups, width)
+    stream = torch.arange(one["queries"].shape[1])
+    orders = (queries, stream), (groups, stream), (groups, stream), (stream, queries)
+    return dict(zip(roles, orders, strict=True))
+
+
+def _neuron_orders(
+    one: Mapping[str, Tensor], other: Mapping[str, Tensor]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    mine, theirs = ([of["gate"], of["up"]] for of in (one, other))
+    neurons = match_neurons(mine, theirs, (one["down"], other["down"]))
+    stream = torch.arange(len(one["down"]))
+    return {"gate": (neurons, stream), "up": (neurons, stream), "down": (stream, neurons)}
+
+
+if __name__ == "__main__":
+    main()
