@@ -130,7 +130,7 @@ def refit_adapter(
         room = int(np.searchsorted(np.cumsum(sizes), most / training.epochs, side="right"))
         kept = [*learned[: max(1, room)], *held]
     some, of_these = [texts[number] for number in kept], [taught[number] for number in kept]
-    course = _Course(engine, some, of_these, held_out, tokens, foreseen)
+    course = Relearning(engine, some, of_these, held_out, tokens, foreseen)
     return take(engine, course, training)
 
 
@@ -160,7 +160,7 @@ def _log_chances(engine: Engine, states: Tensor, tokens: np.ndarray) -> Tensor:
     return engine.logits(states, torch.from_numpy(tokens).to(states.device)).log_softmax(-1)
 
 
-class _Course:
+class Relearning:
     """Texts, and what is to be said wherever both models have a token's end."""
 
     def __init__(

@@ -12,6 +12,7 @@ from torch import Tensor
 from actors import (
     adapted,
     adapter_refit,
+    adapter_solving,
     adapter_training,
     behaviour,
     cache_training,
@@ -24,6 +25,7 @@ from actors import (
     weights,
 )
 from actors.adapter_refit import Changes
+from actors.adapter_solving import Solving
 from actors.adapter_training import AdapterTraining, TrainedAdapter
 from actors.anchors import AnchorBatch
 from actors.behaviour import Neutral
@@ -259,6 +261,19 @@ class ModelHost:
         """See `actors.adapter_refit.refit_adapter`."""
         order = (texts, taught, held_out, tokens, training, most, foreseen)
         return adapter_refit.refit_adapter(self._engine, *order)
+
+    def solve_adapter(
+        self,
+        texts: Sequence[str],
+        taught: Sequence[Changes],
+        held_out: int,
+        tokens: np.ndarray,
+        solving: Solving,
+        foreseen: float,
+    ) -> TrainedAdapter:
+        """See `actors.adapter_solving.solve_adapter`."""
+        order = (texts, taught, held_out, tokens, solving, foreseen)
+        return adapter_solving.solve_adapter(self._engine, *order)
 
     def as_peft(self, updates: Mapping[str, Update]) -> dict[str, np.ndarray]:
         """The files of a PEFT directory for this model, as bytes: see

@@ -66,7 +66,8 @@ class Run:
         """The adapter that a model's own lessons make; the sweep's, where it has made it."""
         items = self.texts.items[skill]
         by = adapter_units.how(self.section, self.file.seed)
-        unit = adapter_units.training(model.facts, items.lessons, items.held, by)
+        lessons = items.lessons[: self.section.lessons]
+        unit = adapter_units.training(model.facts, lessons, items.held, by)
         if not self.store.present([unit.to]):
             answer = train_adapter(model.engine, *unit.args)
             self.store.put(unit.to, bytes_of(unit.keep(answer)))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from actors.adapter_refit import Changes
+from actors.adapter_solving import Solving
 from actors.adapter_training import AdapterTraining, TrainedAdapter
 from actors.catalog import ModelFacts
 from actors.examples import Example
@@ -136,8 +137,15 @@ def refitting(
     return Unit(model, "refit_adapter", args, question, _kept)
 
 
+def solving(model: ModelFacts, lessons: Taught, foreseen: float, by: Solving) -> Unit:
+    """The same, solved for in closed form; all lessons are read."""
+    args = (lessons.texts, lessons.changes, HELD_OUT, lessons.tokens, by, foreseen)
+    question = [lessons.to, _digest(lessons.tokens.tolist()), HELD_OUT, foreseen, asdict(by)]
+    return Unit(model, "solve_adapter", args, question, _kept)
+
+
 def made(unit: Unit, answer: Arrays) -> Made:
-    """What `training` or `refitting` asked for."""
+    """What `training`, `refitting` or `solving` asked for."""
     held_out = tuple(answer["held_out"].tolist())
     tokens, seconds = int(answer["tokens"]), float(answer["seconds"])
     return Made(unit.to, from_arrays(answer), held_out, tokens, seconds)

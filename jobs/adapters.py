@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from actors.adapter_solving import Solving
 from actors.catalog import ModelFacts
 from actors.vocabularies import shared_tokens
 from evaluation.adapter_cells import BASE, NATIVE
@@ -27,12 +28,17 @@ from jobs.texts import Texts
 from jobs.units import Arrays, Asking, Unit, array_to_texts
 
 ANCHORS, OWN = "refit on anchors", "refit on own texts"
-WAYS = (ANCHORS, OWN)
+SOLVED = "solved on own texts"  # in closed form
+WAYS = (ANCHORS, OWN, SOLVED)
 # What a text of its own costs counts half as much as KL does; anchors show nothing of the skill.
-FORESEEN = {ANCHORS: 0.0, OWN: 0.5}
-# What the source writes without its adapter: read in place of texts of its own, for the control.
+FORESEEN = {ANCHORS: 0.0, OWN: 0.5, SOLVED: 0.5}
+# What a way reads, and what is read in its place for its control: of own texts what the source
+# writes without its adapter.
 PLAIN = "plain texts"
+_READS = {ANCHORS: ANCHORS, OWN: OWN, SOLVED: OWN}
+_IN_PLACE = {ANCHORS: ANCHORS, OWN: PLAIN}
 SHUFFLED, ANOTHER = "shuffled teacher", "another skill"
+SHUFFLED_SOLVED = "shuffled teacher, solved"
 Part = Literal["held", "test"]
 Pair = tuple[str, str]  # source, target
 Scores = Mapping[str, np.ndarray]  # [m], by what the target has on
@@ -43,13 +49,14 @@ What = TypeVar("What")
 @dataclass(frozen=True, eq=False)
 class Carried:
     """Adapters of one skill that a target may have on: its own, and what each way made of the
-    source's. `held` says how well held items are done, by which `way` is chosen; `control` is made
-    in the same way of a teacher whose rows are shuffled, and which writes without its adapter."""
+    source's. `held` says how well held items are done, by which `way` is chosen. `controls` are
+    made in that way, and solved for, of a teacher whose rows are shuffled, and which writes without
+    its adapter."""
 
     made: Mapping[str, Made]
     held: Scores
     way: str
-    control: Made
+    controls: Mapping[str, Made]
 
     @property
     def chosen(self) -> Made:
@@ -147,22 +154,29 @@ class _Adapting:
         self, skill: str, native: Mapping[str, Made], shared: Mapping[Pair, Tokens]
     ) -> dict[Pair, Carried]:
         """What each way makes of the source's adapter, and which is best on held items."""
-        taught = self._taught(skill, native, shared)
-        carrying = {each: of for each, of in taught.items() if each[1] in WAYS}
-        refit = self._refit(f"{skill}: refitting adapters", carrying, native)
+        read = self._taught(skill, native, shared)
+        each = [(pair, way) for pair in self._pairs for way in WAYS]
+        lessons = {(pair, way): read[pair, _READS[way]] for pair, way in each}
+        remade = self._remade(f"{skill}: carrying adapters", lessons, native)
         made = {
-            pair: {NATIVE: native[pair[1]], **{way: refit[pair, way] for way in WAYS}}
+            pair: {NATIVE: native[pair[1]], **{way: remade[pair, way] for way in WAYS}}
             for pair in self._pairs
         }
         held = self._scores("held", skill, made)
         best = {pair: _best(held[pair]) for pair in self._pairs}
         shuffled = {
-            (pair, way): taught[pair, PLAIN if way == OWN else way].shuffled(self._seed)
-            for pair, way in best.items()
+            (pair, way): read[pair, _IN_PLACE[_READS[way]]].shuffled(self._seed)
+            for pair in self._pairs
+            for way in (best[pair], SOLVED)
         }
-        controls = self._refit(f"{skill}: refitting controls", shuffled, native)
+        controls = self._remade(f"{skill}: carrying controls", shuffled, native)
         return {
-            pair: Carried(made[pair], held[pair], way, controls[pair, way])
+            pair: Carried(
+                made[pair],
+                held[pair],
+                way,
+                {SHUFFLED: controls[pair, way], SHUFFLED_SOLVED: controls[pair, SOLVED]},
+            )
             for pair, way in best.items()
         }
 
@@ -172,7 +186,7 @@ class _Adapting:
         """Test items, with controls: `others` are of another skill, if there is one."""
         adapters = {}
         for pair, each in carried.items():
-            adapters[pair] = {**each.made, SHUFFLED: each.control}
+            adapters[pair] = {**each.made, **each.controls}
             if others is not carried:
                 adapters[pair][ANOTHER] = others[pair].chosen
         test = self._scores("test", skill, adapters)
@@ -190,7 +204,7 @@ class _Adapting:
     def _taught(
         self, skill: str, native: Mapping[str, Made], shared: Mapping[Pair, Tokens]
     ) -> dict[tuple[Pair, str], Taught]:
-        """What each source's adapter changes, by pair and way, and in plain texts."""
+        """What each source's adapter changes, by pair and by what is read."""
         most = self._section.tokens
         own = self._written(f"{skill}: writing texts", native)
         plain = self._written("writing plain texts", dict.fromkeys(native, NOTHING))
@@ -221,21 +235,24 @@ class _Adapting:
         answers = self._answers(title, units)
         return {name: array_to_texts(answer["texts"]) for name, answer in answers.items()}
 
-    def _refit(
+    def _remade(
         self,
         title: str,
-        taught: Mapping[tuple[Pair, str], Taught],
+        lessons: Mapping[tuple[Pair, str], Taught],
         native: Mapping[str, Made],
     ) -> dict[tuple[Pair, str], Made]:
-        section = self._section
-        how = adapter_units.how_to_refit(section, self._seed)
+        """What the target makes of what it is taught, by pair and way."""
+        section, seed = self._section, self._seed
         units = {}
-        for (pair, way), lessons in taught.items():
-            target = pair[1]
-            most = int(section.refit * native[target].tokens)
-            units[pair, way] = adapter_units.refitting(
-                self._models[target], lessons, most, FORESEEN[way], how
-            )
+        for (pair, way), taught in lessons.items():
+            target, foreseen = self._models[pair[1]], FORESEEN[way]
+            if way == SOLVED:
+                by = Solving(rank=section.rank, seed=seed)
+                units[pair, way] = adapter_units.solving(target, taught, foreseen, by)
+            else:
+                most = int(section.refit * native[pair[1]].tokens)
+                by = adapter_units.how_to_refit(section, seed)
+                units[pair, way] = adapter_units.refitting(target, taught, most, foreseen, by)
         return self._made(title, units)
 
     def _scores(

@@ -94,14 +94,14 @@ def _adapted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
             _tokens(_whole(of)) + measured.tokens * len(of) for of in (items.held, items.test)
         )
         # As it is and with its own adapter, whatever the source; the rest for each.
-        judged += held * (2 + others * len(WAYS)) + test * (2 + others * (len(WAYS) + 2))
+        judged += held * (2 + others * len(WAYS)) + test * (2 + others * (len(WAYS) + 3))
         judged += requests * (2 + others)
     # What an adapted model writes, for each skill, and once what it writes without any adapter.
     own = section.texts * section.written_tokens
     written = (skills + 1) * own
     read = skills * (_tokens(texts.anchors[: section.texts]) + 2 * own)
     changed = 2 * others * read * (1 + min(1.0, SAMPLED / section.texts))
-    refit = 3 * others * section.refit * taught * (len(WAYS) + 1)
+    refit = 3 * others * section.refit * taught * (len(WAYS) + 2)
     return (
         Reading("training adapters", 3 * taught, 1.0, 3 * taught),
         Reading("what adapters change", written + changed, 1.0, written + changed),

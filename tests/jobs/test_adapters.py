@@ -17,7 +17,7 @@ from evaluation.cells import AdapterCell
 from evaluation.matrix import Matrix
 from evaluation.record import model_name
 from evaluation.tracking import pull
-from jobs.adapters import ANCHORS, ANOTHER, OWN, SHUFFLED
+from jobs.adapters import ANCHORS, ANOTHER, OWN, SHUFFLED, SHUFFLED_SOLVED, SOLVED
 from jobs.config import read_run_file
 from jobs.sweep import MATRIX_FILE
 from jobs.table import matrix_lines
@@ -73,17 +73,17 @@ def test_every_skill_has_a_cell_for_every_pair(swept: Path) -> None:
     }
     for cell in cells:
         assert isinstance(cell, AdapterCell)
-        assert [way.name for way in cell.ways] == [ANCHORS, OWN]
+        assert [way.name for way in cell.ways] == [ANCHORS, OWN, SOLVED]
         assert cell.way == max(cell.ways, key=lambda way: way.held).name or cell.retention is None
         assert all(0 < way.tokens <= 2 * cell.native_tokens for way in cell.ways)
         assert cell.safety is not None
         assert cell.native_safety is not None
         assert cell.safety.harmful_before == cell.native_safety.harmful_before
-        assert {each.name for each in cell.controls} <= {SHUFFLED, ANOTHER}
+        assert {each.name for each in cell.controls} <= {SHUFFLED, SHUFFLED_SOLVED, ANOTHER}
         if cell.concept == "social_media":
             assert cell.native.value < cell.base.value, "fewer bits"
             assert cell.ways[0].loss_after < cell.ways[0].loss_before
-            assert len(cell.controls) == 2
+            assert len(cell.controls) == 3
 
 
 def test_the_terminal_says_what_each_way_keeps(swept: Path) -> None:
@@ -91,7 +91,7 @@ def test_the_terminal_says_what_each_way_keeps(swept: Path) -> None:
     (cell,) = (each for each in matrix_of(swept).cells if each.key == KEY)
     assert isinstance(cell, AdapterCell)
     assert f"adapters social media, tiny-llama → tiny-gemma: {ANCHORS} " in lines
-    assert f"{cell.ways[1].tokens:,} tokens; native {cell.native_tokens:,} tokens" in lines
+    assert f"{cell.ways[-1].tokens:,} tokens; native {cell.native_tokens:,} tokens" in lines
     assert "bits per character; harmful requests are answered more often by " in lines
     assert "H1       more than 50 % of a skill crosses, somewhere: falsified" in lines
 

@@ -1,0 +1,220 @@
+"""An adapter that is solved for: no more than a step or two, each of which has a closed form.
+
+Of what the target is to say otherwise, one pass back tells how the loss falls with each matrix, and
+another how much a change of the matrix matters to what is said, by Kronecker factors of the Fisher
+information (K-FAC, Martens and Grosse 2015, arXiv 1503.05671). The change of rank r that is best
+where both are weighed is a singular value decomposition away. How cautious it is to be, and how
+strong, is looked up on texts that are held out.
+
+Shapes: n rows that are read, o and i what a matrix returns and reads, r rank.
+"""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from actors.adapter_refit import Changes, Relearning
+from actors.adapter_training import TrainedAdapter
+from actors.adapting import adapting
+from actors.engine import Engine
+from actors.examples import Example, passes
+from actors.matrices import Rows, places
+from alignment.updates import Update
+
+_SPARE = 8  # directions beyond the rank, by which the first ones are found well
+
+
+@dataclass(frozen=True)
+class Solving:
+    """How an adapter of rank `rank` is solved for, in so many `steps`.
+
+    `dampings` and `strengths`, from the weakest on, are what is tried: a damping is in units of
+    what an average direction of a matrix matters, and a strength is the share of what would be best
+    for each matrix alone; all change at once, so that it is small. What matters is looked up on
+    `sampled` texts.
+    """
+
+    rank: int = 8
+    steps: int = 1
+    dampings: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03)
+    strengths: tuple[float, ...] = tuple(2.0**-power for power in range(13, 5, -1))
+    sampled: int = 64
+    seed: int = 0
+
+
+def solve_adapter(
+    engine: Engine,
+    texts: Sequence[str],
+    taught: Sequence[Changes],
+    held_out: int,
+    tokens: np.ndarray,
+    solving: Solving,
+    foreseen: float = 0.0,
+) -> TrainedAdapter:
+    """An adapter of the target that changes what it says as the source's does: see
+    `actors.adapter_refit.refit_adapter`, whose texts and loss these are.
+
+    Matrices of experts stay as they are: each reads too few rows.
+
+    Raises:
+        TextError: a text of which the tokenizer makes no token.
+        PartError: the model is not whole.
+    """
+    started = time.monotonic()
+    course = Relearning(engine, texts, taught, held_out, tokens, foreseen)
+    here: dict[str, Update] = {}
+    seen, read = [course.look(here)], 0
+    with engine.held.with_gradients():
+        for step in range(solving.steps):
+            drawn = torch.Generator(engine.device).manual_seed(solving.seed + step)
+            matters, some = _matters(engine, texts[: solving.sampled], here, drawn)
+            slopes, more = falls(engine, course, here)
+            here, loss = _best_step(course, here, seen[-1], matters, slopes, solving)
+            read += some + more
+            seen.append(loss)
+    updates = {place: Update(each.up.cpu(), each.down.cpu()) for place, each in here.items()}
+    return TrainedAdapter(updates, tuple(seen), read, time.monotonic() - started)
+
+
+@dataclass(eq=False)
+class _Matters:
+    """How much changes of one matrix matter: second moments of what it reads [i, i], and of the
+    gradient of what is said by what it returns [o, o]."""
+
+    reads: Tensor
+    returns: Tensor
+
+    def change(self, slope: Tensor, damping: float, rank: int) -> Update:
+        """The best change of such a rank, by Newton's step, where the loss grows by `slope` [o, i];
+        it is cut where that costs least."""
+        reads, returns = (_root(each, damping) for each in (self.reads, self.returns))
+        whitened = torch.linalg.solve_triangular(returns, -slope, upper=False)
+        whitened = torch.linalg.solve_triangular(reads, whitened.mT, upper=False).mT
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            u, sizes, v = torch.svd_lowrank(whitened, min(rank + _SPARE, *slope.shape), niter=3)
+        up = torch.linalg.solve_triangular(returns.mT, u[:, :rank] * sizes[:rank], upper=True)
+        down = torch.linalg.solve_triangular(reads.mT, v[:, :rank], upper=True).mT
+        return Update(up.contiguous(), down.contiguous())
+
+
+def _root(moments: Tensor, damping: float) -> Tensor:
+    """The lower triangular root of damped second moments [d, d]."""
+    mean = moments.diagonal().mean().clamp_min(torch.finfo().tiny)
+    return torch.linalg.cholesky(moments + damping**0.5 * mean * torch.eye(len(moments)).to(mean))
+
+
+def _best_step(
+    course: Relearning,
+    here: Mapping[str, Update],
+    loss: float,
+    matters: Mapping[str, _Matters],
+    slopes: Mapping[str, Tensor],
+    solving: Solving,
+) -> tuple[dict[str, Update], float]:
+    """Where the held-out loss is least of all dampings and strengths; where it was, if nowhere less
+    than that."""
+    best = dict(here)
+    for damping in solving.dampings:
+        step = {
+            place: matters[place].change(of, damping, solving.rank) for place, of in slopes.items()
+        }
+        last = math.inf
+        for strength in solving.strengths:
+            tried = {
+                place: Update.total(
+                    [*([here[place]] if here else []), each.scaled(strength)]
+                ).rounded(solving.rank)
+                for place, each in step.items()
+            }
+            found = course.look(tried)
+            if found < loss:
+                best, loss = tried, found
+            if found > last:
+                break
+            last = found
+    return best, loss
+
+
+def _matters(
+    engine: Engine, texts: Sequence[str], here: Mapping[str, Update], drawn: torch.Generator
+) -> tuple[dict[str, _Matters], int]:
+    """By place, of what the model itself would say after each token, drawn by chance; and how many
+    tokens were read."""
+    found: dict[str, _Matters] = {}
+    judged = torch.empty(0)
+    count = 0
+
+    def take(place: str, reads: Tensor, gradient: Tensor) -> None:
+        x, g = reads.reshape(*judged.shape, -1)[judged], gradient.reshape(*judged.shape, -1)[judged]
+        some = _Matters(x.mT @ x, g.mT @ g)
+        if place in found:
+            some = _Matters(found[place].reads + some.reads, found[place].returns + some.returns)
+        found[place] = some
+
+    with torch.enable_grad(), adapting(engine, here), _going_back(engine, take):
+        for some in passes(engine, [Example(text) for text in texts]):
+            judged = some.judged
+            states = engine.states(some.ids)
+            said = engine.logits(states[judged]).log_softmax(-1)
+            guess = torch.multinomial(said.detach().exp(), 1, generator=drawn)
+            (-said.gather(-1, guess).sum()).backward()
+            count += int(judged.sum())
+    return {
+        place: _Matters(each.reads / count, each.returns / count) for place, each in found.items()
+    }, count
+
+
+def falls(
+    engine: Engine, course: Relearning, here: Mapping[str, Update]
+) -> tuple[dict[str, Tensor], int]:
+    """By place, the gradient of the loss by its matrix [o, i]; and how many tokens were read."""
+    found: dict[str, Tensor] = {}
+
+    def take(place: str, reads: Tensor, gradient: Tensor) -> None:
+        some = gradient.flatten(0, -2).mT @ reads.flatten(0, -2)
+        found[place] = found[place] + some if place in found else some
+
+    with torch.enable_grad(), _going_back(engine, take):
+        read = course.step(range(course.count), here)
+    return found, read
+
+
+@contextmanager
+def _going_back(engine: Engine, take: Callable[[str, Tensor, Tensor], None]) -> Iterator[None]:
+    """In every pass back inside, hand over what each place has read [.., i], and the gradient by
+    what it returned [.., o]."""
+    by_module: dict[str, list[tuple[str, Rows]]] = defaultdict(list)
+    for place, at in places(engine).items():
+        if at.expert is None:
+            by_module[at.module].append((place, at))
+
+    def hook(
+        some: Sequence[tuple[str, Rows]],
+    ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        def watch(_layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            reads = args[0].detach()
+            if not output.requires_grad:  # nothing before it has a gradient
+                output.requires_grad_()
+
+            def back(gradient: Tensor) -> None:
+                for place, at in some:
+                    take(place, reads, gradient[..., at.rows.to(gradient.device)])
+
+            output.register_hook(back)
+            return output
+
+        return watch
+
+    with ExitStack() as hooks:
+        for module, some in by_module.items():
+            layer = engine.model.get_submodule(module)
+            hooks.callback(layer.register_forward_hook(hook(some)).remove)
+        yield
