@@ -54,6 +54,8 @@ bench: $(INSTALLED) $(ASSETS)
 	$(BIN)/python -m benchmarks.kv_fused
 	$(BIN)/python -m benchmarks.kv_weighted
 	$(BIN)/python -m benchmarks.kv_residual
+	$(BIN)/python -m benchmarks.lora_tables
+	$(BIN)/python -m benchmarks.lora_twins
 	$(BIN)/python -m benchmarks.harvest_overhead
 	$(BIN)/python -m benchmarks.plan_memory
 	$(BIN)/python -m benchmarks.conformance

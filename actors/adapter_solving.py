@@ -80,7 +80,16 @@ def solve_adapter(
             read += some + more
             seen.append(loss)
     updates = {place: Update(each.up.cpu(), each.down.cpu()) for place, each in here.items()}
+    updates = updates or _nothing(engine, solving.rank)  # where every step went astray
     return TrainedAdapter(updates, tuple(seen), read, time.monotonic() - started)
+
+
+def _nothing(engine: Engine, rank: int) -> dict[str, Update]:
+    return {
+        place: Update(torch.zeros(len(at.rows), rank), torch.zeros(rank, at.inputs))
+        for place, at in places(engine).items()
+        if at.expert is None
+    }
 
 
 @dataclass(eq=False)

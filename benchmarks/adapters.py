@@ -31,6 +31,7 @@ from jobs.names import ROOT
 from jobs.sections import Adapters
 from jobs.texts import Texts, gather
 
+RUN_FILE = "configs/adapters/demo.yaml"
 Updates = Mapping[str, Update]
 
 
@@ -52,9 +53,9 @@ class Run:
     store: Store
 
     @classmethod
-    def read(cls, path: str = "configs/adapters/demo.yaml") -> "Run":
-        """Of a file in the project."""
-        file = read_run_file(ROOT / path)
+    def read(cls) -> "Run":
+        """That of the demo."""
+        file = read_run_file(ROOT / RUN_FILE)
         assert file.lora is not None, "it carries adapters"
         return cls(file, file.lora, gather(file), open_store(file.store_location))
 

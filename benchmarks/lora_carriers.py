@@ -18,10 +18,16 @@ STRENGTHS = (0.25, 0.5, 1.0, 2.0)
 
 def main() -> None:
     """Measure and record."""
+    measured()
+
+
+def measured() -> Figures:
+    """By direction, skill and way; recorded as far as it goes."""
     run, crossings = Run.read(), {}
     for name, source, target in run.directions():
         crossings[name] = _crossing(run, source, target)
         record("lora_carriers", {"texts": TEXTS, "lambda": LAMBDA, "crossings": crossings})
+    return crossings
 
 
 def _crossing(run: Run, source: Model, target: Model) -> Figures:

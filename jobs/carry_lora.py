@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from actors.adapter_solving import Solving
 from actors.catalog import ModelFacts, ModelSpec
 from actors.matrices import outline, places
 from actors.vocabularies import shared_tokens
@@ -33,6 +34,7 @@ from jobs.work import make_work
 
 DEFAULT_RUN = ROOT / "configs" / "adapters" / "demo.yaml"  # its anchors, where a user names no run
 Read = Literal["own", "anchors"]
+How = Literal["refit", "solved"]
 
 _README = """\
 An adapter of {target}, carried from {source} as {record} says. With transformers and peft:
@@ -52,9 +54,9 @@ class AdapterWish:
     """What a user asks for: a PEFT directory, and names of models as in other verbs.
 
     The target learns on texts that the adapted source writes of its `own`, or on the `anchors` of
-    the run; of either so many `texts`. Unless `any_base`, an adapter that says it was made for a
-    model of another name is refused; unless `forced`, a pair of models of which too few layers are
-    alike is.
+    the run; of either so many `texts`. It is `refit` on them, or `solved` for in one step.
+    Unless `any_base`, an adapter that says it was made for a model of another name is refused;
+    unless `forced`, a pair of models of which too few layers are alike is.
     """
 
     adapter: Path
@@ -64,6 +66,7 @@ class AdapterWish:
     run: Path | None = None
     read: Read = "own"
     texts: int | None = None
+    how: How = "refit"
     any_base: bool = False
     forced: bool = False
 
@@ -83,7 +86,7 @@ class CarriedAdapter:
 
 
 def carry_adapter(wish: AdapterWish, reporter: Reporter) -> CarriedAdapter:
-    """Refit an adapter in the target, on Ray, and write it as PEFT keeps them.
+    """Make an adapter of the target, on Ray, and write it as PEFT keeps them.
 
     The directory appears whole or not at all; nothing is tracked. Answers of the models are kept in
     the run's store, so that a call that was broken off goes on where it was.
@@ -100,7 +103,9 @@ def carry_adapter(wish: AdapterWish, reporter: Reporter) -> CarriedAdapter:
     require_free(wish.out)
     run, source, target = ends(wish.source, wish.target, wish.run, DEFAULT_RUN, reporter)
     if run.lora is None:
-        raise ConfigError(f"run {run.name} has no section lora, which says how an adapter is refit")
+        raise ConfigError(
+            f"run {run.name} has no section lora, which says how an adapter is carried"
+        )
     section = run.lora if wish.texts is None else _with_texts(run, run.lora, wish.texts)
     checkpoint = prepare(run.models[0], default_cache(), reporter.note)
     adapter = read_adapter(wish.adapter, places(outline(checkpoint)))
@@ -118,16 +123,19 @@ def carry_adapter(wish: AdapterWish, reporter: Reporter) -> CarriedAdapter:
         covered = _assessed(Harvest(run, models, store, *workers, reporter), texts.anchors)
         if covered.above_null < LEAST and not wish.forced:
             raise CarryError(_too_few(covered, target))
-        refit, files = _carried(asking, section, run.seed, texts, (source, target), made, wish.read)
-    before, *after = refit.held_out
-    done = CarriedAdapter(covered, section.rank, refit.tokens, before, min(after), refit.seconds)
+        carried, files = _carried(asking, section, run.seed, texts, (source, target), made, wish)
+    before, *after = carried.held_out
+    done = CarriedAdapter(
+        covered, section.rank, carried.tokens, before, min(after), carried.seconds
+    )
     record: dict[str, JsonValue] = {
         "adapter": str(wish.adapter),
         "source": source.name,
         "source_fingerprint": source.fingerprint,
         "target": target.name,
         "target_fingerprint": target.fingerprint,
-        "way": OWN if wish.read == "own" else ANCHORS,
+        "read": wish.read,
+        "how": wish.how,
         "layers_with_a_partner": covered.above_null,
         "rank": done.rank,
         "tokens_read": done.tokens,
@@ -198,7 +206,7 @@ def _carried(
     texts: Texts,
     ends_of: tuple[ModelFacts, ModelFacts],
     adapter: Made,
-    read: Read,
+    wish: AdapterWish,
 ) -> tuple[Made, Arrays]:
     """The adapter of the target, and its files."""
     source, target = ends_of
@@ -214,15 +222,19 @@ def _carried(
         )
     )
     some = texts.anchors[: section.texts]
-    if read == "own":
+    if wish.read == "own":
         openings = [text.split()[0] for text in some]
         writing = adapter_units.writing(source, adapter, openings, section.written_tokens, seed)
         some = array_to_texts(ask("writing texts", writing)["texts"])
     changing = adapter_units.changing(source, adapter, some, mine, section.tokens)
     answer = ask("reading what the adapter changes", changing)
     taught = adapter_units.taught(changing, some, theirs, answer)
-    how = adapter_units.how_to_refit(section, seed)
-    way = OWN if read == "own" else ANCHORS
-    refitting = adapter_units.refitting(target, taught, None, FORESEEN[way], how)
-    refit = adapter_units.made(refitting, ask("refitting the adapter", refitting))
-    return refit, ask("writing the adapter", adapter_units.as_peft(target, refit))
+    foreseen = FORESEEN[OWN if wish.read == "own" else ANCHORS]
+    if wish.how == "solved":
+        by = Solving(rank=section.rank, seed=seed)
+        unit = adapter_units.solving(target, taught, foreseen, by)
+    else:
+        how = adapter_units.how_to_refit(section, seed)
+        unit = adapter_units.refitting(target, taught, None, foreseen, how)
+    made = adapter_units.made(unit, ask("carrying the adapter", unit))
+    return made, ask("writing the adapter", adapter_units.as_peft(target, made))

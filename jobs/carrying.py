@@ -199,6 +199,13 @@ def lora(
         int | None,
         typer.Option(help="How many of these; lora.texts if left out.", show_default=False),
     ] = None,
+    how: Annotated[
+        Literal["refit", "solved"],
+        typer.Option(
+            help="Whether the target is trained on these texts, or its adapter is solved for in "
+            "closed form, in one step: sooner, and less of the skill survives."
+        ),
+    ] = "refit",
     any_base: Annotated[
         bool,
         typer.Option(
@@ -218,7 +225,7 @@ def lora(
     from jobs.carry_lora import AdapterWish, carry_adapter
     from jobs.progress import Reporter
 
-    wish = AdapterWish(adapter, source, target, out, run, read, texts, any_base, force)
+    wish = AdapterWish(adapter, source, target, out, run, read, texts, how, any_base, force)
     done, told = carry_adapter(wish, Reporter()), Console()
     covered, taken = done.covered, 1 - done.after / done.before
     alone = ", ".join(map(str, covered.alone)) or "none"
@@ -229,7 +236,7 @@ def lora(
         soft_wrap=True,
     )
     told.print(
-        f"refit    rank {done.rank}, {done.tokens:,} tokens read in {done.seconds:,.0f} s; of what "
+        f"{how:<8} rank {done.rank}, {done.tokens:,} tokens read in {done.seconds:,.0f} s; of what "
         f"the adapter changes on held-out texts (KL {done.before:.3f} nats per word) {taken:.0%} "
         "is taken over",
         soft_wrap=True,

@@ -39,6 +39,17 @@ def test_an_adapter_is_solved_for_in_every_family(
     assert again.held_out == solved.held_out
 
 
+def test_where_no_step_helps_nothing_is_changed(
+    checkpoint: Callable[[str], Path], sentences: tuple[str, ...]
+) -> None:
+    engine = load(checkpoint("llama"))
+    taught = changes(engine, adapter(engine), sentences, TOKENS)
+    solved = solve_adapter(engine, sentences, taught, 2, TOKENS, Solving(strengths=(1e3,)))
+    assert solved.held_out[0] == solved.held_out[1]
+    assert all(not each.matrix.any() for each in solved.updates.values())
+    assert solved.updates.keys() == places(engine).keys()
+
+
 @pytest.mark.parametrize("case", ["llama", "gpt2"])
 @pytest.mark.parametrize("there_already", [False, True])
 def test_where_the_loss_falls_is_its_gradient(

@@ -69,7 +69,7 @@ def test_it_is_carried_and_peft_puts_it_on(
     assert (carried - plain).abs().max() > 0.01
     record = json.loads((out / "carried.json").read_text())
     assert (record["source"], record["target"]) == (SOURCE, TARGET)
-    assert record["way"] == "refit on anchors"
+    assert (record["how"], record["read"]) == ("refit", "anchors")
     assert record["kl_after"] < record["kl_before"]
     assert "PeftModel.from_pretrained" in (out / "README.txt").read_text()
 
@@ -92,12 +92,15 @@ def test_where_too_few_layers_are_alike_it_is_asked_for_twice(
     assert code == 0, printed + complained
 
 
-def test_on_texts_of_its_own(carry: Verb, adapter: Path, tmp_path: Path) -> None:
-    code, printed, complained = carry(adapter)
+@pytest.mark.parametrize("how", ["refit", "solved"])
+def test_on_texts_of_its_own(how: str, carry: Verb, adapter: Path, tmp_path: Path) -> None:
+    code, printed, complained = carry(adapter, "--how", how)
     assert code == 0, printed + complained
-    assert "writing texts" in complained
+    assert "writing texts" in complained or how == "solved", "which takes those of the refit"
+    assert f"{how} " in printed
     record = json.loads((tmp_path / "out" / "carried.json").read_text())
-    assert record["way"] == "refit on own texts"
+    assert (record["how"], record["read"]) == (how, "own")
+    assert record["kl_after"] < record["kl_before"]
 
 
 def refused(answer: tuple[object, str, str], tmp_path: Path) -> str:

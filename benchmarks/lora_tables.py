@@ -1,0 +1,80 @@
+"""The tables that the system's first description left open: coverage, retention by method, drift.
+
+Runs (or resumes) the demo's run of adapters, and carries the same adapters by every carrier.
+
+    python -m benchmarks.lora_tables
+"""
+
+from typing import Any
+
+from benchmarks import lora_carriers
+from benchmarks.adapters import RUN_FILE
+from benchmarks.record import record
+from evaluation.cells import AdapterCell
+from evaluation.hypotheses import hypotheses
+from evaluation.matrix import Matrix
+from jobs.config import read_run_file
+from jobs.names import ROOT
+from jobs.progress import Reporter
+from jobs.sweep import sweep
+
+
+def main() -> None:
+    """Measure, print and record."""
+    matrix = sweep(read_run_file(ROOT / RUN_FILE), Reporter()).matrix
+    cells = [cell for cell in matrix.cells if isinstance(cell, AdapterCell)]
+    carriers = lora_carriers.measured()
+    tables = {
+        "coverage": _coverage(matrix),
+        "retention": _retention(cells, carriers),
+        "drift": _drift(cells),
+    }
+    for title, rows in tables.items():
+        print(f"\n{title}\n")
+        print("\n".join(" | ".join(("", *row, "")).strip() for row in rows))
+    decided = {each.name: each.verdict for each in hypotheses(cells)}
+    kept = [cell.model_dump(mode="json") for cell in cells]
+    record("lora_tables", {"tables": tables, "hypotheses": decided, "cells": kept})
+
+
+def _coverage(matrix: Matrix) -> list[list[str]]:
+    """Shares of target layers with a partner, by the criterion."""
+    rows = [["pair", "CKA above 0.7", "above chance"]]
+    for pair in matrix.similarities:
+        shares = (f"{share:.2f}" for share in (pair.coverage_070, pair.coverage_null))
+        rows.append([f"{pair.source}, {pair.target}", *shares])
+    return rows
+
+
+def _retention(cells: list[AdapterCell], carriers: dict[str, Any]) -> list[list[str]]:
+    """By method, of each skill and direction."""
+    heads = [f"{cell.concept}, {cell.source} -> {cell.target}" for cell in cells]
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        of_cell = {way.name: way.retention for way in cell.ways}
+        of_cell |= {each.name: each.retention for each in cell.controls}
+        shares = {name: None if of is None else of.value for name, of in of_cell.items()}
+        others = carriers[f"{cell.source} -> {cell.target}"][cell.concept]
+        shares |= {
+            name: None if of["retention"] is None else of["retention"]["value"]
+            for name, of in others.items()
+        }
+        for name, share in shares.items():
+            found.setdefault(name, []).append("undefined" if share is None else f"{share:.2f}")
+    return [["method", *heads], *([name, *shares] for name, shares in found.items())]
+
+
+def _drift(cells: list[AdapterCell]) -> list[list[str]]:
+    """How much more often harmful requests are answered."""
+    rows = [["carried", "refused before", "refused after", "drift"]]
+    for cell in cells:
+        if cell.safety is not None:
+            of = cell.safety
+            values = (each.value for each in (of.harmful_before, of.harmful_after, of.drift))
+            name = f"{cell.concept}, {cell.source} -> {cell.target}"
+            rows.append([name, *(f"{value:.2f}" for value in values)])
+    return rows
+
+
+if __name__ == "__main__":
+    main()
