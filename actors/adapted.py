@@ -44,22 +44,21 @@ def written_with(
 
 @torch.inference_mode()
 def continued(
-    engine: Engine, prompts: Sequence[str], max_new_tokens: int, nucleus: float | None = None
+    engine: Engine, prompts: Sequence[str], max_new_tokens: int, *, drawn: bool = False
 ) -> list[str]:
-    """What comes after each prompt, without a chat template: greedily, or drawn from the likeliest
-    tokens that have such a share of all chances together (arXiv 1904.09751).
+    """What comes after each prompt, without a chat template: greedily, or drawn by chance from all
+    tokens.
 
     Raises:
         TextError: a prompt of which the tokenizer makes no token.
     """
     end = engine.tokenizer.eos_token_id
-    drawn = {} if nucleus is None else {"top_p": nucleus, "top_k": 0}
     config = GenerationConfig(
-        do_sample=nucleus is not None,
+        do_sample=drawn,
         max_new_tokens=max_new_tokens,
         eos_token_id=end,
         pad_token_id=end,
-        **drawn,
+        **({"top_p": 1.0, "top_k": 0} if drawn else {}),
     )
     found = [""] * len(prompts)
     for numbers in of_like_length(prompts, PROMPTS_A_PASS):

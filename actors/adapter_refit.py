@@ -25,7 +25,6 @@ from actors.engine import Engine
 from actors.examples import Example, Pass, costs, passes
 from alignment.updates import Update
 
-NUCLEUS = 0.95
 SAMPLED = 48  # texts that tell which tokens are likely
 TOGETHER = 8  # texts of a pass
 
@@ -70,14 +69,15 @@ def own_texts(
     max_new_tokens: int,
     seed: int = 0,
 ) -> list[str]:
-    """What the model with the adapter writes, by chance, each opening included.
+    """What the model with the adapter writes, each opening included; drawn from all tokens by their
+    chances: what is left out of the unlikely ones would be learned to be unlikely.
 
     Raises:
         TextError: an opening of which the tokenizer makes no token.
     """
     with torch.random.fork_rng(), adapting(engine, updates):
         torch.manual_seed(seed)
-        after = continued(engine, openings, max_new_tokens, NUCLEUS)
+        after = continued(engine, openings, max_new_tokens, drawn=True)
     return [(opening + text).strip() for opening, text in zip(openings, after, strict=True)]
 
 

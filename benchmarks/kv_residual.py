@@ -25,19 +25,19 @@ from benchmarks.caches import Model
 from benchmarks.record import record
 from jobs.passages import Passages
 
-HIDDEN, EPOCHS, BATCH, RATE = 1024, 6, 512, 3e-4
+HIDDEN, EPOCHS, BATCH, RATE = 1024, 3, 512, 1e-3
 LINEAR, BOTH = "linear", "linear and residual network"
 
 
 def main() -> None:
     """Measure and record."""
     run, section, texts = caches.run_of_caches()
+    settings = {"hidden": HIDDEN, "epochs": EPOCHS, "batch": BATCH, "learning_rate": RATE}
     crossings = {}
     for name, source, target in caches.directions(run):
         crossings[name] = _crossing(source, target, texts, section.cached)
         print(name, crossings[name], file=sys.stderr)
-    settings = {"hidden": HIDDEN, "epochs": EPOCHS, "batch": BATCH, "learning_rate": RATE}
-    record("kv_residual", {"settings": settings, "crossings": crossings})
+        record("kv_residual", {"settings": settings, "crossings": crossings})
 
 
 def _crossing(source: Model, target: Model, texts: Passages, cached: int) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def main() -> None:
     for name, source, target in caches.directions(run):
         crossings[name] = _crossing(source, target, texts)
         print(name, crossings[name], file=sys.stderr)
-    record("kv_weighted", {"crossings": crossings})
+        record("kv_weighted", {"crossings": crossings})
 
 
 def _crossing(source: Model, target: Model, texts: Passages) -> dict[str, Any]:

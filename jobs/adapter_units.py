@@ -73,7 +73,12 @@ def how(section: Adapters, seed: int) -> AdapterTraining:
 
 def how_to_refit(section: Adapters, seed: int) -> AdapterTraining:
     """How what another adapter changes is learned."""
-    return replace(how(section, seed), batch=section.refit_batch, epochs=section.refit_epochs)
+    return replace(
+        how(section, seed),
+        batch=section.refit_batch,
+        epochs=section.refit_epochs,
+        learning_rate=section.refit_learning_rate,
+    )
 
 
 def training(

@@ -30,8 +30,8 @@ from jobs.units import Arrays, Asking, Unit, array_to_texts
 ANCHORS, OWN = "refit on anchors", "refit on own texts"
 SOLVED = "solved on own texts"  # in closed form
 WAYS = (ANCHORS, OWN, SOLVED)
-# What a text of its own costs counts half as much as KL does; anchors show nothing of the skill.
-FORESEEN = {ANCHORS: 0.0, OWN: 0.5, SOLVED: 0.5}
+# How much what a text costs counts beside KL; anchors show nothing of the skill.
+FORESEEN = {ANCHORS: 0.0, OWN: 2.0, SOLVED: 0.5}
 # What a way reads, and what is read in its place for its control: of own texts what the source
 # writes without its adapter.
 PLAIN = "plain texts"

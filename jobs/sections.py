@@ -210,10 +210,11 @@ class Adapters(Section):
     learning_rate: Share = 1e-3
     batch: Count = 16
     epochs: Count = 2
-    texts: Annotated[int, Field(ge=32)] = 160
+    texts: Annotated[int, Field(ge=32)] = 192
     refit: Annotated[float, Field(gt=0, le=1)] = 0.1
-    refit_epochs: Count = 2
+    refit_epochs: Count = 1
     refit_batch: Count = 4
+    refit_learning_rate: Share = 2e-3
     tokens: Annotated[int, Field(ge=2)] = 4096
     written_tokens: Count = 32
     safety: bool = True

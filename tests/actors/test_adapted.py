@@ -9,6 +9,7 @@ import torch
 
 from actors.adapted import Updates, continued, foreseen_with, written_with
 from actors.adapting import adapting
+from actors.encoding import encode, said_after
 from actors.engine import Engine, load
 from actors.examples import Example, foreseen
 from actors.matrices import places
@@ -60,7 +61,16 @@ def test_prompts_are_gone_on_with_together_as_alone(
 
 def test_what_is_drawn_is_drawn_by_its_chances(engine: Engine) -> None:
     torch.manual_seed(3)
-    texts = {continued(engine, PROMPTS[:1], 4, nucleus=0.999)[0] for _ in range(6)}
-    assert len(texts) > 1
-    sure = continued(engine, PROMPTS, 4, nucleus=1e-6)
-    assert sure == continued(engine, PROMPTS, 4)
+    texts = continued(engine, PROMPTS[:1] * 1500, 1, drawn=True)
+    ids = encode(engine, PROMPTS[:1]).ids
+    with torch.inference_mode():
+        chances = engine.logits(engine.states(ids))[0, -1].softmax(-1)
+    for token in chances.topk(3).indices.tolist():
+        said = said_after(engine, [*ids[0].tolist(), token], ids.shape[1])
+        among = sum(
+            float(chance)
+            for other, chance in enumerate(chances)
+            if said_after(engine, [*ids[0].tolist(), other], ids.shape[1]) == said
+        )
+        share = texts.count(said) / len(texts)
+        assert abs(share - among) < 4 * (among * (1 - among) / len(texts)) ** 0.5
