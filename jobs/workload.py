@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from actors.adapter_refit import SAMPLED
+from actors.adapter_solving import Solving
 from actors.blueprint import Blueprint
 from actors.cache_training import CacheTraining
 from actors.training import Training
@@ -12,6 +13,7 @@ from evaluation import safety
 from evaluation.skill import Item
 from evaluation.skills import SKILLS
 from evaluation.suites import SUITES
+from jobs import adapter_units
 from jobs.adapters import WAYS
 from jobs.config import RunFile
 from jobs.lessons import HELD_OUT, OPENING_WORDS, OPENINGS
@@ -79,8 +81,8 @@ def _handed_over(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]
 
 def _adapted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
     """Of adapters: each is trained once; what it changes is read for every target, with and without
-    it, and the first texts twice; a target is refit by every way and for the control. Backwards
-    costs two passes."""
+    it, and the first texts twice; a target is refit by two ways and for a control, and solved for
+    by one and for a control, with looks at what is held out. Backwards costs two passes."""
     if run.lora is None:
         return ()
     section, skills = run.lora, len(run.lora.skills)
@@ -101,11 +103,17 @@ def _adapted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
     written = (skills + 1) * own
     read = skills * (_tokens(texts.anchors[: section.texts]) + 2 * own)
     changed = 2 * others * read * (1 + min(1.0, SAMPLED / section.texts))
-    refit = 3 * others * section.refit * taught * (len(WAYS) + 2)
+    refit = 3 * others * section.refit * taught * 3
+    solving = Solving()
+    looks = len(solving.dampings) * len(solving.strengths) * adapter_units.HELD_OUT
+    solved = (
+        2 * others * skills * (3 * (section.texts + solving.sampled) + looks) * own / section.texts
+    )
     return (
         Reading("training adapters", 3 * taught, 1.0, 3 * taught),
         Reading("what adapters change", written + changed, 1.0, written + changed),
         Reading("refitting adapters", refit, 1.0, refit),
+        Reading("solving for adapters", solved, 1.0, solved),
         Reading("judging adapters", judged, 1.0, judged),
     )
 
