@@ -26,6 +26,7 @@ from actors.adapting import adapting
 from actors.engine import Engine
 from actors.examples import Example, passes
 from actors.matrices import Rows, places
+from actors.matrix_reading import sides
 from alignment.updates import Update
 
 _SPARE = 8  # directions beyond the rank, by which the first ones are found well
@@ -69,12 +70,13 @@ def solve_adapter(
     """
     started = time.monotonic()
     course = Relearning(engine, texts, taught, held_out, tokens, foreseen)
+    sampled = texts[: min(solving.sampled, course.count)]
     here: dict[str, Update] = {}
     seen, read = [course.look(here)], 0
     with engine.held.with_gradients():
         for step in range(solving.steps):
             drawn = torch.Generator(engine.device).manual_seed(solving.seed + step)
-            matters, some = _matters(engine, texts[: solving.sampled], here, drawn)
+            matters, some = _matters(engine, sampled, here, drawn)
             slopes, more = falls(engine, course, here)
             here, loss = _best_step(course, here, seen[-1], matters, slopes, solving)
             read += some + more
@@ -157,28 +159,38 @@ def _matters(
 ) -> tuple[dict[str, _Matters], int]:
     """By place, of what the model itself would say after each token, drawn by chance; and how many
     tokens were read."""
-    found: dict[str, _Matters] = {}
-    judged = torch.empty(0)
-    count = 0
+    reads: dict[str, Tensor] = {}  # of what several places read once
+    returns: dict[str, Tensor] = {}
+    seen: set[str] = set()
+    judged, count = torch.empty(0), 0
 
-    def take(place: str, reads: Tensor, gradient: Tensor) -> None:
-        x, g = reads.reshape(*judged.shape, -1)[judged], gradient.reshape(*judged.shape, -1)[judged]
-        some = _Matters(x.mT @ x, g.mT @ g)
-        if place in found:
-            some = _Matters(found[place].reads + some.reads, found[place].returns + some.returns)
-        found[place] = some
+    def take(place: str, read: Tensor, gradient: Tensor) -> None:
+        side, _ = sides(place)
+        if side not in seen:
+            seen.add(side)
+            _add(reads, side, read.reshape(*judged.shape, -1)[judged].float())
+        _add(returns, place, gradient.reshape(*judged.shape, -1)[judged].float())
 
     with torch.enable_grad(), adapting(engine, here), _going_back(engine, take):
         for some in passes(engine, [Example(text) for text in texts]):
             judged = some.judged
+            seen.clear()
             states = engine.states(some.ids)
             said = engine.logits(states[judged]).log_softmax(-1)
             guess = torch.multinomial(said.detach().exp(), 1, generator=drawn)
             (-said.gather(-1, guess).sum()).backward()
             count += int(judged.sum())
-    return {
-        place: _Matters(each.reads / count, each.returns / count) for place, each in found.items()
-    }, count
+    for each in (reads, returns):
+        for moments in each.values():
+            moments /= count
+    found = {place: _Matters(reads[sides(place)[0]], of) for place, of in returns.items()}
+    return found, count
+
+
+def _add(to: dict[str, Tensor], name: str, rows: Tensor) -> None:
+    """To second moments by name those of rows [n, d]."""
+    some = rows.mT @ rows
+    to[name] = to[name] + some if name in to else some
 
 
 def falls(
@@ -188,7 +200,7 @@ def falls(
     found: dict[str, Tensor] = {}
 
     def take(place: str, reads: Tensor, gradient: Tensor) -> None:
-        some = gradient.flatten(0, -2).mT @ reads.flatten(0, -2)
+        some = gradient.flatten(0, -2).float().mT @ reads.flatten(0, -2).float()
         found[place] = found[place] + some if place in found else some
 
     with torch.enable_grad(), _going_back(engine, take):

@@ -29,7 +29,6 @@ from jobs.units import Arrays, Asking, Unit, array_to_texts
 
 ANCHORS, OWN = "refit on anchors", "refit on own texts"
 SOLVED = "solved on own texts"  # in closed form
-WAYS = (ANCHORS, OWN, SOLVED)
 # How much what a text costs counts beside KL; anchors show nothing of the skill.
 FORESEEN = {ANCHORS: 0.0, OWN: 2.0, SOLVED: 0.5}
 # What a way reads, and what is read in its place for its control: of own texts what the source
@@ -84,6 +83,11 @@ class Adapted:
         return self.source, self.target, "lora", self.skill
 
 
+def ways(section: Adapters) -> tuple[str, ...]:
+    """Those of a run."""
+    return (ANCHORS, OWN, SOLVED) if section.solve else (ANCHORS, OWN)
+
+
 def adapter_files(directory: Path, adapted: Adapted) -> Path:
     """What is registered of a pair: the carried adapter, as a PEFT directory."""
     directory.mkdir(parents=True)
@@ -131,6 +135,7 @@ class _Adapting:
         self._section, self._seed, self._models, self._asking = section, seed, models, asking
         self._anchors, self._items = texts.anchors[: section.texts], texts.items
         self._pairs: list[Pair] = list(permutations(models, 2))
+        self._ways = ways(section)
 
     def native(self, skill: str) -> dict[str, Made]:
         """Every model's own adapter."""
@@ -155,19 +160,23 @@ class _Adapting:
     ) -> dict[Pair, Carried]:
         """What each way makes of the source's adapter, and which is best on held items."""
         read = self._taught(skill, native, shared)
-        each = [(pair, way) for pair in self._pairs for way in WAYS]
+        each = [(pair, way) for pair in self._pairs for way in self._ways]
         lessons = {(pair, way): read[pair, _READS[way]] for pair, way in each}
         remade = self._remade(f"{skill}: carrying adapters", lessons, native)
         made = {
-            pair: {NATIVE: native[pair[1]], **{way: remade[pair, way] for way in WAYS}}
+            pair: {NATIVE: native[pair[1]], **{way: remade[pair, way] for way in self._ways}}
             for pair in self._pairs
         }
         held = self._scores("held", skill, made)
-        best = {pair: _best(held[pair]) for pair in self._pairs}
+        best = {pair: _best(held[pair], self._ways) for pair in self._pairs}
+        named = {
+            pair: {SHUFFLED: way} | ({SHUFFLED_SOLVED: SOLVED} if self._section.solve else {})
+            for pair, way in best.items()
+        }
         shuffled = {
             (pair, way): read[pair, _IN_PLACE[_READS[way]]].shuffled(self._seed)
-            for pair in self._pairs
-            for way in (best[pair], SOLVED)
+            for pair, of in named.items()
+            for way in of.values()
         }
         controls = self._remade(f"{skill}: carrying controls", shuffled, native)
         return {
@@ -175,7 +184,7 @@ class _Adapting:
                 made[pair],
                 held[pair],
                 way,
-                {SHUFFLED: controls[pair, way], SHUFFLED_SOLVED: controls[pair, SOLVED]},
+                {name: controls[pair, by] for name, by in named[pair].items()},
             )
             for pair, way in best.items()
         }
@@ -297,5 +306,5 @@ class _Adapting:
         return dict(zip(units, answers, strict=True))
 
 
-def _best(held: Scores) -> str:
-    return max(WAYS, key=lambda way: float(held[way].mean()))
+def _best(held: Scores, ways: Sequence[str]) -> str:
+    return max(ways, key=lambda way: float(held[way].mean()))

@@ -89,9 +89,7 @@ def models_of(run: RunFile, texts: Texts, here: Mapping[str, Path | None]) -> li
         except ModelError:
             models.append(Model(spec, None, None))
             continue
-        models.append(
-            Model(spec, known, host(spec.name, known, spec.dtype, words, run.lora is not None))
-        )
+        models.append(Model(spec, known, host(spec.name, known, spec.dtype, words, run.lora)))
     return models
 
 

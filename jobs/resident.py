@@ -12,6 +12,7 @@ from actors.behaviour import ROWS_A_HEAD, TOKENS_A_PASS
 from actors.blueprint import BYTES, Blueprint
 from alignment.similarity import BLOCK_ROWS, NULL_ROWS
 from jobs.config import RunFile
+from jobs.sections import Adapters
 from jobs.texts import Texts
 from jobs.work import compared_shards, shards_of
 
@@ -45,8 +46,7 @@ def processes(run: RunFile, texts: Texts, models: dict[str, Blueprint]) -> tuple
     """Every process of a sweep on this machine, at its peak."""
     words = words_compared(run, texts)
     dtypes = {spec.name: spec.dtype for spec in run.models}
-    adapts = run.lora is not None
-    hosts = [host(name, model, dtypes[name], words, adapts) for name, model in models.items()]
+    hosts = [host(name, model, dtypes[name], words, run.lora) for name, model in models.items()]
     return (
         *hosts,
         _moments(run, models),
@@ -65,9 +65,11 @@ def host_name(model: str) -> str:
     return f"host-{model}"
 
 
-def host(name: str, model: Blueprint, dtype: str, words: int, adapts: bool = False) -> Process:
+def host(
+    name: str, model: Blueprint, dtype: str, words: int, adapts: Adapters | None = None
+) -> Process:
     """The process that holds a whole model on a CPU, every layer of `words` rows being compared;
-    if it `adapts`, adapters are trained in it."""
+    if it `adapts`, adapters are trained in it, and solved for."""
     size = BYTES[dtype]
     row = model.width * _STREAM_COPIES + model.mlp_width * _MLP_COPIES
     parts = {
@@ -81,7 +83,19 @@ def host(name: str, model: Blueprint, dtype: str, words: int, adapts: bool = Fal
         # What is kept of every layer to go back through, and logits with their gradients.
         kept = model.layers * row * size + _LOGIT_COPIES * model.vocabulary * BYTES["float32"]
         parts["training"] = examples.TOKENS_A_PASS * kept
+        if adapts.solve:
+            parts["solving"] = _solving(model)
     return Process(host_name(name), parts)
+
+
+def _solving(model: Blueprint) -> int:
+    """Of every matrix its gradient, and second moments of what it reads and of what it returns."""
+    d, m = model.width, model.mlp_width
+    heads, kv = model.heads * model.head_width, model.kv_heads * model.head_width
+    reads = 2 * d**2 + heads**2 + m**2
+    returns = heads**2 + 2 * kv**2 + 2 * d**2 + 2 * m**2
+    gradients = d * (2 * heads + 2 * kv + 3 * m)
+    return model.layers * BYTES["float32"] * (reads + returns + gradients)
 
 
 def _moments(run: RunFile, models: dict[str, Blueprint]) -> Process:

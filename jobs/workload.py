@@ -14,7 +14,7 @@ from evaluation.skill import Item
 from evaluation.skills import SKILLS
 from evaluation.suites import SUITES
 from jobs import adapter_units
-from jobs.adapters import WAYS
+from jobs.adapters import ways
 from jobs.config import RunFile
 from jobs.lessons import HELD_OUT, OPENING_WORDS, OPENINGS
 from jobs.questions import SIGNS
@@ -96,7 +96,8 @@ def _adapted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
             _tokens(_whole(of)) + measured.tokens * len(of) for of in (items.held, items.test)
         )
         # As it is and with its own adapter, whatever the source; the rest for each.
-        judged += held * (2 + others * len(WAYS)) + test * (2 + others * (len(WAYS) + 3))
+        tried, controls = len(ways(section)), 3 if section.solve else 2
+        judged += held * (2 + others * tried) + test * (2 + others * (tried + controls))
         judged += requests * (2 + others)
     # What an adapted model writes, for each skill, and once what it writes without any adapter.
     own = section.texts * section.written_tokens
@@ -113,7 +114,7 @@ def _adapted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
         Reading("training adapters", 3 * taught, 1.0, 3 * taught),
         Reading("what adapters change", written + changed, 1.0, written + changed),
         Reading("refitting adapters", refit, 1.0, refit),
-        Reading("solving for adapters", solved, 1.0, solved),
+        *([Reading("solving for adapters", solved, 1.0, solved)] if section.solve else []),
         Reading("judging adapters", judged, 1.0, judged),
     )
 

@@ -95,6 +95,10 @@ def read_adapter(directory: Path, places: Mapping[str, Rows]) -> Adapter:
                 f"{directory}: {module} changes a layer of {down.shape[1]} to {len(up)} numbers, "
                 f"and the model's is of {wanted[1]} to {wanted[0]}"
             )
+        if len(down) % count:
+            raise AdapterError(
+                f"{directory}: {module} has rank {len(down)} over all of its {count} experts"
+            )
         scale = _scale(config, module, len(down) // count)
         # The rank of an expert is a run of rows in A, and every so manieth column in B.
         downs, ups = down.unflatten(0, (count, -1)), up.unflatten(1, (-1, count)).movedim(2, 0)
