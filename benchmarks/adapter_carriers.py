@@ -32,6 +32,7 @@ FOLDED = 4  # target layers whose rows are held at once
 SHUFFLED = "ridge, shuffled rows"
 # Ways that go through maps, by the fitter of these.
 MAPPED = {each: each for each in ("ridge", "procrustes", "anchor_locked")} | {SHUFFLED: "ridge"}
+OF_THE_STREAM = ("attention", "mlp", "out", "down")  # sides, by what is read and who writes
 OF_WEIGHTS = ("averaged", "resized", "subspace")
 ALONE = ("averaged", "resized")  # a layer is made of the one at its depth alone
 
@@ -120,10 +121,17 @@ def _told(way: str, link: _Link, pairs: Mapping[str, Crossing]) -> dict[str, Cro
     for role, pair in pairs.items():
         for side, x, y in link.rows(role):
             if side not in maps:
-                maps[side] = _fitted(way, x, y, link.target)
+                maps[side] = _fitted(_by(way, side), x, y, link.target)
         reads, writes = sides(f"{role}.{link.target}")
         found[role] = Crossing(pair.source, pair.target, maps[reads], maps[writes])
     return found
+
+
+def _by(way: str, side: str) -> str:
+    """Anchors are locked where a matrix reads or writes the stream, which is what they are anchors
+    of; inside a block their rounds of factorising would take hours."""
+    _, part, _ = side.split(".")
+    return "procrustes" if way == "anchor_locked" and part not in OF_THE_STREAM else way
 
 
 def _fitted(way: str, x: Tensor, y: Tensor, seed: int) -> Map:
