@@ -48,12 +48,13 @@ def carried(
 ) -> Carried:
     """What each way makes of the source's adapters, of the rank of these at most."""
     depths = len(source.engine.blocks), len(target.engine.blocks)
-    nearest, there = depth_pairing(*depths), places(target.engine)
+    nearest = depth_pairing(*depths)
+    here, there = places(source.engine), places(target.engine)
     parts: dict[tuple[str, str, str], list[Update]] = defaultdict(list)
     for link in _links(source, target, anchors):
         pairs = {
             role: Crossing(
-                weight(source.engine, places(source.engine)[f"{role}.{link.source}"]),
+                weight(source.engine, here[f"{role}.{link.source}"]),
                 weight(target.engine, there[f"{role}.{link.target}"]),
             )
             for role in link.roles
@@ -96,10 +97,11 @@ class _Link:
 def _links(source: Model, target: Model, anchors: Sequence[str]) -> Iterator[_Link]:
     depths = len(source.engine.blocks), len(target.engine.blocks)
     shares = layer_shares(*depths)
+    there = places(target.engine)
     roles = [
         name.removesuffix(".0")
         for name, at in places(source.engine).items()
-        if name.endswith(".0") and at.expert is None and name in places(target.engine)
+        if name.endswith(".0") and at.expert is None and name in there
     ]
     (shard,) = batches(anchors, shard_texts=len(anchors), batch_texts=8)
     for start in range(0, depths[1], FOLDED):

@@ -33,6 +33,7 @@ from jobs.texts import Texts, gather
 
 RUN_FILE = "configs/adapters/demo.yaml"
 Updates = Mapping[str, Update]
+Figures = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,16 +106,12 @@ def retention(
     return None if found is None else asdict(found)
 
 
-def best_of(ways: Mapping[str, Updates], judge: Callable[[Updates], float]) -> tuple[str, float]:
-    """The name of what held items like best, and how much."""
+def best_of(ways: Mapping[str, Updates], judge: Callable[[Updates], float]) -> str:
+    """The name of what held items like best."""
     found = {name: judge(on) for name, on in ways.items()}
-    name = max(found, key=lambda each: found[each])
-    return name, found[name]
+    return max(found, key=lambda name: found[name])
 
 
 def scaled(updates: Updates, factor: float) -> dict[str, Update]:
     """Each change times a number."""
     return {place: each.scaled(factor) for place, each in updates.items()}
-
-
-Figures = dict[str, Any]

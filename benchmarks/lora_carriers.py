@@ -40,7 +40,7 @@ def _crossing(run: Run, source: Model, target: Model) -> Figures:
         of_skill: Figures = {}
         for way, by_skill in made.items():
             tried = {f"{each:g}": scaled(by_skill[skill], each) for each in STRENGTHS}
-            strength, _ = best_of(
+            strength = best_of(
                 tried, lambda on, s=skill, i=items: float(scores(target, s, i.held, on).mean())
             )
             kept = scores(target, skill, items.test, tried[strength])

@@ -12,8 +12,7 @@ from actors.adapting import adapting
 from actors.encoding import encode, said_after
 from actors.engine import Engine, load
 from actors.examples import Example, foreseen
-from actors.matrices import places
-from alignment.updates import Update
+from tests.actors.drawn import drawn_adapter
 
 PROMPTS = ["She", "The ferry crosses the narrow", "Nobody told her that it"]
 
@@ -26,12 +25,7 @@ def engine(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) ->
 @pytest.fixture(scope="module")
 def adapters(engine: Engine) -> list[Updates]:
     """None, and one that changes a good deal."""
-    torch.manual_seed(0)
-    drawn = {
-        place: Update(0.2 * torch.randn(len(at.rows), 2), torch.randn(2, at.inputs))
-        for place, at in places(engine).items()
-    }
-    return [{}, drawn]
+    return [{}, drawn_adapter(engine, 0.2)]
 
 
 def test_each_adapter_foresees_for_itself(engine: Engine, adapters: list[Updates]) -> None:

@@ -13,8 +13,8 @@ from actors.adapting import adapting
 from actors.encoding import encode
 from actors.engine import Engine, load
 from actors.examples import Example, foreseen
-from actors.matrices import places
 from alignment.updates import Update
+from tests.actors.drawn import drawn_adapter
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +24,7 @@ def llama(checkpoint: Callable[[str], Path]) -> Engine:
 
 @pytest.fixture(scope="module")
 def adapter(llama: Engine) -> dict[str, Update]:
-    torch.manual_seed(0)
-    return {
-        place: Update(0.05 * torch.randn(len(at.rows), 2), torch.randn(2, at.inputs))
-        for place, at in places(llama).items()
-    }
+    return drawn_adapter(llama, 0.05)
 
 
 def test_changes_are_what_the_adapter_adds(

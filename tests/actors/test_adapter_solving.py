@@ -11,17 +11,9 @@ from actors.adapter_refit import Relearning, changes
 from actors.adapter_solving import Solving, falls, solve_adapter
 from actors.engine import Engine, load
 from actors.matrices import places, weight
-from alignment.updates import Update
+from tests.actors.drawn import drawn_adapter
 
 TOKENS = np.arange(2, 260)
-
-
-def adapter(engine: Engine) -> dict[str, Update]:
-    torch.manual_seed(0)
-    return {
-        place: Update(0.05 * torch.randn(len(at.rows), 2), torch.randn(2, at.inputs))
-        for place, at in places(engine).items()
-    }
 
 
 def test_an_adapter_is_solved_for_in_every_family(
@@ -29,7 +21,7 @@ def test_an_adapter_is_solved_for_in_every_family(
 ) -> None:
     texts = [*sentences, *sentences]  # solved on, and looked at
     before = {place: weight(engine, at).clone() for place, at in places(engine).items()}
-    taught = changes(engine, adapter(engine), texts, TOKENS)
+    taught = changes(engine, drawn_adapter(engine, 0.05), texts, TOKENS)
     solved = solve_adapter(engine, texts, taught, len(sentences), TOKENS, Solving(rank=4, steps=2))
     plain, once, twice = solved.held_out
     assert twice <= once < 0.9 * plain
@@ -43,7 +35,7 @@ def test_where_no_step_helps_nothing_is_changed(
     checkpoint: Callable[[str], Path], sentences: tuple[str, ...]
 ) -> None:
     engine = load(checkpoint("llama"))
-    taught = changes(engine, adapter(engine), sentences, TOKENS)
+    taught = changes(engine, drawn_adapter(engine, 0.05), sentences, TOKENS)
     solved = solve_adapter(engine, sentences, taught, 2, TOKENS, Solving(strengths=(1e3,)))
     assert solved.held_out[0] == solved.held_out[1]
     assert all(not each.matrix.any() for each in solved.updates.values())
@@ -59,11 +51,11 @@ def test_where_the_loss_falls_is_its_gradient(
     sentences: tuple[str, ...],
 ) -> None:
     engine = load(checkpoint(case))
-    taught = changes(engine, adapter(engine), sentences, TOKENS)
+    taught = changes(engine, drawn_adapter(engine, 0.05), sentences, TOKENS)
     course = Relearning(engine, sentences, taught, 2, TOKENS, 0.5)
     here = {}
     if there_already:
-        here = {place: each.scaled(0.3) for place, each in adapter(engine).items()}
+        here = {place: each.scaled(0.3) for place, each in drawn_adapter(engine, 0.05).items()}
     found, read = falls(engine, course, here)
     engine.model.requires_grad_(True)
     course.step(range(course.count), here)
