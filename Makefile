@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ASSETS := $(VENV)/.assets
-# Which tests: `make test CHOSEN=` runs the long ones too, as CI does.
+# Which tests: `make test CHOSEN=` runs the long ones too, as CI does while it has time.
 CHOSEN ?= -m "not long"
 export HF_HUB_OFFLINE := 1
 

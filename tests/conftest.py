@@ -3,6 +3,7 @@
 The libraries of models are imported when a checkpoint is built: many tests need none.
 """
 
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,30 @@ from tests.object_server import Ceph, Gateway
 # How long an example takes says nothing on a machine that does other things too.
 settings.register_profile("isthmus", deadline=None)
 settings.load_profile("isthmus")
+
+_STARTED = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--long-within",
+        type=float,
+        metavar="MINUTES",
+        help="begin no test that is marked long after this; they come last",
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("long") is not None)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    within: float | None = item.config.getoption("--long-within")
+    if within is None or item.get_closest_marker("long") is None:
+        return
+    if time.monotonic() - _STARTED > 60 * within:
+        pytest.skip(f"no long test is begun after {within:g} minutes")
+
 
 SENTENCES = (
     "The ferry crosses the narrow strait twice a day.",

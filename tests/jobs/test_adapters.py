@@ -46,7 +46,8 @@ SECTION = {
 }
 
 
-@pytest.fixture(scope="module")
+# Of the session: what is marked long comes last.
+@pytest.fixture(scope="session")
 def swept(tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[..., Path]) -> Path:
     """A run that carries adapters alone, once it is done."""
     run = tiny_run(tmp_path_factory.mktemp("adapters"), lora=SECTION)

@@ -30,7 +30,8 @@ def caches_alone(run: Path, caches: dict[str, Any]) -> Path:
     return run
 
 
-@pytest.fixture(scope="module")
+# Of the session: what is marked long comes last.
+@pytest.fixture(scope="session")
 def swept(
     tmp_path_factory: pytest.TempPathFactory, tiny_run: Run, caches: dict[str, Any]
 ) -> Result:
