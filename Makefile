@@ -56,6 +56,7 @@ bench: $(INSTALLED) $(ASSETS)
 	$(BIN)/python -m benchmarks.kv_residual
 	$(BIN)/python -m benchmarks.lora_tables
 	$(BIN)/python -m benchmarks.lora_twins
+	$(BIN)/python -m benchmarks.lora_merging
 	$(BIN)/python -m benchmarks.harvest_overhead
 	$(BIN)/python -m benchmarks.plan_memory
 	$(BIN)/python -m benchmarks.conformance

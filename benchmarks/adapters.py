@@ -3,7 +3,7 @@
 Shapes: m items.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import permutations
 from typing import Any
@@ -22,7 +22,7 @@ from actors.weights import default_cache, facts, prepare
 from alignment.updates import Update
 from cluster.storage import Store, open_store
 from evaluation.retention import measure_retention
-from evaluation.skill import Item, options
+from evaluation.skill import Item, Items, options
 from evaluation.skills import SKILLS
 from jobs import adapter_units
 from jobs.adapter_units import Made
@@ -31,6 +31,7 @@ from jobs.names import ROOT
 from jobs.sections import Adapters
 from jobs.texts import Texts, gather
 
+HELD = 40  # items by which something is chosen
 RUN_FILE = "configs/adapters/demo.yaml"
 Updates = Mapping[str, Update]
 Figures = dict[str, Any]
@@ -98,18 +99,33 @@ def scores(model: Model, name: str, items: Sequence[Item], on: Updates) -> NDArr
     return skill.foreseen(items, *foreseen_with(model.engine, examples, on))
 
 
-def retention(
-    base: NDArray[np.float64], native: NDArray[np.float64], carried: NDArray[np.float64]
-) -> dict[str, float] | None:
-    """Of what was carried, over items, with its interval; None where nothing is native."""
-    found = measure_retention(base, native, carried).retention
-    return None if found is None else asdict(found)
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A skill, as a target does it alone and with its own adapter: each [m]."""
 
+    target: Model
+    skill: str
+    items: Items
+    base: NDArray[np.float64]
+    native: NDArray[np.float64]
 
-def best_of(ways: Mapping[str, Updates], judge: Callable[[Updates], float]) -> str:
-    """The name of what held items like best."""
-    found = {name: judge(on) for name, on in ways.items()}
-    return max(found, key=lambda name: found[name])
+    @classmethod
+    def of(cls, run: Run, target: Model, skill: str) -> "Scored":
+        items = run.texts.items[skill]
+        own = run.native(target, skill).updates
+        return cls(
+            target, skill, items, *(scores(target, skill, items.test, on) for on in ({}, own))
+        )
+
+    def held(self, on: Updates) -> float:
+        """How well held items are done, in the skill's own measure; more is better."""
+        return float(scores(self.target, self.skill, self.items.held[:HELD], on).mean())
+
+    def test(self, on: Updates) -> dict[str, float] | None:
+        """Of the native gain over test items, with its interval; None where nothing is native."""
+        carried = scores(self.target, self.skill, self.items.test, on)
+        found = measure_retention(self.base, self.native, carried).retention
+        return None if found is None else asdict(found)
 
 
 def scaled(updates: Updates, factor: float) -> dict[str, Update]:

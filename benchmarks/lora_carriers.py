@@ -9,11 +9,11 @@ choose how strong the carried change is; test items judge it.
 import sys
 
 from benchmarks.adapter_carriers import LAMBDA, carried
-from benchmarks.adapters import Figures, Model, Run, best_of, retention, scaled, scores
+from benchmarks.adapters import Figures, Model, Run, Scored, scaled
 from benchmarks.record import record
 
 TEXTS = 72  # of the anchors
-STRENGTHS = (0.25, 0.5, 1.0, 2.0)
+STRENGTHS = (0.25, 0.5, 1.0)
 
 
 def main() -> None:
@@ -35,16 +35,12 @@ def _crossing(run: Run, source: Model, target: Model) -> Figures:
     made = carried(source, target, native, run.texts.anchors[:TEXTS])
     found: Figures = {}
     for skill in native:
-        own, items = run.native(target, skill).updates, run.texts.items[skill]
-        base, reached = (scores(target, skill, items.test, on) for on in ({}, own))
-        of_skill: Figures = {}
+        scored, of_skill = Scored.of(run, target, skill), Figures()
         for way, by_skill in made.items():
-            tried = {f"{each:g}": scaled(by_skill[skill], each) for each in STRENGTHS}
-            strength = best_of(
-                tried, lambda on, s=skill, i=items: float(scores(target, s, i.held, on).mean())
-            )
-            kept = scores(target, skill, items.test, tried[strength])
-            of_skill[way] = {"strength": strength, "retention": retention(base, reached, kept)}
+            tried = {each: scaled(by_skill[skill], each) for each in STRENGTHS}
+            held = {each: scored.held(on) for each, on in tried.items()}
+            best = max(held, key=lambda each, of=held: of[each])
+            of_skill[way] = {"strength": best, "retention": scored.test(tried[best])}
             print(target.facts.name, skill, way, of_skill[way], file=sys.stderr)
         found[skill] = of_skill
     return found

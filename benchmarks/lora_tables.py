@@ -5,6 +5,7 @@ Runs (or resumes) the demo's run of adapters, and carries the same adapters by e
     python -m benchmarks.lora_tables
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks import lora_carriers
@@ -20,21 +21,25 @@ from jobs.sweep import sweep
 
 
 def main() -> None:
-    """Measure, print and record."""
+    """Measure, print and record: first without the carriers, which take as long as the run."""
     matrix = sweep(read_run_file(ROOT / RUN_FILE), Reporter()).matrix
+    _report(matrix, {})
+    _report(matrix, lora_carriers.measured())
+
+
+def _report(matrix: Matrix, carriers: Mapping[str, Any]) -> None:
     cells = [cell for cell in matrix.cells if isinstance(cell, AdapterCell)]
-    carriers = lora_carriers.measured()
     tables = {
         "coverage": _coverage(matrix),
         "retention": _retention(cells, carriers),
         "drift": _drift(cells),
     }
-    for title, rows in tables.items():
-        print(f"\n{title}\n")
-        print("\n".join(" | ".join(("", *row, "")).strip() for row in rows))
     decided = {each.name: each.verdict for each in hypotheses(cells)}
     kept = [cell.model_dump(mode="json") for cell in cells]
     record("lora_tables", {"tables": tables, "hypotheses": decided, "cells": kept})
+    for title, rows in tables.items():
+        print(f"\n{title}\n")
+        print("\n".join(" | ".join(("", *row, "")).strip() for row in rows))
 
 
 def _coverage(matrix: Matrix) -> list[list[str]]:
@@ -46,7 +51,7 @@ def _coverage(matrix: Matrix) -> list[list[str]]:
     return rows
 
 
-def _retention(cells: list[AdapterCell], carriers: dict[str, Any]) -> list[list[str]]:
+def _retention(cells: list[AdapterCell], carriers: Mapping[str, Any]) -> list[list[str]]:
     """By method, of each skill and direction."""
     heads = [f"{cell.concept}, {cell.source} -> {cell.target}" for cell in cells]
     found: dict[str, list[str]] = {}
@@ -54,7 +59,7 @@ def _retention(cells: list[AdapterCell], carriers: dict[str, Any]) -> list[list[
         of_cell = {way.name: way.retention for way in cell.ways}
         of_cell |= {each.name: each.retention for each in cell.controls}
         shares = {name: None if of is None else of.value for name, of in of_cell.items()}
-        others = carriers[f"{cell.source} -> {cell.target}"][cell.concept]
+        others = carriers.get(f"{cell.source} -> {cell.target}", {}).get(cell.concept, {})
         shares |= {
             name: None if of["retention"] is None else of["retention"]["value"]
             for name, of in others.items()

@@ -24,7 +24,7 @@ from alignment.crossing import Crossing
 from alignment.permutation import Attention, match_heads, match_neurons, rows_of
 from alignment.updates import Update
 from benchmarks.adapter_carriers import SHUFFLED, carried
-from benchmarks.adapters import Figures, Model, Run, live, named_pairs, retention, scores
+from benchmarks.adapters import Figures, Model, Run, Scored, live, named_pairs
 from benchmarks.record import record
 
 SKILL = "social_media"
@@ -55,16 +55,12 @@ def main() -> None:
 
 def _crossing(run: Run, source: Model, target: Model) -> Figures:
     native = run.native(source, SKILL).updates
-    anchors, test = run.texts.anchors[:TEXTS], run.texts.items[SKILL].test
     ways: dict[str, Mapping[str, Update]] = {REORDERED: _reordered(source, target, native)}
     if len(places(source.engine)) == len(places(target.engine)):
-        made = carried(source, target, {SKILL: native}, anchors, FITTED)
+        made = carried(source, target, {SKILL: native}, run.texts.anchors[:TEXTS], FITTED)
         ways |= {way: of[SKILL] for way, of in made.items()}
-    own = run.native(target, SKILL).updates
-    base, reached = (scores(target, SKILL, test, on) for on in ({}, own))
-    return {
-        way: retention(base, reached, scores(target, SKILL, test, on)) for way, on in ways.items()
-    }
+    scored = Scored.of(run, target, SKILL)
+    return {way: scored.test(on) for way, on in ways.items()}
 
 
 def _reordered(source: Model, target: Model, native: Mapping[str, Update]) -> dict[str, Update]:
