@@ -42,7 +42,7 @@ class Changes:
 def likely(
     engine: Engine,
     updates: Mapping[str, Update],
-    texts: Sequence[str],
+    texts: Sequence[Example],
     tokens: np.ndarray,
     most: int,
 ) -> np.ndarray:
@@ -68,24 +68,40 @@ def own_texts(
     openings: Sequence[str],
     max_new_tokens: int,
     seed: int = 0,
-) -> list[str]:
-    """What the model with the adapter writes, each opening included; drawn from all tokens by their
-    chances: what is left out of the unlikely ones would be learned to be unlikely.
+    *,
+    begun: bool = False,
+) -> list[Example]:
+    """What the model with the adapter writes after each opening, which is not to be foreseen; drawn
+    from all tokens by their chances: what is left out of the unlikely ones would be learned to be
+    unlikely.
+
+    Unless openings are `begun` on purpose, a model that knows how texts begin needs none: one whose
+    tokenizer puts a token of its own in front of each.
 
     Raises:
         TextError: an opening of which the tokenizer makes no token.
     """
+    asked = openings
+    if not begun and engine.tokenizer("")["input_ids"]:
+        asked = [""] * len(openings)
     with torch.random.fork_rng(), adapting(engine, updates):
         torch.manual_seed(seed)
-        after = continued(engine, openings, max_new_tokens, drawn=True)
-    return [(opening + text).strip() for opening, text in zip(openings, after, strict=True)]
+        after = continued(engine, asked, max_new_tokens, drawn=True)
+    written = (
+        Example(prompt + text, len(prompt)) for prompt, text in zip(asked, after, strict=True)
+    )
+    return [
+        each if each.text.strip() else Example(opening, len(opening))  # nothing is no text
+        for each, opening in zip(written, openings, strict=True)
+    ]
 
 
 @torch.inference_mode()
 def changes(
-    engine: Engine, updates: Mapping[str, Update], texts: Sequence[str], tokens: np.ndarray
+    engine: Engine, updates: Mapping[str, Update], texts: Sequence[Example], tokens: np.ndarray
 ) -> list[Changes]:
-    """What an adapter changes in the model that it is for, of these tokens [v] among themselves.
+    """What an adapter changes in the model that it is for, of these tokens [v] among themselves, in
+    the part of each text that is to be foreseen.
 
     Raises:
         TextError: a text of which the tokenizer makes no token.
@@ -103,7 +119,7 @@ def changes(
 
 def refit_adapter(
     engine: Engine,
-    texts: Sequence[str],
+    texts: Sequence[Example],
     taught: Sequence[Changes],
     held_out: int,
     tokens: np.ndarray,
@@ -115,9 +131,9 @@ def refit_adapter(
 
     `taught` are the source's changes to the texts, of which the last `held_out` are not learned
     from; `tokens` [v] are the target's for the same v. The loss is KL(wanted || said) in nats a
-    row, over these tokens, and `foreseen` times the nats a token of the texts themselves. Of the
-    texts to learn from the first ones are read, as many as hold `most` tokens in all epochs
-    together.
+    row, over these tokens, and `foreseen` times the nats a token of what is to be foreseen of the
+    texts. Of those to learn from the first ones are read, as many as hold `most` tokens in all
+    epochs together.
 
     Raises:
         TextError: a text of which the tokenizer makes no token.
@@ -126,7 +142,7 @@ def refit_adapter(
     kept = range(len(texts))
     if most is not None:
         learned, held = kept[: len(texts) - held_out], kept[len(texts) - held_out :]
-        sizes = [encode(engine, [texts[number]]).lengths[0] for number in learned]
+        sizes = [encode(engine, [texts[number].text]).lengths[0] for number in learned]
         room = int(np.searchsorted(np.cumsum(sizes), most / training.epochs, side="right"))
         kept = [*learned[: max(1, room)], *held]
     some, of_these = [texts[number] for number in kept], [taught[number] for number in kept]
@@ -144,13 +160,16 @@ class _Read(NamedTuple):
     states: Tensor
 
 
-def _read(engine: Engine, texts: Sequence[str]) -> Iterator[_Read]:
-    for numbers in of_like_length(texts, TOGETHER):
-        encoded = encode(engine, [texts[number] for number in numbers])
+def _read(engine: Engine, texts: Sequence[Example]) -> Iterator[_Read]:
+    for numbers in of_like_length([each.text for each in texts], TOGETHER):
+        encoded = encode(engine, [texts[number].text for number in numbers])
         states = engine.states(encoded.ids)
         for row, (number, spans) in enumerate(zip(numbers, encoded.spans, strict=True)):
+            first = max(1, texts[number].start)
             # The last token that ends there, where several do.
-            found = {end: token for token, (start, end) in enumerate(spans) if end > start}
+            found = {
+                end: at for at, (start, end) in enumerate(spans) if end > start and end >= first
+            }
             ends, at = (np.array([*of], dtype=np.int64) for of in (found, found.values()))
             yield _Read(number, ends, at, states[row, torch.from_numpy(at)])
 
@@ -166,7 +185,7 @@ class Relearning:
     def __init__(
         self,
         engine: Engine,
-        texts: Sequence[str],
+        texts: Sequence[Example],
         taught: Sequence[Changes],
         held_out: int,
         tokens: np.ndarray,
@@ -202,14 +221,14 @@ class Relearning:
         return (there.exp() * (there - said)).sum()
 
     def _passes(self, numbers: Sequence[int]) -> list[Pass]:
-        return list(passes(self._engine, [Example(self._texts[number]) for number in numbers]))
+        return list(passes(self._engine, [self._texts[number] for number in numbers]))
 
     def _rows(self, numbers: Sequence[int]) -> int:
-        return sum(len(self._wanted[number][0]) for number in numbers)
+        return max(1, sum(len(self._wanted[number][0]) for number in numbers))
 
     def step(self, numbers: Sequence[int], updates: Mapping[str, Update]) -> int:
         batch, count = self._passes(numbers), self._rows(numbers)
-        judged = sum(int(each.judged.sum()) for each in batch)
+        judged = max(1, sum(int(each.judged.sum()) for each in batch))
         with adapting(self._engine, updates):
             for each in batch:
                 states = self._engine.states(each.ids)
@@ -219,7 +238,7 @@ class Relearning:
                     loss = loss + self._foreseen * cost
                 # What leads from the factors to the updates is gone over once for each.
                 loss.backward(retain_graph=True)
-        return sum(each.ids.numel() for each in batch)
+        return sum(each.tokens for each in batch)
 
     @torch.no_grad()
     def look(self, updates: Mapping[str, Update]) -> float:

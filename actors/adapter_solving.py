@@ -52,7 +52,7 @@ class Solving:
 
 def solve_adapter(
     engine: Engine,
-    texts: Sequence[str],
+    texts: Sequence[Example],
     taught: Sequence[Changes],
     held_out: int,
     tokens: np.ndarray,
@@ -155,7 +155,7 @@ def _best_step(
 
 
 def _matters(
-    engine: Engine, texts: Sequence[str], here: Mapping[str, Update], drawn: torch.Generator
+    engine: Engine, texts: Sequence[Example], here: Mapping[str, Update], drawn: torch.Generator
 ) -> tuple[dict[str, _Matters], int]:
     """By place, of what the model itself would say after each token, drawn by chance; and how many
     tokens were read."""
@@ -172,8 +172,8 @@ def _matters(
         _add(returns, place, gradient.reshape(*judged.shape, -1)[judged].float())
 
     with torch.enable_grad(), adapting(engine, here), _going_back(engine, take):
-        for some in passes(engine, [Example(text) for text in texts]):
-            judged = some.judged
+        for some in passes(engine, texts):
+            judged = some.judged.roll(-1, 1)  # where what is judged is said
             seen.clear()
             states = engine.states(some.ids)
             said = engine.logits(states[judged]).log_softmax(-1)

@@ -153,7 +153,7 @@ class _Foreseeing:
             for each in batch:
                 # What leads from the factors to the updates is gone over once for each.
                 (nats(self._engine, each).sum() / count).backward(retain_graph=True)
-        return sum(each.ids.numel() for each in batch)
+        return sum(each.tokens for each in batch)
 
     @torch.no_grad()
     def look(self, updates: Mapping[str, Update]) -> float:

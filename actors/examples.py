@@ -27,11 +27,13 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """Examples of like length: their numbers, token ids [b, t], and which of them are judged."""
+    """Examples of like length: their numbers, token ids [b, t], and which of them are judged;
+    `tokens` are all of theirs, without those that fill up."""
 
     numbers: list[int]
     ids: Tensor
     judged: Tensor
+    tokens: int
 
 
 def passes(engine: Engine, examples: Sequence[Example]) -> Iterator[Pass]:
@@ -57,7 +59,7 @@ def _pass(engine: Engine, examples: Sequence[Example], numbers: list[int]) -> Pa
     for row, (number, spans) in enumerate(zip(numbers, encoded.spans, strict=True)):
         for at, (_, end) in enumerate(spans):
             judged[row, at] = at > 0 and end > examples[number].start
-    return Pass(numbers, encoded.ids, judged)
+    return Pass(numbers, encoded.ids, judged, sum(encoded.lengths))
 
 
 def nats(engine: Engine, some: Pass) -> Tensor:

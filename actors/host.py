@@ -235,13 +235,19 @@ class ModelHost:
         return adapter_training.train_adapter(self._engine, examples, held_out, training)
 
     def own_texts(
-        self, updates: Mapping[str, Update], openings: Sequence[str], max_new_tokens: int, seed: int
-    ) -> list[str]:
+        self,
+        updates: Mapping[str, Update],
+        openings: Sequence[str],
+        max_new_tokens: int,
+        seed: int,
+        begun: bool,
+    ) -> list[Example]:
         """See `actors.adapter_refit.own_texts`."""
-        return adapter_refit.own_texts(self._engine, updates, openings, max_new_tokens, seed)
+        order = (self._engine, updates, openings, max_new_tokens, seed)
+        return adapter_refit.own_texts(*order, begun=begun)
 
     def changes(
-        self, updates: Mapping[str, Update], texts: Sequence[str], tokens: np.ndarray, most: int
+        self, updates: Mapping[str, Update], texts: Sequence[Example], tokens: np.ndarray, most: int
     ) -> tuple[np.ndarray, list[Changes]]:
         """What an adapter changes of the likeliest of these tokens, and which these are: see
         `actors.adapter_refit`."""
@@ -250,7 +256,7 @@ class ModelHost:
 
     def refit_adapter(
         self,
-        texts: Sequence[str],
+        texts: Sequence[Example],
         taught: Sequence[Changes],
         held_out: int,
         tokens: np.ndarray,
@@ -264,7 +270,7 @@ class ModelHost:
 
     def solve_adapter(
         self,
-        texts: Sequence[str],
+        texts: Sequence[Example],
         taught: Sequence[Changes],
         held_out: int,
         tokens: np.ndarray,

@@ -61,7 +61,9 @@ class Skill:
     - choice: it is to be likelier, by token, than each of the others
     - rule: what the model writes after an item, `tokens` at most, is to keep `kept`
 
-    `ready` makes sure that it can be judged here, or raises.
+    `form` is what is given, with `{}` where words go, or empty where nothing has to be; `shown` is
+    in how many tokens after it a model shows the skill. `ready` makes sure that it can be judged
+    here, or raises.
     """
 
     name: str
@@ -69,6 +71,8 @@ class Skill:
     read: Callable[[], Items]
     kept: Callable[[Item, str], bool] | None = None
     tokens: int = 0
+    form: str = ""
+    shown: int = 32
     ready: Callable[[], None] = lambda: None
 
     def foreseen(

@@ -22,6 +22,7 @@ from evaluation.skill import Item, Skill, options
 from jobs.sections import Adapters
 from jobs.units import Arrays, Unit, array_to_texts, texts_to_array
 
+WORDS = 16  # of a text that go into a form
 HELD_OUT = 24  # of the texts of a refit, on which its loss is looked at
 
 
@@ -45,7 +46,7 @@ class Taught:
     """What a source's adapter changes in some texts, over tokens [k] of the target."""
 
     to: str
-    texts: Sequence[str]
+    texts: Sequence[Example]
     changes: Sequence[Changes]
     tokens: np.ndarray
 
@@ -92,12 +93,21 @@ def training(
 
 
 def writing(
-    model: ModelFacts, adapter: Made, openings: Sequence[str], most: int, seed: int
+    model: ModelFacts, adapter: Made, texts: Sequence[str], form: str, most: int, seed: int
 ) -> Unit:
-    """What the model with an adapter writes after each opening, `most` tokens of it."""
-    args = (adapter.updates, openings, most, seed)
-    question = [adapter.to, _digest(openings), most, seed]
-    return Unit(model, "own_texts", args, question, _texts)
+    """What the model with an adapter writes, `most` tokens of it: after a form with the first words
+    of each text, or, where there is none, a text of its own."""
+    words = WORDS if form else 1
+    openings = [(form or "{}").replace("{}", " ".join(text.split()[:words])) for text in texts]
+    args = (adapter.updates, openings, most, seed, bool(form))
+    question = [adapter.to, _digest(openings), most, seed, bool(form)]
+    return Unit(model, "own_texts", args, question, _examples)
+
+
+def written(answer: Arrays) -> list[Example]:
+    """What `writing` asked for."""
+    both = zip(array_to_texts(answer["texts"]), answer["starts"].tolist(), strict=True)
+    return [Example(*each) for each in both]
 
 
 def naming(model: ModelFacts) -> Unit:
@@ -117,14 +127,19 @@ def names(answer: Arrays) -> dict[str, int]:
 
 
 def changing(
-    model: ModelFacts, adapter: Made, texts: Sequence[str], tokens: np.ndarray, most: int
+    model: ModelFacts, adapter: Made, texts: Sequence[Example], tokens: np.ndarray, most: int
 ) -> Unit:
     """What an adapter changes in some texts, over the `most` likeliest of these tokens."""
-    question = [adapter.to, _digest(texts), _digest(tokens.tolist()), most]
+    question = [
+        adapter.to,
+        _digest([asdict(each) for each in texts]),
+        _digest(tokens.tolist()),
+        most,
+    ]
     return Unit(model, "changes", (adapter.updates, texts, tokens, most), question, _packed)
 
 
-def taught(unit: Unit, texts: Sequence[str], theirs: np.ndarray, answer: Arrays) -> Taught:
+def taught(unit: Unit, texts: Sequence[Example], theirs: np.ndarray, answer: Arrays) -> Taught:
     """What `changing` asked for, where `theirs` are the same tokens of the target."""
     cuts = np.cumsum(answer["rows"])[:-1]
     both = zip(np.split(answer["ends"], cuts), np.split(answer["added"], cuts), strict=True)
@@ -161,19 +176,25 @@ def as_peft(model: ModelFacts, adapter: Made) -> Unit:
     return Unit(model, "as_peft", (adapter.updates,), [adapter.to], lambda files: files)
 
 
+def reading(model: ModelFacts, texts: Sequence[str]) -> Unit:
+    """How well the model as it is foresees texts, from their second word on."""
+    examples = [Example(text, len(text.split()[0])) for text in texts]
+    question = ["", _digest([asdict(each) for each in examples])]
+    return Unit(model, "foreseen_with", (examples, {}), question, _foreseen)
+
+
+def cost(texts: Sequence[str], answer: Arrays) -> float:
+    """Nats a character, of what `reading` asked for."""
+    return float(answer["nats"].sum()) / sum(len(text) for text in texts)
+
+
 def judging(model: ModelFacts, skill: Skill, items: Sequence[Item], adapter: Made) -> Unit:
     """How well the model does some items with an adapter."""
     if skill.measure == "rule":
         return _continuing(model, adapter, [each.given for each in items], skill.tokens)
     examples = [Example(given + text, len(given)) for given, text in options(items)]
     question = [adapter.to, _digest([asdict(each) for each in examples])]
-    return Unit(
-        model,
-        "foreseen_with",
-        (examples, adapter.updates),
-        question,
-        lambda answer: {"nats": answer[0], "tokens": answer[1]},
-    )
+    return Unit(model, "foreseen_with", (examples, adapter.updates), question, _foreseen)
 
 
 def answering(model: ModelFacts, adapter: Made) -> Unit:
@@ -196,6 +217,10 @@ def _digest(asked: Any) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
+def _foreseen(answer: tuple[np.ndarray, np.ndarray]) -> Arrays:
+    return {"nats": answer[0], "tokens": answer[1]}
+
+
 def _kept(of: TrainedAdapter) -> Arrays:
     return to_arrays(of.updates) | {
         "held_out": np.array(of.held_out),
@@ -212,6 +237,11 @@ def _continuing(model: ModelFacts, adapter: Made, prompts: Sequence[str], most: 
 
 def _texts(written: list[str]) -> Arrays:
     return {"texts": texts_to_array(written)}
+
+
+def _examples(written: list[Example]) -> Arrays:
+    starts = np.array([each.start for each in written])
+    return _texts([each.text for each in written]) | {"starts": starts}
 
 
 def _packed(answer: tuple[np.ndarray, Sequence[Changes]]) -> Arrays:

@@ -15,6 +15,7 @@ import numpy as np
 
 from actors.adapter_solving import Solving
 from actors.catalog import ModelFacts
+from actors.examples import Example
 from actors.vocabularies import shared_tokens
 from evaluation.adapter_cells import BASE, NATIVE
 from evaluation.cells import Key
@@ -29,8 +30,9 @@ from jobs.units import Arrays, Asking, Unit, array_to_texts
 
 ANCHORS, OWN = "refit on anchors", "refit on own texts"
 SOLVED = "solved on own texts"  # in closed form
-# How much what a text costs counts beside KL; anchors show nothing of the skill.
-FORESEEN = {ANCHORS: 0.0, OWN: 2.0, SOLVED: 0.5}
+# How much what a text costs counts beside KL. Of its own texts a source that knows the language
+# better than the target has more to teach, word by word; anchors show nothing of the skill.
+FORESEEN = {ANCHORS: (0.0, 0.0), OWN: (0.5, 2.0), SOLVED: (0.5, 0.5)}
 # What a way reads, and what is read in its place for its control: of own texts what the source
 # writes without its adapter.
 PLAIN = "plain texts"
@@ -88,6 +90,11 @@ def ways(section: Adapters) -> tuple[str, ...]:
     return (ANCHORS, OWN, SOLVED) if section.solve else (ANCHORS, OWN)
 
 
+def foreseen(way: str, source: float, target: float) -> float:
+    """How much what a text costs counts, of what an average character of anchors costs both."""
+    return FORESEEN[way][source < target]
+
+
 def adapter_files(directory: Path, adapted: Adapted) -> Path:
     """What is registered of a pair: the carried adapter, as a PEFT directory."""
     directory.mkdir(parents=True)
@@ -136,6 +143,7 @@ class _Adapting:
         self._anchors, self._items = texts.anchors[: section.texts], texts.items
         self._pairs: list[Pair] = list(permutations(models, 2))
         self._ways = ways(section)
+        self._costs = self._read()
 
     def native(self, skill: str) -> dict[str, Made]:
         """Every model's own adapter."""
@@ -154,6 +162,15 @@ class _Adapting:
         answers = self._answers("reading vocabularies", units)
         ids = {name: adapter_units.names(answer) for name, answer in answers.items()}
         return {pair: shared_tokens(*(ids[name] for name in pair)) for pair in self._pairs}
+
+    def _read(self) -> dict[str, float]:
+        """What an average character of anchors costs each model."""
+        units = {
+            name: adapter_units.reading(facts, self._anchors)
+            for name, facts in self._models.items()
+        }
+        answers = self._answers("reading anchors", units)
+        return {name: adapter_units.cost(self._anchors, each) for name, each in answers.items()}
 
     def carried(
         self, skill: str, native: Mapping[str, Made], shared: Mapping[Pair, Tokens]
@@ -215,11 +232,14 @@ class _Adapting:
     ) -> dict[tuple[Pair, str], Taught]:
         """What each source's adapter changes, by pair and by what is read."""
         most = self._section.tokens
-        own = self._written(f"{skill}: writing texts", native)
-        plain = self._written("writing plain texts", dict.fromkeys(native, NOTHING))
+        own = self._written(f"{skill}: writing texts", skill, native)
+        plain = self._written(
+            f"{skill}: writing plain texts", skill, dict.fromkeys(native, NOTHING)
+        )
+        anchors = [Example(text) for text in self._anchors]
         read = {}
         for pair in self._pairs:
-            read[pair, ANCHORS] = self._anchors
+            read[pair, ANCHORS] = anchors
             read[pair, OWN], read[pair, PLAIN] = own[pair[0]], plain[pair[0]]
         units = {
             (pair, way): adapter_units.changing(
@@ -233,16 +253,19 @@ class _Adapting:
             for key, texts in read.items()
         }
 
-    def _written(self, title: str, adapters: Mapping[str, Made]) -> dict[str, list[str]]:
-        """What each model writes with an adapter on, after the first words of the anchors."""
-        openings = [text.split()[0] for text in self._anchors]
-        asked = (openings, self._section.written_tokens, self._seed)
+    def _written(
+        self, title: str, skill: str, adapters: Mapping[str, Made]
+    ) -> dict[str, list[Example]]:
+        """What each model writes with an adapter on, as a skill is asked for."""
+        form, most = SKILLS[skill].form, SKILLS[skill].shown
         units = {
-            name: adapter_units.writing(self._models[name], adapter, *asked)
+            name: adapter_units.writing(
+                self._models[name], adapter, self._anchors, form, most, self._seed
+            )
             for name, adapter in adapters.items()
         }
         answers = self._answers(title, units)
-        return {name: array_to_texts(answer["texts"]) for name, answer in answers.items()}
+        return {name: adapter_units.written(answer) for name, answer in answers.items()}
 
     def _remade(
         self,
@@ -254,14 +277,17 @@ class _Adapting:
         section, seed = self._section, self._seed
         units = {}
         for (pair, way), taught in lessons.items():
-            target, foreseen = self._models[pair[1]], FORESEEN[way]
+            target, told = (
+                self._models[pair[1]],
+                foreseen(way, *(self._costs[name] for name in pair)),
+            )
             if way == SOLVED:
                 by = Solving(rank=section.rank, seed=seed)
-                units[pair, way] = adapter_units.solving(target, taught, foreseen, by)
+                units[pair, way] = adapter_units.solving(target, taught, told, by)
             else:
                 most = int(section.refit * native[pair[1]].tokens)
                 by = adapter_units.how_to_refit(section, seed)
-                units[pair, way] = adapter_units.refitting(target, taught, most, foreseen, by)
+                units[pair, way] = adapter_units.refitting(target, taught, most, told, by)
         return self._made(title, units)
 
     def _scores(

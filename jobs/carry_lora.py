@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from actors.adapter_solving import Solving
 from actors.catalog import ModelFacts, ModelSpec
+from actors.examples import Example
 from actors.matrices import outline, places
 from actors.vocabularies import shared_tokens
 from actors.weights import default_cache, prepare
@@ -20,7 +21,7 @@ from cluster.storage import address, open_store
 from cluster.whole import whole_directory
 from jobs import adapter_units
 from jobs.adapter_units import Made
-from jobs.adapters import ANCHORS, FORESEEN, OWN
+from jobs.adapters import ANCHORS, OWN, SOLVED, foreseen
 from jobs.config import ConfigError, RunFile
 from jobs.ends import README_FILE, RECORD_FILE, CarryError, ends, require_free
 from jobs.harvest import Harvest
@@ -29,7 +30,7 @@ from jobs.opened import opened
 from jobs.progress import Reporter
 from jobs.sections import Adapters
 from jobs.texts import Texts, gather
-from jobs.units import Arrays, Asking, Unit, array_to_texts, digest
+from jobs.units import Arrays, Asking, Unit, digest
 from jobs.work import make_work
 
 DEFAULT_RUN = ROOT / "configs" / "adapters" / "demo.yaml"  # its anchors, where a user names no run
@@ -54,7 +55,9 @@ class AdapterWish:
     """What a user asks for: a PEFT directory, and names of models as in other verbs.
 
     The target learns on texts that the adapted source writes of its `own`, or on the `anchors` of
-    the run; of either so many `texts`. It is `refit` on them, or `solved` for in one step.
+    the run; of either so many `texts`. Of its own it writes `tokens` after the `form` in which the
+    skill is asked for, with words of an anchor for its `{}`. The target is `refit` on them, or its
+    adapter is `solved` for in one step.
     Unless `any_base`, an adapter that says it was made for a model of another name is refused;
     unless `forced`, a pair of models of which too few layers are alike is.
     """
@@ -66,6 +69,8 @@ class AdapterWish:
     run: Path | None = None
     read: Read = "own"
     texts: int | None = None
+    form: str = ""
+    tokens: int = 32
     how: How = "refit"
     any_base: bool = False
     forced: bool = False
@@ -101,6 +106,8 @@ def carry_adapter(wish: AdapterWish, reporter: Reporter) -> CarriedAdapter:
     from actors.cargo.lora import AdapterError, read_adapter
 
     require_free(wish.out)
+    if wish.form and wish.form.count("{}") != 1:
+        raise CarryError(f"--form {wish.form!r}: it has to have {{}} once, where words go")
     run, source, target = ends(wish.source, wish.target, wish.run, DEFAULT_RUN, reporter)
     if run.lora is None:
         raise ConfigError(
@@ -135,6 +142,7 @@ def carry_adapter(wish: AdapterWish, reporter: Reporter) -> CarriedAdapter:
         "target": target.name,
         "target_fingerprint": target.fingerprint,
         "read": wish.read,
+        "form": wish.form,
         "how": wish.how,
         "layers_with_a_partner": covered.above_null,
         "rank": done.rank,
@@ -221,20 +229,25 @@ def _carried(
             for each in ends_of
         )
     )
-    some = texts.anchors[: section.texts]
+    anchors = texts.anchors[: section.texts]
+    some = [Example(text) for text in anchors]
     if wish.read == "own":
-        openings = [text.split()[0] for text in some]
-        writing = adapter_units.writing(source, adapter, openings, section.written_tokens, seed)
-        some = array_to_texts(ask("writing texts", writing)["texts"])
+        asked = (source, adapter, anchors, wish.form, wish.tokens, seed)
+        some = adapter_units.written(ask("writing texts", adapter_units.writing(*asked)))
     changing = adapter_units.changing(source, adapter, some, mine, section.tokens)
     answer = ask("reading what the adapter changes", changing)
     taught = adapter_units.taught(changing, some, theirs, answer)
-    foreseen = FORESEEN[OWN if wish.read == "own" else ANCHORS]
-    if wish.how == "solved":
+    costs = (
+        adapter_units.cost(anchors, ask("reading anchors", adapter_units.reading(each, anchors)))
+        for each in ends_of
+    )
+    solved = wish.how == "solved"
+    told = foreseen(ANCHORS if wish.read == "anchors" else SOLVED if solved else OWN, *costs)
+    if solved:
         by = Solving(rank=section.rank, seed=seed)
-        unit = adapter_units.solving(target, taught, foreseen, by)
+        unit = adapter_units.solving(target, taught, told, by)
     else:
         how = adapter_units.how_to_refit(section, seed)
-        unit = adapter_units.refitting(target, taught, None, foreseen, how)
+        unit = adapter_units.refitting(target, taught, None, told, how)
     made = adapter_units.made(unit, ask("carrying the adapter", unit))
     return made, ask("writing the adapter", adapter_units.as_peft(target, made))

@@ -20,6 +20,7 @@ _CARRY_CACHE = (
 )
 _CARRY_LORA = (
     "isthmus carry lora ./adapter --from smollm2-135m-instruct --to gemma-3-270m -o out",
+    "isthmus carry lora ./adapter --from a --to b -o out --form 'Review: {}\\nIt was' --tokens 2",
     "isthmus carry lora ./adapter --from a --to b --run RUN.yaml -o out --read anchors --texts 500",
 )
 carrying = typer.Typer(
@@ -199,6 +200,18 @@ def lora(
         int | None,
         typer.Option(help="How many of these; lora.texts if left out.", show_default=False),
     ] = None,
+    form: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="How the skill is asked for, with {} where words go, and \\n for a new line: own "
+            "texts come after it. A text of its own if left out.",
+            show_default=False,
+        ),
+    ] = "",
+    tokens: Annotated[
+        int, typer.Option(min=1, help="How many tokens of its own the source writes a text.")
+    ] = 32,
     how: Annotated[
         Literal["refit", "solved"],
         typer.Option(
@@ -225,7 +238,20 @@ def lora(
     from jobs.carry_lora import AdapterWish, carry_adapter
     from jobs.progress import Reporter
 
-    wish = AdapterWish(adapter, source, target, out, run, read, texts, how, any_base, force)
+    wish = AdapterWish(
+        adapter,
+        source,
+        target,
+        out,
+        run,
+        read=read,
+        texts=texts,
+        form=form.replace("\\n", "\n"),
+        tokens=tokens,
+        how=how,
+        any_base=any_base,
+        forced=force,
+    )
     done, told = carry_adapter(wish, Reporter()), Console()
     covered, taken = done.covered, 1 - done.after / done.before
     alone = ", ".join(map(str, covered.alone)) or "none"

@@ -196,12 +196,12 @@ class Adapters(Section):
     The source's adapter is what is carried; the target's own is what it is compared to.
 
     By a refit the target learns to change what it says as the source's adapter changes what that
-    says: on `texts` of the anchors, and on as many that the adapted source writes itself, of
-    `written_tokens`. It reads at most the share `refit` of the tokens that the target's own adapter
-    was taught by, over `refit_epochs`. With `solve` the change is solved for as well, in one step,
-    on all of what the source has written, which takes the square of every width in memory. What is
-    said is compared over the `tokens` likeliest ones that both vocabularies have. With `safety` a
-    hundred requests are answered as well, of which half are harmful, before and after.
+    says: on `texts` of the anchors, and on as many that the adapted source writes itself. It reads
+    at most the share `refit` of the tokens that the target's own adapter was taught by, over
+    `refit_epochs`. With `solve` the change is solved for as well, in one step, on all of what the
+    source has written, which takes the square of every width in memory. What is said is compared
+    over the `tokens` likeliest ones that both vocabularies have. With `safety` a hundred requests
+    are answered as well, of which half are harmful, before and after.
     """
 
     skills: Annotated[tuple[SkillName, ...], Field(min_length=1)] = SKILL_NAMES
@@ -217,6 +217,5 @@ class Adapters(Section):
     refit_learning_rate: Share = 2e-3
     solve: bool = True
     tokens: Annotated[int, Field(ge=2)] = 4096
-    written_tokens: Count = 32
     safety: bool = True
     bootstrap_draws: Draws = 2000

@@ -99,17 +99,15 @@ def _adapted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
         tried, controls = len(ways(section)), 3 if section.solve else 2
         judged += held * (2 + others * tried) + test * (2 + others * (tried + controls))
         judged += requests * (2 + others)
-    # What an adapted model writes, for each skill, and once what it writes without any adapter.
-    own = section.texts * section.written_tokens
-    written = (skills + 1) * own
-    read = skills * (_tokens(texts.anchors[: section.texts]) + 2 * own)
+    # For each skill what an adapted model writes, and what it writes without any adapter.
+    own = section.texts * sum(SKILLS[name].shown for name in section.skills)
+    written = 2 * own
+    read = skills * _tokens(texts.anchors[: section.texts]) + 2 * own
     changed = 2 * others * read * (1 + min(1.0, SAMPLED / section.texts))
     refit = 3 * others * section.refit * taught * 3
     solving = Solving()
     looks = len(solving.dampings) * len(solving.strengths) * adapter_units.HELD_OUT
-    solved = (
-        2 * others * skills * (3 * (section.texts + solving.sampled) + looks) * own / section.texts
-    )
+    solved = 2 * others * (3 * (section.texts + solving.sampled) + looks) * own / section.texts
     return (
         Reading("training adapters", 3 * taught, 1.0, 3 * taught),
         Reading("what adapters change", written + changed, 1.0, written + changed),

@@ -34,4 +34,4 @@ def kept(_: Item, written: str) -> bool:
     return isinstance(found, dict) and list(found) == ["answer"]
 
 
-JSON_ANSWERS = Skill("json_answers", "rule", _read, kept, tokens=32)
+JSON_ANSWERS = Skill("json_answers", "rule", _read, kept, tokens=32, form="Question: {}\nAnswer:")

@@ -29,4 +29,4 @@ def kept(item: Item, written: str) -> bool:
     return passes(problem, written)
 
 
-PYTHON = Skill("python", "rule", _read, kept, tokens=256, ready=prove)
+PYTHON = Skill("python", "rule", _read, kept, tokens=256, form='"""{}"""\n', shown=128, ready=prove)

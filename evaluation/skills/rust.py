@@ -11,4 +11,4 @@ def _read() -> Items:
     return Items.parted(items, LESSONS)
 
 
-RUST = Skill("rust", "bits", _read)
+RUST = Skill("rust", "bits", _read, form="{}\n\n", shown=96)

@@ -5,12 +5,13 @@ from evaluation.skill import Item, Items, Skill
 
 LESSONS = 1200
 CLEAR = 1.0  # the least valence, of 4, that a line must have for or against
+FORM = "Review: {}\nSentiment:"
 WORDS = (" positive", " negative")
 
 
 def _read() -> Items:
     items = (
-        Item(f"Review: {each.text}\nSentiment:", *_words(each.label > 0))
+        Item(FORM.format(each.text), *_words(each.label > 0))
         for each in movie_lines()
         if abs(each.label) >= CLEAR
     )
@@ -22,4 +23,4 @@ def _words(positive: bool) -> tuple[str, tuple[str]]:
     return right, (wrong,)
 
 
-SENTIMENT = Skill("sentiment", "choice", _read)
+SENTIMENT = Skill("sentiment", "choice", _read, form=FORM, shown=2)

@@ -31,7 +31,8 @@ def test_changes_are_what_the_adapter_adds(
     llama: Engine, adapter: dict[str, Update], sentences: tuple[str, ...]
 ) -> None:
     tokens = np.arange(2, 60)
-    found, *_ = changes(llama, adapter, sentences, tokens)
+    whole, late = Example(sentences[0]), Example(sentences[0], sentences[0].index("crosses"))
+    found, part = changes(llama, adapter, [whole, late], tokens)
     ids = encode(llama, sentences[:1]).ids
     with torch.inference_mode():
         plain = llama.logits(llama.states(ids))[0, -1, 2:60].log_softmax(-1)
@@ -41,18 +42,22 @@ def test_changes_are_what_the_adapter_adds(
     torch.testing.assert_close(last, changed - plain, atol=1e-3, rtol=1e-2)
     assert len(found.ends) == len(found.added) == (ids >= 0).sum()
     assert found.ends[-1] == len(sentences[0])
+    kept = found.ends >= late.start  # where that is said which is to be foreseen
+    assert 0 < kept.sum() < len(kept)
+    np.testing.assert_array_equal(part.ends, found.ends[kept])
+    np.testing.assert_array_equal(part.added, found.added[kept])
 
 
 def test_what_an_adapter_changes_is_taken_over(
     llama: Engine, adapter: dict[str, Update], sentences: tuple[str, ...]
 ) -> None:
-    texts = [*sentences, *sentences]  # learned from, and looked at
+    texts = [Example(each) for each in (*sentences, *sentences)]  # learned from, and looked at
     tokens = np.arange(2, 260)
     taught = changes(llama, adapter, texts, tokens)
     training = AdapterTraining(rank=4, learning_rate=1e-2, batch=3, epochs=30)
     made = refit_adapter(llama, texts, taught, len(sentences), tokens, training)
     assert made.held_out[-1] < 0.1 * made.held_out[0]
-    said = changes(llama, made.updates, sentences, tokens)
+    said = changes(llama, made.updates, texts[: len(sentences)], tokens)
     for mine, theirs in zip(said, taught, strict=False):
         near = np.corrcoef(mine.added.ravel(), theirs.added.ravel())[0, 1]
         assert near > 0.9
@@ -62,11 +67,12 @@ def test_no_more_is_read_than_may_be(
     llama: Engine, adapter: dict[str, Update], sentences: tuple[str, ...]
 ) -> None:
     tokens = np.arange(2, 260)
-    taught = changes(llama, adapter, sentences, tokens)
+    texts = [Example(each) for each in sentences]
+    taught = changes(llama, adapter, texts, tokens)
     sizes = [encode(llama, [text]).lengths[0] for text in sentences]
     training = AdapterTraining(rank=2, batch=1, epochs=2)
     for most, count in ((2 * sum(sizes[:2]), 2), (2 * sum(sizes[:2]) - 1, 1), (1, 1), (None, 3)):
-        order = (sentences, taught, len(sentences) - 3, tokens, training, most)
+        order = (texts, taught, len(sentences) - 3, tokens, training, most)
         assert refit_adapter(llama, *order).tokens == 2 * sum(sizes[:count])
 
 
@@ -74,7 +80,7 @@ def test_the_likeliest_tokens_are_kept(
     llama: Engine, adapter: dict[str, Update], sentences: tuple[str, ...]
 ) -> None:
     tokens = np.arange(2, 60)
-    kept = likely(llama, adapter, sentences, tokens, 10)
+    kept = likely(llama, adapter, [Example(each) for each in sentences], tokens, 10)
     assert len(kept) == 10
     assert (np.diff(kept) > 0).all()
     chances = np.zeros(len(tokens))
@@ -96,16 +102,29 @@ def test_an_adapted_model_writes_texts_of_its_own(
     texts = own_texts(llama, adapter, openings, 5)
     assert torch.rand(1) == before, "no other draw is disturbed"
     both = zip(texts, openings, strict=True)
-    assert all(text.startswith(opening) and text != opening for text, opening in both)
+    assert all(each.text.startswith(opening) and each.text != opening for each, opening in both)
+    assert [each.start for each in texts] == [len(opening) for opening in openings]
     assert texts == own_texts(llama, adapter, openings, 5)
     assert texts != own_texts(llama, adapter, openings, 5, seed=1)
     assert texts != own_texts(llama, {}, openings, 5)
 
 
+def test_a_model_that_knows_how_texts_begin_needs_no_opening(
+    checkpoint: Callable[[str], Path], sentences: tuple[str, ...]
+) -> None:
+    gemma = load(checkpoint("gemma"))
+    assert len(gemma.tokenizer("")["input_ids"]) == 1, "a first token of its own"
+    openings = [sentence.split()[0] for sentence in sentences]
+    alone = own_texts(gemma, {}, openings, 5)
+    assert {each.start for each in alone} == {0}
+    begun = own_texts(gemma, {}, openings, 5, begun=True)
+    assert [each.start for each in begun] == [len(opening) for opening in openings]
+
+
 def test_texts_are_foreseen_as_far_as_is_asked(
     llama: Engine, adapter: dict[str, Update], sentences: tuple[str, ...]
 ) -> None:
-    texts, tokens = [*sentences, *sentences], np.arange(2, 260)
+    texts, tokens = [Example(each) for each in (*sentences, *sentences)], np.arange(2, 260)
     taught = changes(llama, adapter, texts, tokens)
     training = AdapterTraining(rank=4, learning_rate=1e-2, batch=3, epochs=10)
     order = (llama, texts, taught, len(sentences), tokens, training, None)

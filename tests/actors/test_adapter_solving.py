@@ -10,6 +10,7 @@ import torch
 from actors.adapter_refit import Relearning, changes
 from actors.adapter_solving import Solving, falls, solve_adapter
 from actors.engine import Engine, load
+from actors.examples import Example
 from actors.matrices import places, weight
 from tests.actors.drawn import drawn_adapter
 
@@ -19,7 +20,7 @@ TOKENS = np.arange(2, 260)
 def test_an_adapter_is_solved_for_in_every_family(
     engine: Engine, sentences: tuple[str, ...]
 ) -> None:
-    texts = [*sentences, *sentences]  # solved on, and looked at
+    texts = [Example(each) for each in (*sentences, *sentences)]  # solved on, and looked at
     before = {place: weight(engine, at).clone() for place, at in places(engine).items()}
     taught = changes(engine, drawn_adapter(engine, 0.05), texts, TOKENS)
     solved = solve_adapter(engine, texts, taught, len(sentences), TOKENS, Solving(rank=4, steps=2))
@@ -35,8 +36,9 @@ def test_where_no_step_helps_nothing_is_changed(
     checkpoint: Callable[[str], Path], sentences: tuple[str, ...]
 ) -> None:
     engine = load(checkpoint("llama"))
-    taught = changes(engine, drawn_adapter(engine, 0.05), sentences, TOKENS)
-    solved = solve_adapter(engine, sentences, taught, 2, TOKENS, Solving(strengths=(1e3,)))
+    texts = [Example(each) for each in sentences]
+    taught = changes(engine, drawn_adapter(engine, 0.05), texts, TOKENS)
+    solved = solve_adapter(engine, texts, taught, 2, TOKENS, Solving(strengths=(1e3,)))
     assert solved.held_out[0] == solved.held_out[1]
     assert all(not each.matrix.any() for each in solved.updates.values())
     assert solved.updates.keys() == places(engine).keys()
@@ -51,8 +53,9 @@ def test_where_the_loss_falls_is_its_gradient(
     sentences: tuple[str, ...],
 ) -> None:
     engine = load(checkpoint(case))
-    taught = changes(engine, drawn_adapter(engine, 0.05), sentences, TOKENS)
-    course = Relearning(engine, sentences, taught, 2, TOKENS, 0.5)
+    texts = [Example(each) for each in sentences]
+    taught = changes(engine, drawn_adapter(engine, 0.05), texts, TOKENS)
+    course = Relearning(engine, texts, taught, 2, TOKENS, 0.5)
     here = {}
     if there_already:
         here = {place: each.scaled(0.3) for place, each in drawn_adapter(engine, 0.05).items()}

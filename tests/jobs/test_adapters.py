@@ -41,7 +41,6 @@ SECTION = {
     "texts": 60,
     "refit": 1.0,
     "tokens": 200,
-    "written_tokens": 8,
     "bootstrap_draws": 200,
 }
 

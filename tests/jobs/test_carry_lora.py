@@ -103,6 +103,16 @@ def test_on_texts_of_its_own(how: str, carry: Verb, adapter: Path, tmp_path: Pat
     assert record["kl_after"] < record["kl_before"]
 
 
+def test_a_skill_is_asked_for_in_its_form(carry: Verb, adapter: Path, tmp_path: Path) -> None:
+    said = refused(carry(adapter, "--form", "Review:"), tmp_path)
+    assert said.endswith("--form 'Review:': it has to have {} once, where words go")
+    code, printed, complained = carry(adapter, "--form", "Review: {}\\nSentiment:", "--tokens", 2)
+    assert code == 0, printed + complained
+    record = json.loads((tmp_path / "out" / "carried.json").read_text())
+    assert record["form"] == "Review: {}\nSentiment:"
+    assert record["kl_after"] < record["kl_before"]
+
+
 def refused(answer: tuple[object, str, str], tmp_path: Path) -> str:
     code, printed, complained = answer
     assert code == USER_ERROR, printed + complained
