@@ -10,18 +10,24 @@ in it, with the same recipe.
 
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from actors.anchors import AnchorBatch, batches
 from actors.catalog import Derivation, ModelSpec
 from actors.fleet import find, spec
 from actors.matrices import places, weight
+from actors.reading import activations
 from alignment.carriers.reordered import Reordered
+from alignment.coverage import Coverage, coverage
 from alignment.crossing import Crossing
 from alignment.permutation import Attention, match_heads, match_neurons, rows_of
+from alignment.similarity import compare
 from alignment.updates import Update
 from benchmarks.adapter_carriers import SHUFFLED, carried
 from benchmarks.adapters import Figures, Model, Run, Scored, live, named_pairs
@@ -48,7 +54,10 @@ def main() -> None:
     for name, of in RECIPES.items():
         twin = live(ModelSpec(name=name, derived=Derivation(base=plain, **of)))
         for direction, source, target in named_pairs([base, twin]):
-            crossings[direction] = _crossing(run, source, target)
+            crossings[direction] = {
+                "coverage": asdict(_coverage(run, source, target)),
+                "retention": _crossing(run, source, target),
+            }
             print(direction, crossings[direction], file=sys.stderr)
             record("lora_twins", {"asked": asked, "skill": SKILL, "crossings": crossings})
 
@@ -61,6 +70,31 @@ def _crossing(run: Run, source: Model, target: Model) -> Figures:
         ways |= {way: of[SKILL] for way, of in made.items()}
     scored = Scored.of(run, target, SKILL)
     return {way: scored.test(on) for way, on in ways.items()}
+
+
+def _coverage(run: Run, source: Model, target: Model) -> Coverage:
+    """How many layers of the target are like one of the source, by each criterion."""
+    layers: tuple[list[list[Tensor]], ...] = ([], [])
+    for batch in _batches(run):
+        read = [
+            activations(
+                model.engine,
+                model.facts.fingerprint,
+                batch,
+                [f"residual.{layer}" for layer in range(len(model.engine.blocks))],
+            )
+            for model in (source, target)
+        ]
+        _, *at = np.intersect1d(read[0].rows, read[1].rows, return_indices=True)
+        for into, each, rows in zip(layers, read, at, strict=True):
+            into.append([torch.from_numpy(points[rows]) for points in each.points.values()])
+    of_layers = ([torch.cat(of) for of in zip(*each, strict=True)] for each in layers)
+    return coverage(compare(*of_layers))
+
+
+def _batches(run: Run) -> Sequence[AnchorBatch]:
+    (shard,) = batches(run.texts.anchors[:TEXTS], shard_texts=TEXTS, batch_texts=8)
+    return shard
 
 
 def _reordered(source: Model, target: Model, native: Mapping[str, Update]) -> dict[str, Update]:

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from evaluation.skill import Item, Skill, options
 from jobs.sections import Adapters
 from jobs.units import Arrays, Unit, array_to_texts, texts_to_array
 
+How = Literal["refit", "solved"]
 WORDS = 16  # of a text that go into a form
 HELD_OUT = 24  # of the texts of a refit, on which its loss is looked at
 
@@ -69,16 +70,6 @@ def how(section: Adapters, seed: int) -> AdapterTraining:
         batch=section.batch,
         epochs=section.epochs,
         seed=seed,
-    )
-
-
-def how_to_refit(section: Adapters, seed: int) -> AdapterTraining:
-    """How what another adapter changes is learned."""
-    return replace(
-        how(section, seed),
-        batch=section.refit_batch,
-        epochs=section.refit_epochs,
-        learning_rate=section.refit_learning_rate,
     )
 
 
@@ -147,25 +138,35 @@ def taught(unit: Unit, texts: Sequence[Example], theirs: np.ndarray, answer: Arr
     return Taught(unit.to, texts, changes, theirs[answer["kept"]])
 
 
-def refitting(
-    model: ModelFacts, lessons: Taught, most: int | None, foreseen: float, by: AdapterTraining
+def remaking(
+    model: ModelFacts,
+    lessons: Taught,
+    how_made: How,
+    told: float,
+    section: Adapters,
+    seed: int,
+    most: int | None = None,
 ) -> Unit:
-    """An adapter of the target that changes what a source's does; it reads `most` tokens, and
-    learns as far as `foreseen` says to foresee the texts too."""
-    args = (lessons.texts, lessons.changes, HELD_OUT, lessons.tokens, by, most, foreseen)
-    question = [lessons.to, _digest(lessons.tokens.tolist()), HELD_OUT, most, foreseen, asdict(by)]
-    return Unit(model, "refit_adapter", args, question, _kept)
-
-
-def solving(model: ModelFacts, lessons: Taught, foreseen: float, by: Solving) -> Unit:
-    """The same, solved for in closed form; all lessons are read."""
-    args = (lessons.texts, lessons.changes, HELD_OUT, lessons.tokens, by, foreseen)
-    question = [lessons.to, _digest(lessons.tokens.tolist()), HELD_OUT, foreseen, asdict(by)]
-    return Unit(model, "solve_adapter", args, question, _kept)
+    """An adapter of the target that changes what a source's does, and learns as far as `told` says
+    to foresee the texts too: refit by reading `most` tokens, or solved for in closed form."""
+    some = (lessons.texts, lessons.changes, HELD_OUT, lessons.tokens)
+    question = [lessons.to, _digest(lessons.tokens.tolist()), HELD_OUT]
+    if how_made == "solved":
+        step = Solving(rank=section.rank, seed=seed)
+        question += [told, asdict(step)]
+        return Unit(model, "solve_adapter", (*some, step, told), question, _kept)
+    by = replace(
+        how(section, seed),
+        batch=section.refit_batch,
+        epochs=section.refit_epochs,
+        learning_rate=section.refit_learning_rate,
+    )
+    question += [most, told, asdict(by)]
+    return Unit(model, "refit_adapter", (*some, by, most, told), question, _kept)
 
 
 def made(unit: Unit, answer: Arrays) -> Made:
-    """What `training`, `refitting` or `solving` asked for."""
+    """What `training` or `remaking` asked for."""
     held_out = tuple(answer["held_out"].tolist())
     tokens, seconds = int(answer["tokens"]), float(answer["seconds"])
     return Made(unit.to, from_arrays(answer), held_out, tokens, seconds)

@@ -13,7 +13,6 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from actors.adapter_solving import Solving
 from actors.catalog import ModelFacts
 from actors.examples import Example
 from actors.vocabularies import shared_tokens
@@ -274,20 +273,15 @@ class _Adapting:
         native: Mapping[str, Made],
     ) -> dict[tuple[Pair, str], Made]:
         """What the target makes of what it is taught, by pair and way."""
-        section, seed = self._section, self._seed
         units = {}
         for (pair, way), taught in lessons.items():
-            target, told = (
-                self._models[pair[1]],
-                foreseen(way, *(self._costs[name] for name in pair)),
+            told = foreseen(way, *(self._costs[name] for name in pair))
+            how, most = "solved" if way == SOLVED else "refit", None
+            if how == "refit":
+                most = int(self._section.refit * native[pair[1]].tokens)
+            units[pair, way] = adapter_units.remaking(
+                self._models[pair[1]], taught, how, told, self._section, self._seed, most
             )
-            if way == SOLVED:
-                by = Solving(rank=section.rank, seed=seed)
-                units[pair, way] = adapter_units.solving(target, taught, told, by)
-            else:
-                most = int(section.refit * native[pair[1]].tokens)
-                by = adapter_units.how_to_refit(section, seed)
-                units[pair, way] = adapter_units.refitting(target, taught, most, told, by)
         return self._made(title, units)
 
     def _scores(

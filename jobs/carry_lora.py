@@ -8,7 +8,6 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from actors.adapter_solving import Solving
 from actors.catalog import ModelFacts, ModelSpec
 from actors.examples import Example
 from actors.matrices import outline, places
@@ -20,7 +19,7 @@ from alignment.updates import Update, to_arrays
 from cluster.storage import address, open_store
 from cluster.whole import whole_directory
 from jobs import adapter_units
-from jobs.adapter_units import Made
+from jobs.adapter_units import How, Made
 from jobs.adapters import ANCHORS, OWN, SOLVED, foreseen
 from jobs.config import ConfigError, RunFile
 from jobs.ends import README_FILE, RECORD_FILE, CarryError, ends, require_free
@@ -35,7 +34,6 @@ from jobs.work import make_work
 
 DEFAULT_RUN = ROOT / "configs" / "adapters" / "demo.yaml"  # its anchors, where a user names no run
 Read = Literal["own", "anchors"]
-How = Literal["refit", "solved"]
 
 _README = """\
 An adapter of {target}, carried from {source} as {record} says. With transformers and peft:
@@ -241,13 +239,8 @@ def _carried(
         adapter_units.cost(anchors, ask("reading anchors", adapter_units.reading(each, anchors)))
         for each in ends_of
     )
-    solved = wish.how == "solved"
-    told = foreseen(ANCHORS if wish.read == "anchors" else SOLVED if solved else OWN, *costs)
-    if solved:
-        by = Solving(rank=section.rank, seed=seed)
-        unit = adapter_units.solving(target, taught, told, by)
-    else:
-        how = adapter_units.how_to_refit(section, seed)
-        unit = adapter_units.refitting(target, taught, None, told, how)
+    solved = SOLVED if wish.how == "solved" else OWN
+    told = foreseen(ANCHORS if wish.read == "anchors" else solved, *costs)
+    unit = adapter_units.remaking(target, taught, wish.how, told, section, seed)
     made = adapter_units.made(unit, ask("carrying the adapter", unit))
     return made, ask("writing the adapter", adapter_units.as_peft(target, made))
