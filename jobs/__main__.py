@@ -178,8 +178,9 @@ def check(
 ) -> None:
     """Say what to expect of a pair from its architectures alone: a prior, not a measurement.
 
-    Score, tier, risks, memory and load time; no weight is read. What sweeps on this machine
-    measured of the pair is shown beside it.
+    Score, tier, risks, memory and load time; no weight is read, but that what a soft_prompt
+    requires is tried on models that are on this machine. What sweeps on this machine measured of
+    the pair is shown beside it.
     """
     from jobs.check import answer, ask
     from jobs.check import report as checked

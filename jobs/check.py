@@ -1,8 +1,10 @@
 """`isthmus check`: what to expect of a pair before anyone pays for loading it."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -20,6 +22,9 @@ from jobs.config import home
 from jobs.footprint import LOAD_BYTES_PER_SECOND, Footprint, footprint
 from jobs.names import one_of
 from jobs.table import adapter_facts, cache_facts, gib, share
+
+if TYPE_CHECKING:
+    from actors.requirements import Requirement
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 # On these, ridge on many anchors carried most (benchmarks/results/steering_retention.json).
@@ -91,6 +96,16 @@ def ask(
 
 
 @dataclass(frozen=True)
+class Tried:
+    """What the cargo requires of a model, tried on it; `found` is empty where it was not tried, and
+    `why` says why."""
+
+    entry: Entry
+    found: "tuple[Requirement, ...]" = ()
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class Answer:
     """What the architectures say, what others assert, and what was measured here, kept apart."""
 
@@ -99,11 +114,13 @@ class Answer:
     band: Band | None
     risks: tuple[Risk, ...]
     footprints: tuple[tuple[Entry, Footprint], ...]
+    tried: tuple[Tried, ...]
     measured: tuple[AnyCell, ...]
 
 
 def answer(question: Question) -> Answer:
-    """Work out everything that can be known without loading a weight."""
+    """Work out everything that can be known without loading a weight; of a soft prompt what it
+    requires is tried as well, on models that are on this machine."""
     found = prior(question.source, question.target, _vocabulary_overlap(question.models))
     order = list(Impact)
     risks = sorted((*found.risks(), *_risks(question)), key=lambda risk: order.index(risk.impact))
@@ -113,6 +130,7 @@ def answer(question: Question) -> Answer:
         expected(question.cargo, found.score, question.context),
         tuple(risks),
         tuple((entry, _footprint(entry.blueprint, question)) for entry in question.models),
+        tuple(_try(question)) if question.cargo == "soft_prompt" else (),
         tuple(_measured(question)),
     )
 
@@ -125,19 +143,42 @@ def _vocabulary_overlap(models: tuple[Entry, ...]) -> float | None:
     """Measured where both tokenizers are on this machine already."""
     # Not at the top: most checks are of models that are not here.
     from actors.vocabularies import vocabulary_overlap
-    from actors.weights import default_cache, prepared
 
     if len(models) == 1:
         return None
     here: list[Path] = []
     for entry in models:
-        if not (entry.hub or entry.directory or entry.package):
-            return None
-        checkpoint = entry.directory or prepared(spec(entry), default_cache())
+        checkpoint = _here(entry)
         if checkpoint is None or not (checkpoint / "tokenizer.json").is_file():
             return None
         here.append(checkpoint)
     return vocabulary_overlap(here[0], here[1])
+
+
+def _here(entry: Entry) -> Path | None:
+    """The model's checkpoint, if it is on this machine."""
+    from actors.weights import default_cache, prepared
+
+    if not (entry.hub or entry.directory or entry.package):
+        return None
+    return entry.directory or prepared(spec(entry), default_cache())
+
+
+def _try(question: Question) -> Iterator[Tried]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for entry in question.models:
+        checkpoint = _here(entry)
+        needs = footprint(entry.blueprint, dtype="float32", gpus=1, tokens=1).total
+        if checkpoint is None:
+            yield Tried(entry, why="its weights are not on this machine")
+        elif needs > memory:
+            yield Tried(entry, why=f"it takes {gib(needs)}, and this machine has {gib(memory)}")
+        else:
+            # Not at the top: most checks load no model.
+            from actors.engine import load
+            from actors.requirements import requirements
+
+            yield Tried(entry, requirements(load(checkpoint)))
 
 
 def _risks(question: Question) -> Iterator[Risk]:
@@ -193,6 +234,7 @@ def report(answer: Answer) -> RenderableType:
         *_fitter_lines(question),
         _components(found),
         _risk_table(answer.risks),
+        *(_tried_table(each) for each in answer.tried),
         _memory(answer),
     )
 
@@ -263,6 +305,19 @@ def _risk_table(risks: tuple[Risk, ...]) -> RenderableType:
     styles = {Impact.HIGH: "red", Impact.MEDIUM: "yellow", Impact.LOW: "dim"}
     for risk in risks:
         table.add_row(f"[{styles[risk.impact]}]{risk.impact}[/]", risk.what)
+    return table
+
+
+def _tried_table(tried: Tried) -> RenderableType:
+    if not tried.found:
+        return Text(f"requirements: not tried on {tried.entry.name}: {tried.why}")
+    title = f"requirements, tried on {tried.entry.name}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("requirement")
+    table.add_column("met")
+    table.add_column("found", overflow="fold")
+    for each in tried.found:
+        table.add_row(each.name, "yes" if each.met else "[red]no[/]", Text(each.found))
     return table
 
 

@@ -130,6 +130,17 @@ def test_a_band_is_told_as_what_others_assert(said: Command) -> None:
     )
 
 
+def test_what_a_soft_prompt_requires_is_tried_on_models_that_are_here(
+    said: Command, tiny_models: dict[str, Path]
+) -> None:
+    here = str(tiny_models["tiny-gemma"])
+    out = said("check", here, "yi-6b", "--cargo", "soft_prompt")
+    assert "requirements, tried on" in out
+    assert "logits are those of the same tokens" in out
+    assert "requirements: not tried on yi-6b: its weights are not on this machine" in out
+    assert "requirements" not in said("check", here, "yi-6b")
+
+
 @pytest.mark.parametrize(
     ("wrong", "lines"),
     [
