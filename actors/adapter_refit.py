@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from actors.adapted import continued
-from actors.adapter_training import AdapterTraining, TrainedAdapter, take
+from actors.adapter_training import AdapterTraining, TrainedAdapter, learned
 from actors.adapting import adapting
 from actors.encoding import encode, of_like_length
 from actors.engine import Engine
@@ -141,13 +141,13 @@ def refit_adapter(
     """
     kept = range(len(texts))
     if most is not None:
-        learned, held = kept[: len(texts) - held_out], kept[len(texts) - held_out :]
-        sizes = [encode(engine, [texts[number].text]).lengths[0] for number in learned]
+        first, held = kept[: len(texts) - held_out], kept[len(texts) - held_out :]
+        sizes = [encode(engine, [texts[number].text]).lengths[0] for number in first]
         room = int(np.searchsorted(np.cumsum(sizes), most / training.epochs, side="right"))
-        kept = [*learned[: max(1, room)], *held]
+        kept = [*first[: max(1, room)], *held]
     some, of_these = [texts[number] for number in kept], [taught[number] for number in kept]
     course = Relearning(engine, some, of_these, held_out, tokens, foreseen)
-    return take(engine, course, training)
+    return learned(engine, course, training)
 
 
 class _Read(NamedTuple):

@@ -3,23 +3,19 @@
 Shapes: o and i what a layer returns and reads, r rank.
 """
 
-import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from actors.adapting import adapting
 from actors.engine import Engine
-from actors.examples import Example, foreseen, nats, passes
+from actors.examples import Example
+from actors.learning import Course, Foreseeing, take
 from actors.matrices import Rows, places
 from alignment.updates import Update
-
-WARM = 0.1  # of the steps, until they are as large as they get
 
 
 @dataclass(frozen=True)
@@ -50,20 +46,6 @@ class TrainedAdapter:
     seconds: float
 
 
-class Course(Protocol):
-    """What an adapter is to learn, in `count` lessons."""
-
-    count: int
-
-    def step(self, numbers: Sequence[int], updates: Mapping[str, Update]) -> int:
-        """Leave gradients of the loss of some lessons; how many tokens were read."""
-        ...
-
-    def look(self, updates: Mapping[str, Update]) -> float:
-        """The loss of what is held out."""
-        ...
-
-
 def train_adapter(
     engine: Engine,
     examples: Sequence[Example],
@@ -78,49 +60,34 @@ def train_adapter(
         TextError: an example has no token.
         PartError: the model is not whole.
     """
-    return take(engine, _Foreseeing(engine, examples, held_out), training)
+    put_on = partial(adapting, engine)
+    return learned(engine, Foreseeing(engine, put_on, examples, held_out), training)
 
 
-def take(engine: Engine, course: Course, training: AdapterTraining) -> TrainedAdapter:
+def learned(
+    engine: Engine, course: Course[Mapping[str, Update]], training: AdapterTraining
+) -> TrainedAdapter:
     """The adapter that a course makes of one that changes nothing.
 
     Raises:
         PartError: the model is not whole.
     """
-    started = time.monotonic()
     factors = begun(places(engine), training, engine.device)
-    parameters = [each for pair in factors.values() for each in pair]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=training.learning_rate, weight_decay=training.weight_decay
-    )
-    in_epoch = math.ceil(course.count / training.batch)
-    last = in_epoch * training.epochs
-    rate = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / max(1.0, WARM * last), 1 - step / last)
-    )
-    draw, tokens = np.random.default_rng(training.seed), 0
+    scale = training.alpha / training.rank
 
-    def updates() -> dict[str, Update]:
-        scale = training.alpha / training.rank
+    def updates() -> Mapping[str, Update]:
         return {place: Update(scale * up, down) for place, (up, down) in factors.items()}
 
-    best: dict[str, Update] = {}
-    with engine.held.with_gradients():
-        seen = [course.look(updates())]
-        for _ in range(training.epochs):
-            for some in np.array_split(draw.permutation(course.count), in_epoch):
-                optimizer.zero_grad()
-                with torch.enable_grad():
-                    tokens += course.step(some.tolist(), updates())
-                optimizer.step()
-                rate.step()
-            seen.append(course.look(updates()))
-            if seen[-1] == min(seen[1:]):
-                best = {
-                    place: Update(each.up.detach().cpu().clone(), each.down.detach().cpu().clone())
-                    for place, each in updates().items()
-                }
-    return TrainedAdapter(best, tuple(seen), tokens, time.monotonic() - started)
+    def kept(of: Mapping[str, Update]) -> Mapping[str, Update]:
+        return {
+            place: Update(each.up.detach().clone(), each.down.detach().clone())
+            for place, each in of.items()
+        }
+
+    parameters = [each for pair in factors.values() for each in pair]
+    taken = take(engine, course, parameters, updates, kept, training)
+    best = {place: Update(each.up.cpu(), each.down.cpu()) for place, each in taken.best.items()}
+    return TrainedAdapter(best, taken.held_out, taken.tokens, taken.seconds)
 
 
 def begun(
@@ -135,28 +102,3 @@ def begun(
         up = torch.zeros(len(rows.rows), training.rank)
         found[place] = (up.to(device).requires_grad_(), down.to(device).requires_grad_())
     return found
-
-
-class _Foreseeing:
-    """Examples, to be foreseen."""
-
-    def __init__(
-        self, engine: Engine, examples: Sequence[Example], held_out: Sequence[Example]
-    ) -> None:
-        self._engine, self._examples, self._held_out = engine, examples, held_out
-        self.count = len(examples)
-
-    def step(self, numbers: Sequence[int], updates: Mapping[str, Update]) -> int:
-        batch = list(passes(self._engine, [self._examples[number] for number in numbers]))
-        count = sum(int(each.judged.sum()) for each in batch)
-        with adapting(self._engine, updates):
-            for each in batch:
-                # What leads from the factors to the updates is gone over once for each.
-                (nats(self._engine, each).sum() / count).backward(retain_graph=True)
-        return sum(each.tokens for each in batch)
-
-    @torch.no_grad()
-    def look(self, updates: Mapping[str, Update]) -> float:
-        with adapting(self._engine, updates):
-            found, tokens = foreseen(self._engine, self._held_out)
-        return self._engine.held.agreed(float(found.sum() / tokens.sum()))

@@ -150,6 +150,10 @@ class ModuleTree:
         """Where the model computes."""
         return self.held.device(self.model)
 
+    def embeddings(self, ids: Tensor) -> Tensor:
+        """What the model reads of token ids [b, t], [b, t, d]: its `inputs_embeds`."""
+        return self.model.get_input_embeddings()(ids)
+
     def states(self, ids: Tensor) -> Tensor:
         """Token ids [b, t], padded on the right, to what the head reads, [b, t, d].
 

@@ -31,15 +31,10 @@ def requirements(engine: Engine) -> tuple[Requirement, ...]:
     return tuple(_tried(engine))
 
 
-def embedded(engine: Engine, ids: Tensor) -> Tensor:
-    """What the model reads in place of tokens, [..., t, d]."""
-    return engine.model.get_input_embeddings()(ids)
-
-
 def _tried(engine: Engine) -> Iterator[Requirement]:
     ids = encode(engine, [TEXT]).ids
     with torch.no_grad():
-        read, plain = embedded(engine, ids), engine.model(input_ids=ids).logits[0]
+        read, plain = engine.embeddings(ids), engine.model(input_ids=ids).logits[0]
         off = _apart(engine.model(inputs_embeds=read).logits[0], plain)
     yield Requirement(
         "inputs_embeds",
@@ -77,7 +72,7 @@ def _padding(engine: Engine, ids: Tensor, plain: Tensor) -> Requirement:
     empty = ids.new_zeros(len(ids), 5)
     padded = torch.cat([empty, ids], 1)
     there = torch.cat([empty, torch.ones_like(ids)], 1)
-    read = {"inputs_embeds": embedded(engine, padded), "attention_mask": there}
+    read = {"inputs_embeds": engine.embeddings(padded), "attention_mask": there}
     if "position_ids" in signature(engine.model.forward).parameters:  # ALiBi has none
         read["position_ids"] = (there.cumsum(1) - 1).clamp_min(0)
     out = engine.model(**read)

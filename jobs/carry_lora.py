@@ -101,7 +101,8 @@ def carry_adapter(wish: AdapterWish, reporter: Reporter) -> CarriedAdapter:
         ModelError, ConfigError: a model, or the run file, is not there or broken.
     """
     # Not at the top: PEFT takes seconds to import.
-    from actors.cargo.lora import AdapterError, read_adapter
+    from actors.cargo.lora import read_adapter
+    from actors.cargo.peft_files import AdapterError
 
     require_free(wish.out)
     if wish.form and wish.form.count("{}") != 1:

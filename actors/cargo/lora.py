@@ -3,7 +3,6 @@
 Shapes: o and i what a layer returns and reads, r rank.
 """
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,18 +13,19 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from peft.utils.other import get_pattern_key
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from actors.cargo.peft_files import (
+    WEIGHTS_FILE,
+    AdapterError,
+    matrix,
+    read_config,
+    read_tensors,
+)
 from actors.matrices import Rows
 from alignment.updates import Update
 
-CONFIG_FILE, WEIGHTS_FILE, PICKLED_FILE = (
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "adapter_model.bin",
-)
 _START, _DOWN, _UP = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 # What PEFT can add to a plain LoRA, as it is where it is left out. No such thing is carried.
 _PLAIN: dict[str, tuple[Any, ...]] = {
@@ -43,10 +43,6 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
 }
 # Ways to begin that change the model's own weights: the adapter is none of the model as it was.
 _REWRITING = ("pissa", "olora", "corda", "loftq", "lora_ga")
-
-
-class AdapterError(ValueError):
-    """An adapter that cannot be used; one line says why, and what can be."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +69,7 @@ def read_adapter(directory: Path, places: Mapping[str, Rows]) -> Adapter:
     """
     config = _config(directory)
     by_module = _by_module(places)
-    stored = _named(_tensors(directory), _names(_wrapped(config, by_module)))
+    stored = _named(read_tensors(directory), _names(_wrapped(config, by_module)))
     updates = {}
     for module in _modules(directory, stored):
         if module not in by_module:
@@ -220,16 +216,7 @@ def _named(stored: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, 
 
 
 def _config(directory: Path) -> dict[str, Any]:
-    path = directory / CONFIG_FILE
-    if not path.is_file():
-        raise AdapterError(f"{directory} is no PEFT directory: it has no {CONFIG_FILE}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AdapterError(f"{path} is not JSON: {error}") from None
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        kind = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
-        raise AdapterError(f"{directory}: its peft_type is {kind}; LORA can be carried")
+    config = read_config(directory, "LORA")
     for key, plain in _PLAIN.items():
         if key in config and config[key] not in plain:
             raise AdapterError(
@@ -243,21 +230,6 @@ def _config(directory: Path) -> dict[str, Any]:
             "it to a plain LoRA first (PEFT: save_pretrained with path_initial_model_for_...)"
         )
     return config
-
-
-def _tensors(directory: Path) -> dict[str, Tensor]:
-    path = directory / WEIGHTS_FILE
-    if not path.is_file():
-        if (directory / PICKLED_FILE).is_file():
-            raise AdapterError(
-                f"{directory}: {PICKLED_FILE} is pickled and may run any code when it is read; "
-                f"save it as {WEIGHTS_FILE}"
-            )
-        raise AdapterError(f"{directory} has no {WEIGHTS_FILE}")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise AdapterError(f"{path} is damaged: {error}") from None
 
 
 def _modules(directory: Path, stored: Mapping[str, Tensor]) -> Sequence[str]:
@@ -277,14 +249,7 @@ def _modules(directory: Path, stored: Mapping[str, Tensor]) -> Sequence[str]:
 
 
 def _tensor(directory: Path, stored: Mapping[str, Tensor], module: str, end: str) -> Tensor:
-    tensor = stored[f"{_START}{module}{end}"].float()
-    if tensor.ndim != 2:
-        raise AdapterError(
-            f"{directory}: {module}{end} has {tensor.ndim} dimensions, a matrix has 2"
-        )
-    if not tensor.isfinite().all():
-        raise AdapterError(f"{directory}: {module}{end} has NaN or Inf in it")
-    return tensor
+    return matrix(directory, f"{module}{end}", stored[f"{_START}{module}{end}"])
 
 
 def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:

@@ -11,7 +11,8 @@ import torch
 from peft.utils.merge_utils import prune, task_arithmetic, ties
 from torch import Tensor
 
-from actors.cargo.lora import Adapter, AdapterError
+from actors.cargo.lora import Adapter
+from actors.cargo.peft_files import AdapterError
 from actors.derivation import generator
 from alignment.updates import Update
 

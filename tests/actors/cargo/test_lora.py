@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from actors.adapting import adapting
-from actors.cargo.lora import CONFIG_FILE, WEIGHTS_FILE, AdapterError, read_adapter, write_adapter
+from actors.cargo.lora import read_adapter, write_adapter
+from actors.cargo.peft_files import CONFIG_FILE, WEIGHTS_FILE, AdapterError
 from actors.engine import load
 from actors.matrices import outline, places
 

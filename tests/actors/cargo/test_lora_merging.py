@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.cargo.lora import Adapter, AdapterError
+from actors.cargo.lora import Adapter
 from actors.cargo.lora_merging import merged, sparsified
+from actors.cargo.peft_files import AdapterError
 from alignment.updates import Update
 
 FULL = 6  # the rank at which nothing is rounded
