@@ -228,6 +228,10 @@ class ModelHost:
         """See `actors.vocabularies.token_ids`."""
         return vocabularies.token_ids(self._checkpoint)
 
+    def embeddings(self, ids: np.ndarray) -> np.ndarray:
+        """What the model reads of each token [k]: float32 [k, d]."""
+        return reading.embeddings(self._engine, ids)
+
     def train_adapter(
         self, examples: Sequence[Example], held_out: Sequence[Example], training: AdapterTraining
     ) -> TrainedAdapter:

@@ -66,6 +66,13 @@ def forward(engine: Engine, batch: AnchorBatch) -> int:
 
 
 @torch.inference_mode()
+def embeddings(engine: Engine, ids: np.ndarray) -> np.ndarray:
+    """What the model reads of each token [k], float32 [k, d]."""
+    rows = engine.embeddings(torch.from_numpy(ids)[None].to(engine.device))
+    return rows[0].float().cpu().numpy()
+
+
+@torch.inference_mode()
 def pooled(
     engine: Engine,
     texts: Sequence[str],

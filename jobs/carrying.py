@@ -23,9 +23,13 @@ _CARRY_LORA = (
     "isthmus carry lora ./adapter --from a --to b -o out --form 'Review: {}\\nIt was' --tokens 2",
     "isthmus carry lora ./adapter --from a --to b --run RUN.yaml -o out --read anchors --texts 500",
 )
+_CARRY_PROMPT = (
+    "isthmus carry soft_prompt ./prompt --from smollm2-135m-instruct --to gemma-3-270m -o out",
+    "isthmus carry soft_prompt ./prompt --from a --to b -o out --fitter relative",
+)
 carrying = typer.Typer(
     help="Carry a cargo of your own from one model into another.",
-    epilog=example(_CARRY_STEERING[0], _CARRY_CACHE[0], _CARRY_LORA[0]),
+    epilog=example(_CARRY_STEERING[0], _CARRY_CACHE[0], _CARRY_LORA[0], _CARRY_PROMPT[0]),
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -265,6 +269,50 @@ def lora(
         f"{how:<8} rank {done.rank}, {done.tokens:,} tokens read in {done.seconds:,.0f} s; of what "
         f"the adapter changes on held-out texts (KL {done.before:.3f} nats per word) {taken:.0%} "
         "is taken over",
+        soft_wrap=True,
+    )
+    told.print(f"written  {out.absolute()} (README.txt says how to use it)", soft_wrap=True)
+
+
+@carrying.command(name="soft_prompt", epilog=example(*_CARRY_PROMPT))
+def soft_prompt(
+    prompt: Annotated[
+        Path,
+        typer.Argument(
+            help="A PEFT directory of prompt tuning: adapter_config.json and "
+            "adapter_model.safetensors.",
+            show_default=False,
+        ),
+    ],
+    source: Annotated[str, typer.Option("--from", help=f"The model it is for. {MODEL_HELP}")],
+    target: Annotated[str, typer.Option("--to", help="The same, for the model to read it.")],
+    out: OutPath,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run file: its models by name, and how they are loaded. "
+            "configs/adapters/demo.yaml if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    fitter: Annotated[
+        str, typer.Option(help="What fits the map between embeddings: ridge, relative, procrustes.")
+    ] = "ridge",
+) -> None:
+    """Carry a soft prompt into another model, as an ordinary PEFT prompt; nothing is trained.
+
+    A map between the embeddings of tokens that both vocabularies have carries its rows.
+    """
+    from jobs.carry_prompt import PromptWish, carry_prompt
+    from jobs.progress import Reporter
+
+    wish = PromptWish(prompt, source, target, out, run, fitter)
+    done, told = carry_prompt(wish, Reporter()), Console()
+    told.print(
+        f"{fitter} over {done.shared:,} tokens that both have (held-out R² "
+        f"{done.held_out_r2:.3f}); {done.rows} rows, {done.size:.2f} times as large as an average "
+        f"embedding, and "
+        f"{done.mapped:.2f} times before they were made as large again",
         soft_wrap=True,
     )
     told.print(f"written  {out.absolute()} (README.txt says how to use it)", soft_wrap=True)
