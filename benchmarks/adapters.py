@@ -3,6 +3,7 @@
 Shapes: m items.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import permutations
@@ -56,10 +57,14 @@ class Run:
 
     @classmethod
     def read(cls) -> "Run":
-        """That of the demo."""
+        """That of the demo; of the skills that the command line names, if it names any."""
         file = read_run_file(ROOT / RUN_FILE)
         assert file.lora is not None, "it carries adapters"
-        return cls(file, file.lora, gather(file), open_store(file.store_location))
+        section = file.lora
+        if sys.argv[1:]:
+            section = Adapters.model_validate({**dict(section), "skills": sys.argv[1:]})
+        file = file.model_copy(update={"lora": section})
+        return cls(file, section, gather(file), open_store(file.store_location))
 
     def directions(self) -> Iterator[tuple[str, Model, Model]]:
         """Each ordered pair of models; the name of the direction comes first."""

@@ -3,7 +3,7 @@
 Every native adapter of the demo's run of adapters is carried into the other model. Held items
 choose how strong the carried change is; test items judge it.
 
-    python -m benchmarks.lora_carriers
+    python -m benchmarks.lora_carriers [SKILL ...]
 """
 
 import sys
@@ -18,12 +18,12 @@ STRENGTHS = (0.25, 0.5, 1.0)
 
 def main() -> None:
     """Measure and record."""
-    measured()
+    measured(Run.read())
 
 
-def measured() -> Figures:
+def measured(run: Run) -> Figures:
     """By direction, skill and way; recorded as far as it goes."""
-    run, crossings = Run.read(), {}
+    crossings = {}
     for name, source, target in run.directions():
         crossings[name] = _crossing(run, source, target)
         record("lora_carriers", {"texts": TEXTS, "lambda": LAMBDA, "crossings": crossings})

@@ -4,7 +4,7 @@ What the demo's run of adapters has registered is pulled. DARE drops shares of w
 changes, at random or the smallest; task arithmetic and TIES make one adapter of all skills. Held
 items choose shares and weights; test items judge.
 
-    python -m benchmarks.lora_merging
+    python -m benchmarks.lora_merging [SKILL ...]
 """
 
 import sys
@@ -18,12 +18,10 @@ import numpy as np
 from actors.cargo.lora import Adapter, read_adapter
 from actors.cargo.lora_merging import Dropped, Merged, merged, sparsified
 from actors.matrices import places
-from benchmarks.adapters import RUN_FILE, Figures, Model, Run, Scored
+from benchmarks.adapters import Figures, Model, Run, Scored
 from benchmarks.record import record
 from evaluation.record import model_name
 from evaluation.tracking import pull
-from jobs.config import read_run_file
-from jobs.names import ROOT
 from jobs.progress import Reporter
 from jobs.sweep import sweep
 
@@ -33,8 +31,8 @@ WEIGHTS = (0.25, 0.5, 1.0)
 
 def main() -> None:
     """Measure and record."""
-    versions = sweep(read_run_file(ROOT / RUN_FILE), Reporter()).tracked.versions
     run, directions = Run.read(), {}
+    versions = sweep(run.file, Reporter()).tracked.versions
     for name, source, target in run.directions():
         carried = dict(_pulled(run, source, target, versions))
         scored = {skill: Scored.of(run, target, skill) for skill in carried}

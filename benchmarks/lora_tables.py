@@ -2,29 +2,28 @@
 
 Runs (or resumes) the demo's run of adapters, and carries the same adapters by every carrier.
 
-    python -m benchmarks.lora_tables
+    python -m benchmarks.lora_tables [SKILL ...]
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from benchmarks import lora_carriers
-from benchmarks.adapters import RUN_FILE
+from benchmarks.adapters import Run
 from benchmarks.record import record
 from evaluation.cells import AdapterCell
 from evaluation.hypotheses import hypotheses
 from evaluation.matrix import Matrix
-from jobs.config import read_run_file
-from jobs.names import ROOT
 from jobs.progress import Reporter
 from jobs.sweep import sweep
 
 
 def main() -> None:
     """Measure, print and record: first without the carriers, which take as long as the run."""
-    matrix = sweep(read_run_file(ROOT / RUN_FILE), Reporter()).matrix
+    run = Run.read()
+    matrix = sweep(run.file, Reporter()).matrix
     _report(matrix, {})
-    _report(matrix, lora_carriers.measured())
+    _report(matrix, lora_carriers.measured(run))
 
 
 def _report(matrix: Matrix, carriers: Mapping[str, Any]) -> None:
