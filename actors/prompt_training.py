@@ -12,7 +12,7 @@ from torch import Tensor
 
 from actors.engine import Engine
 from actors.examples import Example
-from actors.learning import Foreseeing, take
+from actors.learning import Foreseeing, Taken, take
 from actors.prompting import prompting
 
 LIKELY = 5000  # a vocabulary begins with what is common; a prompt begins as some of that
@@ -34,24 +34,13 @@ class PromptTraining:
     seed: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class TrainedPrompt:
-    """Rows [k, d] after the epoch whose held-out loss is least. `held_out` is that loss before any
-    step and after each epoch; `tokens` is how many were read to learn."""
-
-    rows: Tensor
-    held_out: tuple[float, ...]
-    tokens: int
-    seconds: float
-
-
 def train_prompt(
     engine: Engine,
     examples: Sequence[Example],
     held_out: Sequence[Example],
     training: PromptTraining,
-) -> TrainedPrompt:
-    """A prompt that makes a model foresee examples; the model is left as it was.
+) -> Taken[Tensor]:
+    """A prompt [k, d] that makes a model foresee examples; the model is left as it was.
 
     The loss is nats per token of what is to be foreseen.
 
@@ -63,8 +52,9 @@ def train_prompt(
     rows.requires_grad_()
     schedule = replace(training, learning_rate=training.learning_rate * size)
     course = Foreseeing(engine, partial(prompting, engine), examples, held_out)
-    taken = take(engine, course, [rows], lambda: rows, lambda of: of.detach().clone(), schedule)
-    return TrainedPrompt(taken.best.cpu(), taken.held_out, taken.tokens, taken.seconds)
+    return take(
+        engine, course, [rows], lambda: rows, lambda of: of.detach().cpu().clone(), schedule
+    )
 
 
 @torch.no_grad()

@@ -6,8 +6,9 @@ matrices read and return are fitted to anchors, which have nothing to do with an
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from actors.anchors import AnchorBatch, batches
 from actors.matrices import places, weight
 from actors.matrix_reading import matrix_rows, sides
+from actors.reading import Activations
 from alignment.carriers import CARRIERS
 from alignment.crossing import Crossing
 from alignment.fitted import Part
@@ -163,17 +165,25 @@ def _rows(
     theirs: Sequence[int],
     mine: Sequence[int],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    reads = [
+        partial(
+            matrix_rows,
+            model.engine,
+            model.facts.fingerprint,
+            wanted=[f"{role}.{layer}" for layer in layers for role in roles],
+        )
+        for model, layers in ((source, theirs), (target, mine))
+    ]
+    return paired(shard, reads)
+
+
+def paired(
+    shard: Sequence[AnchorBatch], reads: Sequence[Callable[[AnchorBatch], Activations]]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What two models hold at the rows that both have, by name, [n, d]."""
     parts: tuple[dict[str, list[Tensor]], ...] = (defaultdict(list), defaultdict(list))
     for batch in shard:
-        read = [
-            matrix_rows(
-                model.engine,
-                model.facts.fingerprint,
-                batch,
-                [f"{role}.{layer}" for layer in layers for role in roles],
-            )
-            for model, layers in ((source, theirs), (target, mine))
-        ]
+        read = [each(batch) for each in reads]
         _, *at = np.intersect1d(read[0].rows, read[1].rows, return_indices=True)
         for into, each, rows in zip(parts, read, at, strict=True):
             for name, points in each.points.items():

@@ -10,15 +10,15 @@ in it, with the same recipe.
 
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from actors.anchors import AnchorBatch, batches
+from actors.anchors import batches
 from actors.catalog import Derivation, ModelSpec
 from actors.fleet import find, spec
 from actors.matrices import places, weight
@@ -29,7 +29,7 @@ from alignment.crossing import Crossing
 from alignment.permutation import Attention, match_heads, match_neurons, rows_of
 from alignment.similarity import compare
 from alignment.updates import Update
-from benchmarks.adapter_carriers import SHUFFLED, carried
+from benchmarks.adapter_carriers import SHUFFLED, carried, paired
 from benchmarks.adapters import Figures, Model, Run, Scored, live, named_pairs
 from benchmarks.record import record
 
@@ -74,27 +74,18 @@ def _crossing(run: Run, source: Model, target: Model) -> Figures:
 
 def _coverage(run: Run, source: Model, target: Model) -> Coverage:
     """How many layers of the target are like one of the source, by each criterion."""
-    layers: tuple[list[list[Tensor]], ...] = ([], [])
-    for batch in _batches(run):
-        read = [
-            activations(
-                model.engine,
-                model.facts.fingerprint,
-                batch,
-                [f"residual.{layer}" for layer in range(len(model.engine.blocks))],
-            )
-            for model in (source, target)
-        ]
-        _, *at = np.intersect1d(read[0].rows, read[1].rows, return_indices=True)
-        for into, each, rows in zip(layers, read, at, strict=True):
-            into.append([torch.from_numpy(points[rows]) for points in each.points.values()])
-    of_layers = ([torch.cat(of) for of in zip(*each, strict=True)] for each in layers)
-    return coverage(compare(*of_layers))
-
-
-def _batches(run: Run) -> Sequence[AnchorBatch]:
     (shard,) = batches(run.texts.anchors[:TEXTS], shard_texts=TEXTS, batch_texts=8)
-    return shard
+    reads = [
+        partial(
+            activations,
+            model.engine,
+            model.facts.fingerprint,
+            sites=[f"residual.{layer}" for layer in range(len(model.engine.blocks))],
+        )
+        for model in (source, target)
+    ]
+    one, other = ([*of.values()] for of in paired(shard, reads))
+    return coverage(compare(one, other))
 
 
 def _reordered(source: Model, target: Model, native: Mapping[str, Update]) -> dict[str, Update]:

@@ -8,6 +8,7 @@ the carried prompt in place of each, and no prompt but as many rows of zeros.
 """
 
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import numpy as np
@@ -16,21 +17,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actors.examples import Example, foreseen
-from actors.prompt_training import PromptTraining, TrainedPrompt, train_prompt
+from actors.learning import Taken
+from actors.prompt_training import PromptTraining, train_prompt
 from actors.prompting import prompting
 from actors.reading import embeddings
 from actors.vocabularies import shared_tokens, token_ids
 from actors.weights import default_cache, prepare
-from alignment.fitters import FITTERS
-from alignment.moments import FoldedMoments
-from alignment.samples import FoldedRows
 from benchmarks.adapters import Figures, Model, Run
 from benchmarks.record import record
 from evaluation.retention import measure_retention
 from evaluation.skill import Item, options
 from evaluation.skills import SKILLS
+from jobs.carry_prompt import map_rows
 
-SKILL, LESSONS, HELD, FOLDS = "sentiment", 400, 60, 5
+SKILL, LESSONS, HELD = "sentiment", 400, 60
 WAYS = ("ridge", "relative", "reduced_rank", "pca")
 TRAINING = PromptTraining(count=16, epochs=2)
 
@@ -39,7 +39,7 @@ def main() -> None:
     """Measure and record."""
     run = Run.read()
     directions: Figures = {}
-    tuned: dict[str, TrainedPrompt] = {}
+    tuned: dict[str, Taken[Tensor]] = {}
     for name, source, target in run.directions():
         for each in (source, target):
             if each.facts.name not in tuned:
@@ -62,7 +62,7 @@ def main() -> None:
         )
 
 
-def _tuned(run: Run, model: Model) -> TrainedPrompt:
+def _tuned(run: Run, model: Model) -> Taken[Tensor]:
     items = run.texts.items[SKILL]
     lessons, held = items.lessons[:LESSONS], items.held[:HELD]
     return train_prompt(model.engine, _examples(lessons), _examples(held), TRAINING)
@@ -73,18 +73,18 @@ def _examples(items: tuple[Item, ...]) -> list[Example]:
 
 
 def _crossing(
-    run: Run, source: Model, target: Model, tuned: dict[str, TrainedPrompt]
+    run: Run, source: Model, target: Model, tuned: dict[str, Taken[Tensor]]
 ) -> dict[str, object]:
     items = run.texts.items[SKILL]
-    mine, own = (tuned[each.facts.name].rows for each in (source, target))
+    mine, own = (tuned[each.facts.name].best for each in (source, target))
     here, there = _shared(run, source, target)
     mixed = there[torch.randperm(len(there), generator=torch.Generator().manual_seed(0))]
-    made = {way: _carried(way, here, there, mine) for way in WAYS}
+    made = {way: map_rows(way, mine, here, there, 0).rows for way in WAYS}
     held = {
         way: float(_scores(target, items.held[:HELD], rows).mean()) for way, rows in made.items()
     }
     best = max(held, key=lambda way: held[way])
-    made["shuffled tokens"] = _carried(best, here, mixed, mine)
+    made["shuffled tokens"] = map_rows(best, mine, here, mixed, 0).rows
     made["mean row"] = made[best].mean(0, keepdim=True).expand_as(made[best])
     made["zero"] = torch.zeros_like(made[best])
     base, native = (_scores(target, items.test, rows) for rows in (None, own))
@@ -106,24 +106,9 @@ def _shared(run: Run, source: Model, target: Model) -> tuple[Tensor, Tensor]:
     return one, other
 
 
-def _carried(way: str, here: Tensor, there: Tensor, rows: Tensor) -> Tensor:
-    """As large beside the target's embeddings as beside the source's."""
-    folds = np.random.default_rng(0).integers(0, FOLDS, len(here))
-    both = here.double(), there.double(), folds, FOLDS
-    fitted = FITTERS[way]().fit(FoldedMoments.of_rows(*both), FoldedRows.of_rows(*both))
-    mapped = fitted.map.transform(rows)
-    return mapped * (_size(rows) / _size(here)) / (_size(mapped) / _size(there))
-
-
-def _size(rows: Tensor) -> float:
-    return float(rows.double().square().mean().sqrt())
-
-
 def _scores(model: Model, items: tuple[Item, ...], rows: Tensor | None) -> NDArray[np.float64]:
     examples = [Example(given + text, len(given)) for given, text in options(items)]
-    if rows is None:
-        return SKILLS[SKILL].foreseen(items, *foreseen(model.engine, examples))
-    with prompting(model.engine, rows):
+    with nullcontext() if rows is None else prompting(model.engine, rows):
         return SKILLS[SKILL].foreseen(items, *foreseen(model.engine, examples))
 
 

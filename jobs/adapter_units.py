@@ -16,11 +16,12 @@ from actors.adapter_solving import Solving
 from actors.adapter_training import AdapterTraining, TrainedAdapter
 from actors.catalog import ModelFacts
 from actors.examples import Example
+from actors.vocabularies import shared_tokens
 from alignment.updates import Update, from_arrays, to_arrays
 from evaluation import safety
 from evaluation.skill import Item, Skill, options
 from jobs.sections import Adapters
-from jobs.units import Arrays, Unit, array_to_texts, texts_to_array
+from jobs.units import Arrays, Asking, Unit, array_to_texts, texts_to_array
 
 How = Literal["refit", "solved"]
 WORDS = 16  # of a text that go into a form
@@ -117,6 +118,13 @@ def names(answer: Arrays) -> dict[str, int]:
     return dict(zip(array_to_texts(answer["texts"]), answer["ids"].tolist(), strict=True))
 
 
+def shared(asking: Asking, *ends_of: ModelFacts) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens that two models have, in either."""
+    answers = asking.by_waves("reading vocabularies", [naming(each) for each in ends_of])
+    mine, theirs = (names(answer) for answer in answers)
+    return shared_tokens(mine, theirs)
+
+
 def changing(
     model: ModelFacts, adapter: Made, texts: Sequence[Example], tokens: np.ndarray, most: int
 ) -> Unit:
@@ -177,16 +185,12 @@ def as_peft(model: ModelFacts, adapter: Made) -> Unit:
     return Unit(model, "as_peft", (adapter.updates,), [adapter.to], lambda files: files)
 
 
-def reading(model: ModelFacts, texts: Sequence[str]) -> Unit:
-    """How well the model as it is foresees texts, from their second word on."""
+def costs(asking: Asking, texts: Sequence[str], *models: ModelFacts) -> list[float]:
+    """Nats a character of texts, from their second word on, of each model as it is."""
     examples = [Example(text, len(text.split()[0])) for text in texts]
-    question = ["", _digest([asdict(each) for each in examples])]
-    return Unit(model, "foreseen_with", (examples, {}), question, _foreseen)
-
-
-def cost(texts: Sequence[str], answer: Arrays) -> float:
-    """Nats a character, of what `reading` asked for."""
-    return float(answer["nats"].sum()) / sum(len(text) for text in texts)
+    units = [_foreseeing(each, NOTHING, examples) for each in models]
+    answers = asking.by_waves("reading anchors", units)
+    return [float(each["nats"].sum()) / sum(map(len, texts)) for each in answers]
 
 
 def judging(model: ModelFacts, skill: Skill, items: Sequence[Item], adapter: Made) -> Unit:
@@ -194,8 +198,7 @@ def judging(model: ModelFacts, skill: Skill, items: Sequence[Item], adapter: Mad
     if skill.measure == "rule":
         return _continuing(model, adapter, [each.given for each in items], skill.tokens)
     examples = [Example(given + text, len(given)) for given, text in options(items)]
-    question = [adapter.to, _digest([asdict(each) for each in examples])]
-    return Unit(model, "foreseen_with", (examples, adapter.updates), question, _foreseen)
+    return _foreseeing(model, adapter, examples)
 
 
 def answering(model: ModelFacts, adapter: Made) -> Unit:
@@ -218,8 +221,15 @@ def _digest(asked: Any) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
-def _foreseen(answer: tuple[np.ndarray, np.ndarray]) -> Arrays:
-    return {"nats": answer[0], "tokens": answer[1]}
+def _foreseeing(model: ModelFacts, adapter: Made, examples: Sequence[Example]) -> Unit:
+    """What examples cost the model with an adapter."""
+    return Unit(
+        model,
+        "foreseen_with",
+        (examples, adapter.updates),
+        [adapter.to, _digest([asdict(each) for each in examples])],
+        lambda answer: {"nats": answer[0], "tokens": answer[1]},
+    )
 
 
 def _kept(of: TrainedAdapter) -> Arrays:

@@ -7,6 +7,7 @@ Shapes: m items.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import permutations
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -142,7 +143,6 @@ class _Adapting:
         self._anchors, self._items = texts.anchors[: section.texts], texts.items
         self._pairs: list[Pair] = list(permutations(models, 2))
         self._ways = ways(section)
-        self._costs = self._read()
 
     def native(self, skill: str) -> dict[str, Made]:
         """Every model's own adapter."""
@@ -162,14 +162,11 @@ class _Adapting:
         ids = {name: adapter_units.names(answer) for name, answer in answers.items()}
         return {pair: shared_tokens(*(ids[name] for name in pair)) for pair in self._pairs}
 
-    def _read(self) -> dict[str, float]:
+    @cached_property
+    def _costs(self) -> dict[str, float]:
         """What an average character of anchors costs each model."""
-        units = {
-            name: adapter_units.reading(facts, self._anchors)
-            for name, facts in self._models.items()
-        }
-        answers = self._answers("reading anchors", units)
-        return {name: adapter_units.cost(self._anchors, each) for name, each in answers.items()}
+        found = adapter_units.costs(self._asking, self._anchors, *self._models.values())
+        return dict(zip(self._models, found, strict=True))
 
     def carried(
         self, skill: str, native: Mapping[str, Made], shared: Mapping[Pair, Tokens]

@@ -4,7 +4,6 @@ Shapes: d width.
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,8 @@ from actors.cargo.formats import FORMATS, read_vectors, recognise
 from actors.cargo.steering import carry, injection
 from actors.cargo.vectors import SteeringVectors, VectorError
 from actors.catalog import ModelFacts
-from cluster.whole import whole_directory
 from jobs.bridges import Bridge, Bridges
-from jobs.ends import README_FILE, RECORD_FILE, CarryError, ends, require_free
+from jobs.ends import RECORD_FILE, CarryError, carried_directory, ends, require_free
 from jobs.names import ROOT, one_of
 from jobs.progress import Reporter
 
@@ -83,10 +81,7 @@ def carry_steering(wish: Wish, reporter: Reporter) -> Carried:
     )
     carried = _across(vectors, bridges, target)
     record = _record(wish, source, target, bridges)
-    try:
-        _write(carried, record, export, wish.out)
-    except OSError as error:
-        raise CarryError(f"{wish.out}: cannot be written: {error.strerror}") from None
+    _write(carried, record, export, wish.out)
     begun = {bridge.source_site for bridge in bridges}
     left = tuple(site for site in vectors.vectors if site not in begun)
     return Carried(wish.out, tuple(bridges), left)
@@ -144,11 +139,9 @@ def _write(carried: SteeringVectors, record: dict[str, JsonValue], export: str, 
     if export != _OWN:
         suffix = FORMATS[export].suffix
         names[export] = f"{'layers' if suffix == FORMATS[_OWN].suffix else 'steering'}.{suffix}"
-    with whole_directory(out) as whole:
+    with carried_directory(out, record, _readme(carried, record, names)) as whole:
         for name, file in names.items():
             FORMATS[name].write(carried, whole / file)
-        (whole / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        (whole / README_FILE).write_text(_readme(carried, record, names), encoding="utf-8")
 
 
 def _record(

@@ -25,11 +25,10 @@ from actors.weights import default_cache
 from alignment.cache_map import CacheMap
 from cluster.session import session
 from cluster.storage import open_store
-from cluster.whole import whole_directory
 from evaluation.retention import Interval, measure_retention
 from jobs.cache_maps import TRAINED, CacheFitting, handings
 from jobs.config import ConfigError, RunFile
-from jobs.ends import README_FILE, RECORD_FILE, CarryError, ends, require_free
+from jobs.ends import RECORD_FILE, CarryError, carried_directory, ends, require_free
 from jobs.names import ROOT
 from jobs.progress import Reporter
 from jobs.texts import gather
@@ -148,10 +147,7 @@ def carry_cache(wish: CacheWish, reporter: Reporter) -> CarriedCache:
         "held_out_r2": r2,
         "retention": None if kept is None else [kept.value, kept.low, kept.high],
     }
-    try:
-        _write(carried, host, (source, target), record, wish.out)
-    except OSError as error:
-        raise CarryError(f"{wish.out}: cannot be written: {error.strerror}") from None
+    _write(carried, host, (source, target), record, wish.out)
     return done
 
 
@@ -253,17 +249,15 @@ def _write(
     """The whole directory: for transformers, as a package, the record and how to use it."""
     source, target = ends_of
     held = {"ids": torch.from_numpy(carried.read.ids), **host.as_cached(carried.read.cells)}
-    with whole_directory(out) as whole:
+    readme = _README.format(
+        source=source.name,
+        target=target.name,
+        tokens=len(carried.read.ids),
+        record=RECORD_FILE,
+        dtype=target.dtype,
+        cache=CACHE_FILE,
+        layers=target.layers,
+    )
+    with carried_directory(out, record, readme) as whole:
         safetensors_torch.save_file(held, whole / CACHE_FILE)
         carried.write(whole)
-        (whole / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        readme = _README.format(
-            source=source.name,
-            target=target.name,
-            tokens=len(carried.read.ids),
-            record=RECORD_FILE,
-            dtype=target.dtype,
-            cache=CACHE_FILE,
-            layers=target.layers,
-        )
-        (whole / README_FILE).write_text(readme, encoding="utf-8")

@@ -1,6 +1,5 @@
 """`isthmus carry lora`: an adapter of one model, for another to have the skill that it teaches."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,41 +10,31 @@ from pydantic import JsonValue
 from actors.catalog import ModelFacts, ModelSpec
 from actors.examples import Example
 from actors.matrices import outline, places
-from actors.vocabularies import shared_tokens
 from actors.weights import default_cache, prepare
 from alignment.coverage import LEAST, Coverage, coverage
 from alignment.similarity import Similarity
 from alignment.updates import Update, to_arrays
 from cluster.storage import address, open_store
-from cluster.whole import whole_directory
 from jobs import adapter_units
 from jobs.adapter_units import How, Made
 from jobs.adapters import ANCHORS, OWN, SOLVED, foreseen
 from jobs.config import ConfigError, RunFile
-from jobs.ends import README_FILE, RECORD_FILE, CarryError, ends, require_free
+from jobs.ends import CarryError, carried_directory, ends, peft_readme, require_free
 from jobs.harvest import Harvest
 from jobs.names import ROOT
 from jobs.opened import opened
 from jobs.progress import Reporter
 from jobs.sections import Adapters
 from jobs.texts import Texts, gather
-from jobs.units import Arrays, Asking, Unit, digest
+from jobs.units import Arrays, Asking, digest
 from jobs.work import make_work
 
 DEFAULT_RUN = ROOT / "configs" / "adapters" / "demo.yaml"  # its anchors, where a user names no run
 Read = Literal["own", "anchors"]
 
 _README = """\
-An adapter of {target}, carried from {source} as {record} says. With transformers and peft:
-
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-    model = AutoModelForCausalLM.from_pretrained("PATH OR NAME OF {target}")
-    model = PeftModel.from_pretrained(model, "PATH OF THIS DIRECTORY")
-
 How far the skill survived is not measured here: a run with a section lora measures it for skills
-that it knows, beside adapters that were taught natively.
-"""
+that it knows, beside adapters that were taught natively."""
 
 
 @dataclass(frozen=True)
@@ -149,15 +138,10 @@ def carry_adapter(wish: AdapterWish, reporter: Reporter) -> CarriedAdapter:
         "kl_before": done.before,
         "kl_after": done.after,
     }
-    readme = _README.format(source=source.name, target=target.name, record=RECORD_FILE)
-    try:
-        with whole_directory(wish.out) as whole:
-            for name, content in files.items():
-                (whole / name).write_bytes(content.tobytes())
-            (whole / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-            (whole / README_FILE).write_text(readme, encoding="utf-8")
-    except OSError as error:
-        raise CarryError(f"{wish.out}: cannot be written: {error.strerror}") from None
+    readme = peft_readme("An adapter", source, target, _README)
+    with carried_directory(wish.out, record, readme) as whole:
+        for name, content in files.items():
+            (whole / name).write_bytes(content.tobytes())
     return done
 
 
@@ -218,30 +202,17 @@ def _carried(
     """The adapter of the target, and its files."""
     source, target = ends_of
 
-    def ask(title: str, unit: Unit) -> Arrays:
-        (answer,) = asking.by_waves(title, [unit])
-        return answer
-
-    mine, theirs = shared_tokens(
-        *(
-            adapter_units.names(ask("reading vocabularies", adapter_units.naming(each)))
-            for each in ends_of
-        )
-    )
+    mine, theirs = adapter_units.shared(asking, source, target)
     anchors = texts.anchors[: section.texts]
     some = [Example(text) for text in anchors]
     if wish.read == "own":
         asked = (source, adapter, anchors, wish.form, wish.tokens, seed)
-        some = adapter_units.written(ask("writing texts", adapter_units.writing(*asked)))
+        some = adapter_units.written(asking.one("writing texts", adapter_units.writing(*asked)))
     changing = adapter_units.changing(source, adapter, some, mine, section.tokens)
-    answer = ask("reading what the adapter changes", changing)
+    answer = asking.one("reading what the adapter changes", changing)
     taught = adapter_units.taught(changing, some, theirs, answer)
-    costs = (
-        adapter_units.cost(anchors, ask("reading anchors", adapter_units.reading(each, anchors)))
-        for each in ends_of
-    )
-    solved = SOLVED if wish.how == "solved" else OWN
-    told = foreseen(ANCHORS if wish.read == "anchors" else solved, *costs)
+    way = ANCHORS if wish.read == "anchors" else SOLVED if wish.how == "solved" else OWN
+    told = foreseen(way, *adapter_units.costs(asking, anchors, source, target))
     unit = adapter_units.remaking(target, taught, wish.how, told, section, seed)
-    made = adapter_units.made(unit, ask("carrying the adapter", unit))
-    return made, ask("writing the adapter", adapter_units.as_peft(target, made))
+    made = adapter_units.made(unit, asking.one("carrying the adapter", unit))
+    return made, asking.one("writing the adapter", adapter_units.as_peft(target, made))

@@ -6,7 +6,6 @@ rows.
 Shapes: k tokens that both have, v rows of the prompt, ds and dt width of an embedding.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,33 +15,21 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from actors.catalog import ModelFacts
-from actors.vocabularies import shared_tokens
-from alignment.fitted import Fitted
 from alignment.fitters import FITTERS
 from alignment.moments import FoldedMoments
 from alignment.samples import FoldedRows
 from cluster.storage import open_store
-from cluster.whole import whole_directory
 from jobs import adapter_units
-from jobs.ends import README_FILE, RECORD_FILE, CarryError, ends, require_free
+from jobs.ends import CarryError, carried_directory, ends, peft_readme, require_free
 from jobs.names import ROOT, one_of
 from jobs.opened import opened
 from jobs.progress import Reporter
 from jobs.texts import gather
-from jobs.units import Arrays, Asking, Unit, digest
+from jobs.units import Asking, Unit, digest
 
 DEFAULT_RUN = ROOT / "configs" / "adapters" / "demo.yaml"  # how hosts are started
 FOLDS = 5
-_README = """\
-A soft prompt of {target}, carried from {source} as {record} says. With transformers and peft:
-
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-    model = AutoModelForCausalLM.from_pretrained("PATH OR NAME OF {target}")
-    model = PeftModel.from_pretrained(model, "PATH OF THIS DIRECTORY")
-
-What of the prompt survived is not measured here.
-"""
+_README = "What of the prompt survived is not measured here."
 
 
 @dataclass(frozen=True)
@@ -96,11 +83,8 @@ def carry_prompt(wish: PromptWish, reporter: Reporter) -> CarriedPrompt:
         asking = Asking(models, store, run.cluster.in_flight, run.cluster.restarts, reporter)
         here, there = _shared(asking, source, target)
     with reporter.stage(f"fitting {wish.fitter}"):
-        fitted = _fitted(wish.fitter, here, there, run.seed)
-    mapped = fitted.map.transform(prompt.rows)
-    size, now = _size(prompt.rows) / _size(here), _size(mapped) / _size(there)
-    carried = SoftPrompt(mapped * (size / now))
-    done = CarriedPrompt(len(mapped), len(here), fitted.held_out_r2, size, now)
+        mapped = map_rows(wish.fitter, prompt.rows, here, there, run.seed)
+    done = CarriedPrompt(len(mapped.rows), len(here), mapped.held_out_r2, mapped.size, mapped.left)
     record: dict[str, JsonValue] = {
         "prompt": str(wish.prompt),
         "source": source.name,
@@ -112,41 +96,29 @@ def carry_prompt(wish: PromptWish, reporter: Reporter) -> CarriedPrompt:
         "shared_tokens": done.shared,
         "held_out_r2": done.held_out_r2,
     }
-    try:
-        with whole_directory(wish.out) as whole:
-            write_prompt(carried, whole, target.name)
-            readme = _README.format(source=source.name, target=target.name, record=RECORD_FILE)
-            (whole / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-            (whole / README_FILE).write_text(readme, encoding="utf-8")
-    except OSError as error:
-        raise CarryError(f"{wish.out}: cannot be written: {error.strerror}") from None
+    readme = peft_readme("A soft prompt", source, target, _README)
+    with carried_directory(wish.out, record, readme) as whole:
+        write_prompt(SoftPrompt(mapped.rows), whole, target.name)
     return done
 
 
-def _shared(asking: Asking, *ends_of: ModelFacts) -> tuple[Tensor, Tensor]:
-    """The embeddings of tokens that both have, [k, ds] and [k, dt]."""
+@dataclass(frozen=True, eq=False)
+class MappedRows:
+    """Rows of a prompt [v, dt] as large beside the target's embeddings as they were beside the
+    source's, `size` times; the map had left them `left` times as large."""
 
-    def ask(title: str, unit: Unit) -> Arrays:
-        (answer,) = asking.by_waves(title, [unit])
-        return answer
-
-    names = (
-        adapter_units.names(ask("reading vocabularies", adapter_units.naming(each)))
-        for each in ends_of
-    )
-    both = shared_tokens(*names)
-    if len(both[0]) < 2 * FOLDS:
-        raise CarryError(f"{ends_of[0].name} and {ends_of[1].name} share {len(both[0])} tokens")
-    one, other = (
-        torch.from_numpy(
-            ask("reading embeddings", Unit(each, "embeddings", (ids,), digest(ids)))["answer"]
-        )
-        for each, ids in zip(ends_of, both, strict=True)
-    )
-    return one, other
+    rows: Tensor
+    held_out_r2: float
+    size: float
+    left: float
 
 
-def _fitted(fitter: str, here: Tensor, there: Tensor, seed: int) -> Fitted:
+def map_rows(fitter: str, rows: Tensor, here: Tensor, there: Tensor, seed: int) -> MappedRows:
+    """Rows [v, ds] by a map that is fitted to embeddings [k, ds] and [k, dt] of the same tokens.
+
+    Raises:
+        CarryError: the fitter does not map between such widths.
+    """
     recipe = FITTERS[fitter]()
     if not recipe.applies(here.shape[1], there.shape[1]):
         raise CarryError(
@@ -157,7 +129,23 @@ def _fitted(fitter: str, here: Tensor, there: Tensor, seed: int) -> Fitted:
         raise CarryError(f"{fitter} needs experts, and embeddings have none")
     folds = np.random.default_rng(seed).integers(0, FOLDS, len(here))
     both = here.double(), there.double(), folds, FOLDS
-    return recipe.fit(FoldedMoments.of_rows(*both), FoldedRows.of_rows(*both))
+    fitted = recipe.fit(FoldedMoments.of_rows(*both), FoldedRows.of_rows(*both))
+    mapped = fitted.map.transform(rows)
+    size, left = _size(rows) / _size(here), _size(mapped) / _size(there)
+    return MappedRows(mapped * (size / left), fitted.held_out_r2, size, left)
+
+
+def _shared(asking: Asking, *ends_of: ModelFacts) -> tuple[Tensor, Tensor]:
+    """The embeddings of tokens that both have, [k, ds] and [k, dt]."""
+    both = adapter_units.shared(asking, *ends_of)
+    if len(both[0]) < 2 * FOLDS:
+        raise CarryError(f"{ends_of[0].name} and {ends_of[1].name} share {len(both[0])} tokens")
+    units = [
+        Unit(each, "embeddings", (ids,), digest(ids))
+        for each, ids in zip(ends_of, both, strict=True)
+    ]
+    one, other = asking.by_waves("reading embeddings", units)
+    return torch.from_numpy(one["answer"]), torch.from_numpy(other["answer"])
 
 
 def _size(rows: Tensor) -> float:

@@ -23,6 +23,7 @@ _CARRY_LORA = (
     "isthmus carry lora ./adapter --from a --to b -o out --form 'Review: {}\\nIt was' --tokens 2",
     "isthmus carry lora ./adapter --from a --to b --run RUN.yaml -o out --read anchors --texts 500",
 )
+SourceModel = Annotated[str, typer.Option("--from", help=f"The model it is for. {MODEL_HELP}")]
 _CARRY_PROMPT = (
     "isthmus carry soft_prompt ./prompt --from smollm2-135m-instruct --to gemma-3-270m -o out",
     "isthmus carry soft_prompt ./prompt --from a --to b -o out --fitter relative",
@@ -182,7 +183,7 @@ def lora(
             show_default=False,
         ),
     ],
-    source: Annotated[str, typer.Option("--from", help=f"The model it is for. {MODEL_HELP}")],
+    source: SourceModel,
     target: Annotated[str, typer.Option("--to", help="The same, for the model to adapt.")],
     out: OutPath,
     run: Annotated[
@@ -284,7 +285,7 @@ def soft_prompt(
             show_default=False,
         ),
     ],
-    source: Annotated[str, typer.Option("--from", help=f"The model it is for. {MODEL_HELP}")],
+    source: SourceModel,
     target: Annotated[str, typer.Option("--to", help="The same, for the model to read it.")],
     out: OutPath,
     run: Annotated[

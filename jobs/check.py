@@ -1,6 +1,5 @@
 """`isthmus check`: what to expect of a pair before anyone pays for loading it."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from evaluation.compatibility import Impact, Prior, Risk, prior
 from evaluation.expectation import CARGOS, Band, expected
 from evaluation.matrix import Matrix, MatrixError
 from jobs.config import home
-from jobs.footprint import LOAD_BYTES_PER_SECOND, Footprint, footprint
+from jobs.footprint import LOAD_BYTES_PER_SECOND, Footprint, footprint, memory_here
 from jobs.names import one_of
 from jobs.table import adapter_facts, cache_facts, gib, share
 
@@ -165,7 +164,7 @@ def _here(entry: Entry) -> Path | None:
 
 
 def _try(question: Question) -> Iterator[Tried]:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = memory_here()
     for entry in question.models:
         checkpoint = _here(entry)
         needs = footprint(entry.blueprint, dtype="float32", gpus=1, tokens=1).total

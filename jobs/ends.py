@@ -1,14 +1,30 @@
 """The two models that something is carried between, and where what comes of it goes."""
 
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+from pydantic import JsonValue
 
 from actors.catalog import ModelError, ModelFacts, ModelSpec
 from actors.fleet import find, spec
 from actors.weights import default_cache, facts, prepare
+from cluster.whole import whole_directory
 from jobs.config import RunFile, read_run_file
 from jobs.progress import Reporter
 
 RECORD_FILE, README_FILE = "carried.json", "README.txt"
+_PEFT_README = """\
+{what} of {target}, carried from {source} as {record} says. With transformers and peft:
+
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+    model = AutoModelForCausalLM.from_pretrained("PATH OR NAME OF {target}")
+    model = PeftModel.from_pretrained(model, "PATH OF THIS DIRECTORY")
+
+{more}
+"""
 
 
 class CarryError(ValueError):
@@ -41,6 +57,28 @@ def require_free(out: Path) -> None:
     """Raise CarryError where something is there already."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CarryError(f"{out} is already there: give another directory, or remove it")
+
+
+@contextmanager
+def carried_directory(out: Path, record: Mapping[str, JsonValue], readme: str) -> Iterator[Path]:
+    """A new directory to fill; with the record and how to use it, it appears whole or not at all.
+
+    Raises:
+        CarryError: it cannot be written.
+    """
+    try:
+        with whole_directory(out) as whole:
+            yield whole
+            (whole / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            (whole / README_FILE).write_text(readme, encoding="utf-8")
+    except OSError as error:
+        raise CarryError(f"{out}: cannot be written: {error.strerror}") from None
+
+
+def peft_readme(what: str, source: ModelFacts, target: ModelFacts, more: str) -> str:
+    """How to use a PEFT directory."""
+    names = {"source": source.name, "target": target.name, "record": RECORD_FILE}
+    return _PEFT_README.format(what=what, more=more, **names)
 
 
 def _spec(model: str, run: RunFile | None) -> ModelSpec:

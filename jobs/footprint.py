@@ -4,6 +4,7 @@ Tensor parallelism as DeepSpeed's does it: the blocks are divided, the input emb
 rank, the head is divided (a tied one is copied first).
 """
 
+import os
 from dataclasses import dataclass
 from math import ceil
 
@@ -15,6 +16,11 @@ CHUNK = 4096  # tokens of a long text that are read at once
 # Live at once in a block, beside what attention keeps: the stream and its copies, the MLP's inner.
 _STREAM_COPIES = 4
 _MLP_COPIES = 2
+
+
+def memory_here() -> int:
+    """Bytes that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @dataclass(frozen=True)

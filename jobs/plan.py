@@ -15,7 +15,7 @@ from cluster.node_types import CLUSTER_FILE, ON_DEMAND, NodeType, node_of, node_
 from cluster.placement import InsufficientResources
 from cluster.session import session
 from jobs.config import RunFile
-from jobs.footprint import LOAD_BYTES_PER_SECOND, Footprint
+from jobs.footprint import LOAD_BYTES_PER_SECOND, Footprint, memory_here
 from jobs.placing import (
     Model,
     Wave,
@@ -145,7 +145,7 @@ def plan(run: RunFile, probe: bool, reporter: Reporter) -> RunPlan:
         run=run,
         models=models,
         processes=all_processes,
-        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory=memory_here(),
         cores=os.cpu_count() or 1,
         # A spot node is the same machine, at a price of the hour.
         placements=tuple(

@@ -95,6 +95,11 @@ class Asking:
                 answers |= {unit.to: answer for unit, answer in zip(some, found, strict=True)}
         return [answers[unit.to] for unit in units]
 
+    def one(self, name: str, unit: Unit) -> Arrays:
+        """The answer to one unit."""
+        (answer,) = self.by_waves(name, [unit])
+        return answer
+
     def _lost(self) -> None:
         self.reporter.note("a model was lost; what it has not answered is asked again")
 

@@ -77,7 +77,10 @@ def read_adapter(directory: Path, places: Mapping[str, Rows]) -> Adapter:
                 f"{directory}: it changes {module}, which is no layer of the model that can be "
                 f"carried from; those are like {next(iter(by_module))}"
             )
-        down, up = (_tensor(directory, stored, module, each) for each in (_DOWN, _UP))
+        down, up = (
+            matrix(directory, f"{module}{end}", stored[f"{_START}{module}{end}"])
+            for end in (_DOWN, _UP)
+        )
         if down.shape[0] != up.shape[1]:
             raise AdapterError(
                 f"{directory}: {module} has rank {down.shape[0]} in lora_A, {up.shape[1]} in lora_B"
@@ -246,10 +249,6 @@ def _modules(directory: Path, stored: Mapping[str, Tensor]) -> Sequence[str]:
     if not found:
         raise AdapterError(f"{directory}: {WEIGHTS_FILE} holds no layer")
     return list(found)
-
-
-def _tensor(directory: Path, stored: Mapping[str, Tensor], module: str, end: str) -> Tensor:
-    return matrix(directory, f"{module}{end}", stored[f"{_START}{module}{end}"])
 
 
 def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:

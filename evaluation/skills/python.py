@@ -5,13 +5,14 @@ from evaluation.sandbox import prove
 from evaluation.skill import Item, Items, Skill, by_hash, documents
 
 LESSONS = 400
+FORM = '"""{}"""\n'
 TEST, HELD = 50, 30
 TASK = "codex_mbpp/gold_bpb_0shot"  # what teaches comes from elsewhere
 
 
 def _read() -> Items:
     lessons = (
-        Item(f'"""{each["text"]}"""\n', "\n".join(each["code"].splitlines()) + "\n")
+        Item(FORM.format(each["text"]), "\n".join(each["code"].splitlines()) + "\n")
         for each in documents(TASK)
     )
     judged = [Item(each.start, each.right) for each in problems()]
@@ -29,4 +30,4 @@ def kept(item: Item, written: str) -> bool:
     return passes(problem, written)
 
 
-PYTHON = Skill("python", "rule", _read, kept, tokens=256, form='"""{}"""\n', shown=128, ready=prove)
+PYTHON = Skill("python", "rule", _read, kept, tokens=256, form=FORM, shown=128, ready=prove)

@@ -3,12 +3,13 @@
 from evaluation.skill import Item, Items, Skill, documents
 
 LESSONS = 400
+FORM = "{}\n\n"
 TASK = "mt_mbpp_rust/gold_bpb_3shot"
 
 
 def _read() -> Items:
-    items = (Item(f"{each['text']}\n\n", each["code"]) for each in documents(TASK))
+    items = (Item(FORM.format(each["text"]), each["code"]) for each in documents(TASK))
     return Items.parted(items, LESSONS)
 
 
-RUST = Skill("rust", "bits", _read, form="{}\n\n", shown=96)
+RUST = Skill("rust", "bits", _read, form=FORM, shown=96)

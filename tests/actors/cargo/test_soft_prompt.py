@@ -92,12 +92,12 @@ def test_a_prompt_is_trained_and_the_model_left_as_it_was(
     examples = [Example(each) for each in sentences]
     training = PromptTraining(count=COUNT, batch=2, epochs=6)
     made = train_prompt(engine, examples, examples, training)
-    assert made.rows.shape == drawn_prompt(engine).shape
+    assert made.best.shape == drawn_prompt(engine).shape
     assert min(made.held_out[1:]) < made.held_out[0]
     assert made.tokens == 6 * sum(encode(engine, sentences).lengths)
-    with prompting(engine, made.rows):
+    with prompting(engine, made.best):
         nats, tokens = foreseen(engine, examples)
     assert float(nats.sum() / tokens.sum()) == pytest.approx(min(made.held_out[1:]), rel=1e-4)
     assert all(each.equal(before[name]) for name, each in engine.model.named_parameters())
     again = train_prompt(engine, examples, examples, training)
-    assert again.rows.equal(made.rows)
+    assert again.best.equal(made.best)
