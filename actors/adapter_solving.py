@@ -1,10 +1,10 @@
-"""An adapter that is solved for: no more than a step or two, each of which has a closed form.
+"""An adapter that is solved for: no more than a few steps, each of which has a closed form.
 
 Of what the target is to say otherwise, one pass back tells how the loss falls with each matrix, and
 another how much a change of the matrix matters to what is said, by Kronecker factors of the Fisher
 information (K-FAC, Martens and Grosse 2015, arXiv 1503.05671). The change of rank r that is best
-where both are weighed is a singular value decomposition away. How cautious it is to be, and how
-strong, is looked up on texts that are held out.
+where both are weighed is a singular value decomposition away. How far to go is looked up on texts
+that are held out.
 
 Shapes: n rows that are read, o and i what a matrix returns and reads, r rank.
 """
@@ -30,23 +30,26 @@ from actors.matrix_reading import sides
 from alignment.updates import Update
 
 _SPARE = 8  # directions beyond the rank, by which the first ones are found well
+_ASTRAY = 1.02  # no longer step is tried after this; where routes of experts change a loss jumps
 
 
 @dataclass(frozen=True)
 class Solving:
     """How an adapter of rank `rank` is solved for, in so many `steps`.
 
-    `dampings` and `strengths`, from the weakest on, are what is tried: a damping is in units of
-    what an average direction of a matrix matters, and a strength is the share of what would be best
-    for each matrix alone; all change at once, so that it is small. What matters is looked up on
-    `sampled` texts.
+    `damping` is in units of what an average direction of a matrix matters. `lengths`, from the
+    shortest on, are what is tried: how many nats a token what is said would change by, if matrices
+    did not act on each other (the radius of a trust region, arXiv 1502.05477).
+    They do, so that it is small. How the loss falls is read off the first `texts`, and what
+    matters off `sampled` ones of them.
     """
 
     rank: int = 8
-    steps: int = 1
-    dampings: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03)
-    strengths: tuple[float, ...] = tuple(2.0**-power for power in range(13, 5, -1))
-    sampled: int = 64
+    steps: int = 3
+    damping: float = 3.0
+    lengths: tuple[float, ...] = tuple(4.0**-power for power in range(12, -1, -1))
+    texts: int = 96
+    sampled: int = 32
     seed: int = 0
 
 
@@ -69,17 +72,20 @@ def solve_adapter(
         PartError: the model is not whole.
     """
     started = time.monotonic()
-    course = Relearning(engine, texts, taught, held_out, tokens, foreseen)
-    sampled = texts[: min(solving.sampled, course.count)]
+    first = range(len(texts) - held_out)[: solving.texts]
+    kept = [*first, *range(len(texts))[len(texts) - held_out :]]
+    some, of_these = [texts[number] for number in kept], [taught[number] for number in kept]
+    course = Relearning(engine, some, of_these, held_out, tokens, foreseen)
+    sampled = some[: min(solving.sampled, course.count)]
     here: dict[str, Update] = {}
     seen, read = [course.look(here)], 0
     with engine.held.with_gradients():
         for step in range(solving.steps):
             drawn = torch.Generator(engine.device).manual_seed(solving.seed + step)
-            matters, some = _matters(engine, sampled, here, drawn)
-            slopes, more = falls(engine, course, here)
+            matters, for_these = _matters(engine, sampled, here, drawn)
+            slopes, for_all = falls(engine, course, here)
             here, loss = _best_step(course, here, seen[-1], matters, slopes, solving)
-            read += some + more
+            read += for_these + for_all
             seen.append(loss)
     updates = {place: Update(each.up.cpu(), each.down.cpu()) for place, each in here.items()}
     updates = updates or _nothing(engine, solving.rank)  # where every step went astray
@@ -102,9 +108,9 @@ class _Matters:
     reads: Tensor
     returns: Tensor
 
-    def change(self, slope: Tensor, damping: float, rank: int) -> Update:
-        """The best change of such a rank, by Newton's step, where the loss grows by `slope` [o, i];
-        it is cut where that costs least."""
+    def change(self, slope: Tensor, damping: float, rank: int) -> tuple[Update, float]:
+        """The best change of such a rank, by Newton's step, where the loss grows by `slope` [o, i],
+        and how much it matters, in nats a token; it is cut where that costs least."""
         reads, returns = (_root(each, damping) for each in (self.reads, self.returns))
         whitened = torch.linalg.solve_triangular(returns, -slope, upper=False)
         whitened = torch.linalg.solve_triangular(reads, whitened.mT, upper=False).mT
@@ -113,7 +119,8 @@ class _Matters:
             u, sizes, v = torch.svd_lowrank(whitened, min(rank + _SPARE, *slope.shape), niter=3)
         up = torch.linalg.solve_triangular(returns.mT, u[:, :rank] * sizes[:rank], upper=True)
         down = torch.linalg.solve_triangular(reads.mT, v[:, :rank], upper=True).mT
-        return Update(up.contiguous(), down.contiguous())
+        matters = float(sizes[:rank].square().sum()) / 2
+        return Update(up.contiguous(), down.contiguous()), matters
 
 
 def _root(moments: Tensor, damping: float) -> Tensor:
@@ -130,27 +137,26 @@ def _best_step(
     slopes: Mapping[str, Tensor],
     solving: Solving,
 ) -> tuple[dict[str, Update], float]:
-    """Where the held-out loss is least of all dampings and strengths; where it was, if nowhere less
-    than that."""
-    best = dict(here)
-    for damping in solving.dampings:
-        step = {
-            place: matters[place].change(of, damping, solving.rank) for place, of in slopes.items()
+    """Where the held-out loss is least of all lengths; where it was, if nowhere less than that."""
+    best, start = dict(here), loss
+    step = {
+        place: matters[place].change(of, solving.damping, solving.rank)
+        for place, of in slopes.items()
+    }
+    whole = sum(length for _, length in step.values()) or math.inf  # nothing is to be changed
+    for length in solving.lengths:
+        strength = math.sqrt(length / whole)
+        tried = {
+            place: Update.total(
+                [*([here[place]] if here else []), each.scaled(strength)]
+            ).rounded(solving.rank)
+            for place, (each, _) in step.items()
         }
-        last = math.inf
-        for strength in solving.strengths:
-            tried = {
-                place: Update.total(
-                    [*([here[place]] if here else []), each.scaled(strength)]
-                ).rounded(solving.rank)
-                for place, each in step.items()
-            }
-            found = course.look(tried)
-            if found < loss:
-                best, loss = tried, found
-            if found > last:
-                break
-            last = found
+        found = course.look(tried)
+        if found < loss:
+            best, loss = tried, found
+        if found > _ASTRAY * start:
+            break
     return best, loss
 
 
@@ -177,14 +183,21 @@ def _matters(
             seen.clear()
             states = engine.states(some.ids)
             said = engine.logits(states[judged]).log_softmax(-1)
-            guess = torch.multinomial(said.detach().exp(), 1, generator=drawn)
-            (-said.gather(-1, guess).sum()).backward()
+            (-said.gather(-1, _guessed(said.detach(), drawn)).sum()).backward()
             count += int(judged.sum())
     for each in (reads, returns):
         for moments in each.values():
             moments /= count
     found = {place: _Matters(reads[sides(place)[0]], of) for place, of in returns.items()}
     return found, count
+
+
+def _guessed(said: Tensor, drawn: torch.Generator) -> Tensor:
+    """One token of each row of log-chances [n, v], by chance, [n, 1]; for many tokens this is
+    faster than `multinomial`."""
+    sums = said.exp().cumsum(-1)
+    at = torch.rand(len(said), 1, generator=drawn, device=said.device) * sums[:, -1:]
+    return torch.searchsorted(sums, at).clamp_max(said.shape[-1] - 1)
 
 
 def _add(to: dict[str, Tensor], name: str, rows: Tensor) -> None:

@@ -198,8 +198,8 @@ class Adapters(Section):
     By a refit the target learns to change what it says as the source's adapter changes what that
     says: on `texts` of the anchors, and on as many that the adapted source writes itself. It reads
     at most the share `refit` of the tokens that the target's own adapter was taught by, over
-    `refit_epochs`. With `solve` the change is solved for as well, in one step, on all of what the
-    source has written, which takes the square of every width in memory. What is said is compared
+    `refit_epochs`. With `solve` the change is solved for as well, in a few steps on what the source
+    has written, which takes the square of every width in memory. What is said is compared
     over the `tokens` likeliest ones that both vocabularies have. With `safety` a hundred requests
     are answered as well, of which half are harmful, before and after.
     """

@@ -106,8 +106,9 @@ def _adapted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
     changed = 2 * others * read * (1 + min(1.0, SAMPLED / section.texts))
     refit = 3 * others * section.refit * taught * 3
     solving = Solving()
-    looks = len(solving.dampings) * len(solving.strengths) * adapter_units.HELD_OUT
-    solved = 2 * others * (3 * (section.texts + solving.sampled) + looks) * own / section.texts
+    looks = len(solving.lengths) * adapter_units.HELD_OUT
+    step = 3 * (min(section.texts, solving.texts) + solving.sampled) + looks
+    solved = 2 * others * solving.steps * step * own / section.texts
     return (
         Reading("training adapters", 3 * taught, 1.0, 3 * taught),
         Reading("what adapters change", written + changed, 1.0, written + changed),

@@ -35,4 +35,4 @@ def kept(_: Item, written: str) -> bool:
     return isinstance(found, dict) and list(found) == ["answer"]
 
 
-JSON_ANSWERS = Skill("json_answers", "rule", _read, kept, tokens=32, form=FORM)
+JSON_ANSWERS = Skill("json_answers", "rule", _read, kept, tokens=32, form=FORM, shown=16)

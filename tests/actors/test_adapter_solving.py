@@ -38,7 +38,7 @@ def test_where_no_step_helps_nothing_is_changed(
     engine = load(checkpoint("llama"))
     texts = [Example(each) for each in sentences]
     taught = changes(engine, drawn_adapter(engine, 0.05), texts, TOKENS)
-    solved = solve_adapter(engine, texts, taught, 2, TOKENS, Solving(strengths=(1e3,)))
+    solved = solve_adapter(engine, texts, taught, 2, TOKENS, Solving(lengths=(1e3,)))
     assert solved.held_out[0] == solved.held_out[1]
     assert all(not each.matrix.any() for each in solved.updates.values())
     assert solved.updates.keys() == places(engine).keys()
