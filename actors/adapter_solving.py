@@ -147,9 +147,9 @@ def _best_step(
     for length in solving.lengths:
         strength = math.sqrt(length / whole)
         tried = {
-            place: Update.total(
-                [*([here[place]] if here else []), each.scaled(strength)]
-            ).rounded(solving.rank)
+            place: Update.total([*([here[place]] if here else []), each.scaled(strength)]).rounded(
+                solving.rank
+            )
             for place, (each, _) in step.items()
         }
         found = course.look(tried)
