@@ -18,6 +18,7 @@ from actors import (
     cache_training,
     caching,
     hand_over,
+    latent_reading,
     reading,
     training,
     verifying,
@@ -37,6 +38,7 @@ from actors.encoding import encode
 from actors.engine import Held, load
 from actors.examples import Example
 from actors.hand_over import Passage
+from actors.latent_reading import Slopes
 from actors.reading import Activations, NotFinite
 from actors.sites import Injection
 from actors.training import TrainedMap, TrainOrder
@@ -311,6 +313,21 @@ class ModelHost:
     ) -> list[str]:
         """See `actors.adapted.written_with`."""
         return adapted.written_with(self._engine, prompts, updates, max_new_tokens)
+
+    def stream(self, texts: Sequence[str], site: str) -> list[np.ndarray]:
+        """See `actors.reading.stream`."""
+        with self._named():
+            return reading.stream(self._engine, texts, site)
+
+    def latent_slopes(self, before: str, examples: Sequence[Example], rows: np.ndarray) -> Slopes:
+        """See `actors.latent_reading.slopes`."""
+        return latent_reading.slopes(self._engine, before, examples, rows)
+
+    def foreseen_after(
+        self, before: str, examples: Sequence[Example], rows: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `actors.latent_reading.foreseen_after`."""
+        return latent_reading.foreseen_after(self._engine, before, examples, rows)
 
     @contextmanager
     def _named(self) -> Iterator[None]:

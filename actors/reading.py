@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from actors.anchors import WORDS_PER_TEXT, AnchorBatch, rows
-from actors.encoding import encode
+from actors.encoding import encode, of_like_length
 from actors.engine import Engine
 from actors.sites import Site, reading, site_width
+
+TOGETHER = 16  # texts of a pass
 
 
 class NotFinite(ValueError):
@@ -73,12 +75,32 @@ def embeddings(engine: Engine, ids: np.ndarray) -> np.ndarray:
 
 
 @torch.inference_mode()
+def stream(engine: Engine, texts: Sequence[str], site: str) -> list[np.ndarray]:
+    """What a site holds at every token of each text, float32 [t, d].
+
+    Raises:
+        TextError: a text of which the tokenizer makes no token.
+        NotFinite: the site holds NaN or Inf.
+    """
+    found: dict[int, np.ndarray] = {}
+    for numbers in of_like_length(texts, TOGETHER):
+        some = [texts[number] for number in numbers]
+        encoded = encode(engine, some)
+        name = f"the texts from {some[0]!r} on"
+        rows = _read(engine, name, encoded.ids, [site], lambda of: of.flatten(0, 1))[site]
+        by_text = rows.reshape(*encoded.ids.shape, -1)
+        parts = [of[:length] for of, length in zip(by_text, encoded.lengths, strict=True)]
+        found |= dict(zip(numbers, parts, strict=True))
+    return [found[number] for number in range(len(texts))]
+
+
+@torch.inference_mode()
 def pooled(
     engine: Engine,
     texts: Sequence[str],
     sites: Sequence[str],
     first_words: Sequence[int],
-    batch_texts: int = 16,
+    batch_texts: int = TOGETHER,
 ) -> dict[str, np.ndarray]:
     """Mean over each text's rows, by site, float32 [len(texts), d].
 

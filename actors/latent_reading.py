@@ -1,0 +1,104 @@
+"""What a model makes of latents that stand in a text: what comes after costs, and which way that
+falls.
+
+Shapes: b texts, t tokens, k rows of a text's latents, d width of an embedding.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actors.encoding import TextError
+from actors.engine import Engine
+from actors.examples import Example, Pass, costs
+from actors.prompting import prompting
+
+TOGETHER = 32  # texts of a pass
+
+
+@dataclass(frozen=True, eq=False)
+class Slopes:
+    """Nats of each text, float64 [b], over how many tokens, int64 [b]; and how the nats of each
+    grow with its rows, float32 [b, k, d]."""
+
+    nats: np.ndarray
+    tokens: np.ndarray
+    slopes: np.ndarray
+
+
+def slopes(engine: Engine, before: str, examples: Sequence[Example], rows: np.ndarray) -> Slopes:
+    """How what is to be foreseen after `before` and latents [b, k, d] depends on them.
+
+    The model is left as it was.
+
+    Raises:
+        TextError: nothing comes before what is to be foreseen of an example.
+        ShardingError: no gradients go through a model that is held like this.
+    """
+    read = torch.from_numpy(rows).to(engine.device).requires_grad_()
+    found, tokens = [], []
+    with engine.held.with_gradients(), torch.enable_grad():
+        for start in range(0, len(examples), TOGETHER):
+            some = slice(start, start + TOGETHER)
+            encoded, first = _encode(engine, before, examples[some])
+            nats = _nats(engine, encoded, first, read[some])
+            nats.sum().backward()
+            found.append(nats.detach().double().cpu().numpy())
+            tokens.append(encoded.judged.sum(1).cpu().numpy())
+    assert read.grad is not None
+    return Slopes(np.concatenate(found), np.concatenate(tokens), read.grad.cpu().numpy())
+
+
+@torch.inference_mode()
+def foreseen_after(
+    engine: Engine, before: str, examples: Sequence[Example], rows: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nats of each example after `before` and latents [b, k, d], or without any, float64 [b]; and
+    how many of its tokens are judged, int64 [b].
+
+    Raises:
+        TextError: nothing comes before what is to be foreseen of an example.
+    """
+    found, tokens = [], []
+    for start in range(0, len(examples), TOGETHER):
+        some = slice(start, start + TOGETHER)
+        encoded, first = _encode(engine, before, examples[some])
+        read = None if rows is None else torch.from_numpy(rows[some]).to(engine.device)
+        found.append(_nats(engine, encoded, first, read).double().cpu().numpy())
+        tokens.append(encoded.judged.sum(1).cpu().numpy())
+    return np.concatenate(found), np.concatenate(tokens)
+
+
+def _encode(engine: Engine, before: str, examples: Sequence[Example]) -> tuple[Pass, int]:
+    """What is read but for latents, and after how many tokens of each text those come."""
+    first: list[int] = engine.tokenizer(before)["input_ids"]
+    out = engine.tokenizer(
+        [each.text for each in examples], add_special_tokens=False, return_offsets_mapping=True
+    )
+    texts: list[list[int]] = out["input_ids"]
+    ids = torch.zeros(len(texts), len(first) + max(map(len, texts)), dtype=torch.long)
+    judged = torch.zeros_like(ids, dtype=torch.bool)
+    ids[:, : len(first)] = torch.tensor(first, dtype=torch.long)
+    for row, (each, spans) in enumerate(zip(texts, out["offset_mapping"], strict=True)):
+        start = next((at for at, (_, end) in enumerate(spans) if end > examples[row].start), 0)
+        if not start:
+            raise TextError(
+                f"{examples[row].text!r}: after latents at least a token has to come that is not "
+                "to be foreseen, and then one that is"
+            )
+        ids[row, len(first) : len(first) + len(each)] = torch.tensor(each)
+        judged[row, len(first) + start : len(first) + len(each)] = True
+    tokens = len(texts) * len(first) + sum(map(len, texts))
+    read = Pass([*range(len(texts))], ids.to(engine.device), judged.to(engine.device), tokens)
+    return read, len(first)
+
+
+def _nats(engine: Engine, read: Pass, first: int, rows: Tensor | None) -> Tensor:
+    """Of each text [b], with rows after the first tokens."""
+    with nullcontext() if rows is None else prompting(engine, rows, first):
+        states = engine.states(read.ids)
+    return costs(engine, read, states)
