@@ -58,6 +58,16 @@ def of_like_length(texts: Sequence[str], count: int) -> Iterator[list[int]]:
         yield by_length[start : start + count]
 
 
+def beginnings(engine: Engine, texts: Sequence[str], tokens: int) -> list[str]:
+    """As much of each text as its first tokens hold, so many of them.
+
+    Raises:
+        TextError: a text of which the tokenizer makes no token.
+    """
+    ends = (spans[:tokens][-1][1] for text in texts for spans in encode(engine, [text]).spans)
+    return [text[:end] for text, end in zip(texts, ends, strict=True)]
+
+
 def said_after(engine: Engine, ids: list[int], prompt: int) -> str:
     """The text of what comes after the first `prompt` of these tokens."""
     # The prompt is decoded too: some tokenizers drop a space at the start of what they decode.

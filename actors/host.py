@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from actors import (
@@ -17,6 +18,7 @@ from actors import (
     behaviour,
     cache_training,
     caching,
+    encoding,
     hand_over,
     latent_reading,
     reading,
@@ -34,11 +36,13 @@ from actors.cache_training import CacheTraining, TrainedCaches
 from actors.caching import CellsBySite, Read
 from actors.cargo import kv_cache
 from actors.catalog import ModelFacts, ModelSpec
-from actors.encoding import encode
 from actors.engine import Held, load
-from actors.examples import Example
+from actors.examples import Example, foreseen
 from actors.hand_over import Passage
 from actors.latent_reading import Slopes
+from actors.learning import Taken
+from actors.prompt_training import PromptTraining, train_prompt
+from actors.prompting import prompting
 from actors.reading import Activations, NotFinite
 from actors.sites import Injection
 from actors.training import TrainedMap, TrainOrder
@@ -94,7 +98,7 @@ class ModelHost:
 
     def known(self, texts: Sequence[str]) -> list[np.ndarray]:
         """What it knows of the tokens of each text without any layer: `caching.know`."""
-        tokens = (encode(self._engine, [text]).ids[0].cpu().numpy() for text in texts)
+        tokens = (encoding.encode(self._engine, [text]).ids[0].cpu().numpy() for text in texts)
         return [caching.know(self._engine, ids, 0).states for ids in tokens]
 
     def hand_over(
@@ -318,6 +322,23 @@ class ModelHost:
         """See `actors.reading.stream`."""
         with self._named():
             return reading.stream(self._engine, texts, site)
+
+    def beginnings(self, texts: Sequence[str], tokens: int) -> list[str]:
+        """See `actors.encoding.beginnings`."""
+        return encoding.beginnings(self._engine, texts, tokens)
+
+    def train_prompt(
+        self, examples: Sequence[Example], held_out: Sequence[Example], training: PromptTraining
+    ) -> Taken[Tensor]:
+        """See `actors.prompt_training.train_prompt`."""
+        return train_prompt(self._engine, examples, held_out, training)
+
+    def foreseen_prompted(
+        self, examples: Sequence[Example], rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `actors.examples.foreseen`, with a soft prompt [k, d] before each."""
+        with prompting(self._engine, torch.from_numpy(rows).to(self._engine.device)):
+            return foreseen(self._engine, examples)
 
     def latent_slopes(self, before: str, examples: Sequence[Example], rows: np.ndarray) -> Slopes:
         """See `actors.latent_reading.slopes`."""

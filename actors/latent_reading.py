@@ -22,12 +22,13 @@ TOGETHER = 32  # texts of a pass
 
 @dataclass(frozen=True, eq=False)
 class Slopes:
-    """Nats of each text, float64 [b], over how many tokens, int64 [b]; and how the nats of each
-    grow with its rows, float32 [b, k, d]."""
+    """Nats of each text, float64 [b], over how many tokens, int64 [b]; how the nats of each grow
+    with its rows, float32 [b, k, d]; and how many tokens and rows were `read` in all."""
 
     nats: np.ndarray
     tokens: np.ndarray
     slopes: np.ndarray
+    read: int
 
 
 def slopes(engine: Engine, before: str, examples: Sequence[Example], rows: np.ndarray) -> Slopes:
@@ -40,7 +41,7 @@ def slopes(engine: Engine, before: str, examples: Sequence[Example], rows: np.nd
         ShardingError: no gradients go through a model that is held like this.
     """
     read = torch.from_numpy(rows).to(engine.device).requires_grad_()
-    found, tokens = [], []
+    found, tokens, taken = [], [], rows.shape[0] * rows.shape[1]
     with engine.held.with_gradients(), torch.enable_grad():
         for start in range(0, len(examples), TOGETHER):
             some = slice(start, start + TOGETHER)
@@ -49,8 +50,10 @@ def slopes(engine: Engine, before: str, examples: Sequence[Example], rows: np.nd
             nats.sum().backward()
             found.append(nats.detach().double().cpu().numpy())
             tokens.append(encoded.judged.sum(1).cpu().numpy())
+            taken += encoded.tokens
     assert read.grad is not None
-    return Slopes(np.concatenate(found), np.concatenate(tokens), read.grad.cpu().numpy())
+    slope = read.grad.cpu().numpy()
+    return Slopes(np.concatenate(found), np.concatenate(tokens), slope, taken)
 
 
 @torch.inference_mode()

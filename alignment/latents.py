@@ -113,6 +113,13 @@ class Latents(nn.Module):
         """A reader; the resampler stays as it is."""
         self.readers[_key(name)] = Reader(self.shape, embeddings)
 
+    def only(self, name: str) -> "Latents":
+        """The same with one of the readers."""
+        made = Latents(self.shape, Spread(self.resampler.mean, self.resampler.deviation))
+        made.readers[_key(name)] = self.reader(name)
+        made.resampler = self.resampler
+        return made
+
     def reader(self, name: str) -> Reader:
         """That of a model."""
         found = self.readers[_key(name)]

@@ -125,10 +125,10 @@ class SmallScore(Value):
     retention: Interval | None
 
 
-class AdapterWay(Value):
-    """One way to carry an adapter: what it lost on held-out texts before and after, how many tokens
-    the target read for it and how long that took, and its retention: on held items, by which the
-    way is chosen, and on test."""
+class TrainedWay(Value):
+    """One way to carry that is trained: what it lost on held-out texts before and after, how many
+    tokens the target read for it and how long that took, and its retention: on held items, by which
+    the way is chosen, and on test."""
 
     name: str
     loss_before: Measured
@@ -239,11 +239,35 @@ class AdapterCell(Cell):
     unit: str
     rank: int
     items: int
-    ways: tuple[AdapterWay, ...]
+    ways: tuple[TrainedWay, ...]
     native_tokens: int
     native_seconds: Measured
     safety: Drift | None = None
     native_safety: Drift | None = None
 
 
-AnyCell = SteeringCell | CacheCell | AdapterCell
+class PromptCell(Cell):
+    """Texts that the target reads as `count` latents of what the source holds of them, judged by a
+    skill on test items, in `unit`.
+
+    `site` is where the source is read. The target alone is asked without the text. Native is a
+    prompt of as many rows, taught by the same lessons (`native_tokens` of them), before the text as
+    it is. `way` is the one of `ways` that held items chose. `relay` is what is kept where the
+    target, with that prompt, reads no more of the text than as many tokens. The adapter of the
+    target has `learned` numbers, and the target itself `parameters`.
+    """
+
+    cargo: Literal["soft_prompt"] = "soft_prompt"
+    site: str
+    unit: str
+    count: int
+    items: int
+    ways: tuple[TrainedWay, ...]
+    relay: Interval | None
+    learned: int
+    parameters: int
+    native_tokens: int
+    native_seconds: Measured
+
+
+AnyCell = SteeringCell | CacheCell | AdapterCell | PromptCell

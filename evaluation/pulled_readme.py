@@ -75,6 +75,21 @@ is added to what they return.
 What was measured of it is in artifacts/cargo/cargo.json.
 """
 
+_LATENTS = """\
+{name}, version {version}: {cargo} ({concept}) carried from {source} into {target}.
+Of what {source} holds of a text it makes {count} rows that {target} reads in place of the text, as
+inputs_embeds.
+
+With mlflow, torch and safetensors, started in this directory:
+
+    import mlflow
+    rows = mlflow.pyfunc.load_model(".").predict({{"text": held}})["text"]
+
+held is an array [tokens, width] of the residual stream of {source} at {site}. What follows them in
+{target} is the form in which the skill is asked for.
+What was measured of it is in artifacts/cargo/cargo.json.
+"""
+
 # How the files of each kind of map are used.
 _LINEAR = {
     "shapes": "[target, source], [target]",
@@ -108,4 +123,6 @@ def how_to_use(kind: str, facts: Mapping[str, JsonValue]) -> str:
         return _CACHE.format(**facts)
     if kind == "lora":
         return _ADAPTER.format(**facts)
+    if kind == "latents":
+        return _LATENTS.format(**facts)
     return _STEERING.format(**_USES[kind], **facts)

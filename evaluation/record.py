@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from evaluation.cells import AdapterCell, AnyCell, CacheCell, SteeringCell
+from evaluation.cells import (
+    AdapterCell,
+    AnyCell,
+    CacheCell,
+    PromptCell,
+    SteeringCell,
+    TrainedWay,
+)
 from evaluation.matrix import Matrix
 from evaluation.retention import Interval
 
@@ -116,7 +123,9 @@ class _Own:
 def _own(cell: AnyCell) -> _Own:
     if isinstance(cell, SteeringCell):
         return _of_steering(cell)
-    return _of_adapter(cell) if isinstance(cell, AdapterCell) else _of_cache(cell)
+    if isinstance(cell, AdapterCell):
+        return _of_adapter(cell)
+    return _of_prompt(cell) if isinstance(cell, PromptCell) else _of_cache(cell)
 
 
 def _of_steering(cell: SteeringCell) -> _Own:
@@ -184,13 +193,7 @@ def _of_adapter(cell: AdapterCell) -> _Own:
         "native.seconds": cell.native_seconds,
     }
     for score in cell.ways:
-        way = f"way.{slug(score.name)}"
-        metrics[f"{way}.loss_before"] = score.loss_before
-        metrics[f"{way}.loss_after"] = score.loss_after
-        metrics[f"{way}.tokens"] = float(score.tokens)
-        metrics[f"{way}.seconds"] = score.seconds
-        metrics[f"{way}.held"] = score.held
-        metrics |= _bounds(f"{way}.retention", score.retention)
+        metrics |= _of_way(score)
     for name, of in (("safety", cell.safety), ("native.safety", cell.native_safety)):
         if of is not None:
             for part, share in vars(of).items():
@@ -201,6 +204,41 @@ def _of_adapter(cell: AdapterCell) -> _Own:
         tags={},
         metrics=metrics,
     )
+
+
+def _of_prompt(cell: PromptCell) -> _Own:
+    sizes = {
+        "count": cell.count,
+        "items": cell.items,
+        "learned": cell.learned,
+        "parameters": cell.parameters,
+    }
+    metrics = {
+        **{name: float(size) for name, size in sizes.items()},
+        "native.tokens": float(cell.native_tokens),
+        "native.seconds": cell.native_seconds,
+        **_bounds("relay", cell.relay),
+    }
+    for score in cell.ways:
+        metrics |= _of_way(score)
+    return _Own(
+        files=("latents.safetensors",),
+        facts={**sizes, "site": cell.site, "unit": cell.unit, "relay": _plain(cell.relay)},
+        tags={"site": cell.site},
+        metrics=metrics,
+    )
+
+
+def _of_way(score: TrainedWay) -> dict[str, float]:
+    way = f"way.{slug(score.name)}"
+    return {
+        f"{way}.loss_before": score.loss_before,
+        f"{way}.loss_after": score.loss_after,
+        f"{way}.tokens": float(score.tokens),
+        f"{way}.seconds": score.seconds,
+        f"{way}.held": score.held,
+        **_bounds(f"{way}.retention", score.retention),
+    }
 
 
 def _plain(interval: Interval | None) -> JsonValue:

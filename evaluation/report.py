@@ -26,6 +26,7 @@ SAID = {
     "steering": ("Steering", "what the target does natively", "concepts"),
     "kv_cache": ("KV caches", "what the target gains by its own cache", "kinds"),
     "lora": ("LoRA adapters", "what the target gains by its own", "skills"),
+    "soft_prompt": ("Latents", "what the target makes of the texts themselves", "skills"),
 }
 
 

@@ -55,6 +55,7 @@ LOADERS = {  # by what says its kind
     "map.json": "pulled.py",
     "cache_map.json": "pulled_cache.py",
     "adapter_config.json": "pulled_adapter.py",
+    "latents.safetensors": "pulled_latents.py",
 }
 SWEEP, PART, COMPLETE, JUDGED = (
     "isthmus.sweep",
@@ -149,12 +150,18 @@ def pull(name: str, which: str, *, uri: str, to: Path) -> Path:
             cargo = whole / "artifacts" / "cargo"
             facts = json.loads((cargo / "cargo.json").read_text())
             (file,) = (cargo / name for name in LOADERS if (cargo / name).is_file())
-            said = json.loads(file.read_text())
-            kind = said.get("kind") or said["peft_type"].lower()
-            text = how_to_use(kind, {"name": name, "version": chosen.version, **facts})
+            text = how_to_use(_kind(file), {"name": name, "version": chosen.version, **facts})
             (whole / "README.txt").write_text(text)
             whole.replace(to)
     return to
+
+
+def _kind(file: Path) -> str:
+    """Of a map, a cache, an adapter or latents, from what says it."""
+    if file.suffix != ".json":
+        return file.stem
+    said = json.loads(file.read_text())
+    return said.get("kind") or said["peft_type"].lower()
 
 
 def versions(uri: str, tags: Mapping[str, str]) -> list[tuple[ModelVersion, Run]]:

@@ -17,10 +17,10 @@ import numpy as np
 from actors.catalog import ModelFacts
 from actors.examples import Example
 from actors.vocabularies import shared_tokens
-from evaluation.adapter_cells import BASE, NATIVE
 from evaluation.cells import Key
 from evaluation.skill import Item
 from evaluation.skills import SKILLS
+from evaluation.trained_ways import BASE, NATIVE
 from jobs import adapter_units
 from jobs.adapter_units import NOTHING, Made, Taught
 from jobs.config import RunFile

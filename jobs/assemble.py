@@ -22,7 +22,7 @@ from alignment.layers import measured_pairing
 from alignment.similarity import Similarity
 from cluster.session import ROOMS
 from cluster.storage import Store, address
-from evaluation.adapter_cells import Effort, adapter_cell
+from evaluation.adapter_cells import adapter_cell
 from evaluation.cache_cells import cache_cell
 from evaluation.cells import (
     AdapterCell,
@@ -31,6 +31,7 @@ from evaluation.cells import (
     JudgedRow,
     NeutralRow,
     PlaceScore,
+    PromptCell,
     Sample,
     Spread,
     SteeringCell,
@@ -44,16 +45,19 @@ from evaluation.matrix import (
     Matrix,
     ModelRow,
 )
+from evaluation.prompt_cells import prompt_cell
 from evaluation.protocol import stands_out
 from evaluation.retention import Interval, level, measure_retention
 from evaluation.skills import SKILLS
 from evaluation.suites import SUITES
+from evaluation.trained_ways import Effort, Judging
 from evaluation.written import judge_written
 from jobs.adapters import Adapted
 from jobs.choosing import Visited
 from jobs.config import CARGOES, RunFile
 from jobs.handing_over import Handed
 from jobs.names import ROOT
+from jobs.soft_prompts import Prompted
 from jobs.steer import RELABELLED, Judged
 from jobs.texts import Texts
 from jobs.work import FORMAT, Work
@@ -70,6 +74,7 @@ class Results:
     judged: Sequence[Judged]
     handed: Sequence[Handed]
     adapted: Sequence[Adapted]
+    prompted: Sequence[Prompted]
     agreements: Sequence[GroupAgreement]
 
 
@@ -103,6 +108,7 @@ def assemble(
             *steered,
             *(_cache_cell(run, store, each, seconds) for each in results.handed),
             *(_adapter_cell(run, each, seconds) for each in results.adapted),
+            *(_prompt_cell(run, each, models, seconds) for each in results.prompted),
         ),
         agreements=tuple(results.agreements),
         anchors=AnchorFacts(
@@ -231,9 +237,9 @@ def _adapter_cell(run: RunFile, adapted: Adapted, seconds: dict[str, float]) -> 
     return adapter_cell(
         adapted.source,
         adapted.target,
-        SKILLS[adapted.skill],
-        carried.held,
-        adapted.test,
+        Judging(
+            SKILLS[adapted.skill], carried.held, adapted.test, section.bootstrap_draws, run.seed
+        ),
         {
             name: Effort(made.held_out, made.tokens, made.seconds)
             for name, made in carried.made.items()
@@ -244,8 +250,27 @@ def _adapter_cell(run: RunFile, adapted: Adapted, seconds: dict[str, float]) -> 
         seconds=sum(seconds.values()),
         map_bytes=sum(len(content) for content in adapted.files.values()),
         map_address=carried.chosen.to,
-        draws=section.bootstrap_draws,
-        seed=run.seed,
+    )
+
+
+def _prompt_cell(
+    run: RunFile, of: Prompted, models: Mapping[str, ModelFacts], seconds: dict[str, float]
+) -> PromptCell:
+    section = run.soft_prompt
+    assert section is not None, "only a run with the section carries soft prompts"
+    return prompt_cell(
+        of.source,
+        of.target,
+        Judging(SKILLS[of.skill], of.held, of.test, section.bootstrap_draws, run.seed),
+        of.efforts,
+        way=of.way,
+        site=of.site,
+        count=section.count,
+        learned=of.learned,
+        parameters=models[of.target].parameters,
+        seconds=sum(seconds.values()),
+        map_bytes=len(of.latents),
+        map_address=hashlib.sha256(of.latents).hexdigest(),
     )
 
 

@@ -77,7 +77,9 @@ def carry_prompt(wish: PromptWish, reporter: Reporter) -> CarriedPrompt:
     one_of("fitter", wish.fitter, tuple(FITTERS), CarryError)
     run, source, target = ends(wish.source, wish.target, wish.run, DEFAULT_RUN, reporter)
     prompt = read_prompt(wish.prompt, source.width)
-    run = run.model_copy(update={"steering": None, "kv_cache": None, "lora": None})
+    run = run.model_copy(
+        update={"steering": None, "kv_cache": None, "lora": None, "soft_prompt": None}
+    )
     texts, store = gather(run), open_store(run.store_location)
     with opened(run, texts, store, reporter) as (models, _):
         asking = Asking(models, store, run.cluster.in_flight, run.cluster.restarts, reporter)

@@ -17,12 +17,21 @@ from actors.corpora import CorpusSpec
 from cluster.storage import split_location
 from cluster.yaml_file import read_yaml
 from jobs.names import file_names
-from jobs.sections import Adapters, Caches, Count, Section, Share, Steering, one_of_names
+from jobs.sections import (
+    Adapters,
+    Caches,
+    Count,
+    Section,
+    Share,
+    SoftPrompts,
+    Steering,
+    one_of_names,
+)
 from jobs.shorthand import ConfigError, written_out
 
 FITTER_NAMES = file_names("alignment/fitters")
 ROLE_NAMES = ("feature_extraction", "representation", "decision_making")
-CARGOES = ("steering", "kv_cache", "lora")
+CARGOES = ("steering", "kv_cache", "lora", "soft_prompt")
 KIND_NAMES = ("residual", "attention", "mlp")
 
 FitterName = Annotated[str, one_of_names("fitter", FITTER_NAMES)]
@@ -137,6 +146,7 @@ class RunFile(Section):
     steering: Steering | None = None
     kv_cache: Caches | None = None
     lora: Adapters | None = None
+    soft_prompt: SoftPrompts | None = None
     cluster: Cluster = Cluster()
     tracking: Tracking = Tracking()
 
@@ -163,11 +173,16 @@ class RunFile(Section):
         return self
 
     @model_validator(mode="after")
-    def _ranks_of_models(self) -> Self:
+    def _named_models(self) -> Self:
         names = [model.name for model in self.models]
-        for name in self.cluster.ranks:
-            if name not in names:
-                raise ValueError(f"cluster.ranks: no model {name!r}; allowed: {', '.join(names)}")
+        named = {"cluster.ranks": tuple(self.cluster.ranks)}
+        if self.soft_prompt is not None:
+            named["soft_prompt.encoders"] = self.soft_prompt.encoders
+            named["soft_prompt.later"] = self.soft_prompt.later
+        for place, some in named.items():
+            for name in some:
+                if name not in names:
+                    raise ValueError(f"{place}: no model {name!r}; allowed: {', '.join(names)}")
         return self
 
     @property

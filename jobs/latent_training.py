@@ -8,6 +8,7 @@ Shapes: n lessons, b of a step, t rows of a text, i their width, k rows of laten
 embedding.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -24,6 +25,7 @@ from cluster.storage import JsonValue, Store, address
 from jobs.work import FORMAT
 
 WARM = 0.1  # of the steps, until they are as large as they get
+TOGETHER = 64  # texts of a pass without gradients
 STEEPEST = 1.0  # length of the gradient that a step follows at most
 Rows = Mapping[str, np.ndarray]  # by model [b, k, d]
 Foreseen = tuple[np.ndarray, np.ndarray]  # nats and tokens, each [b]
@@ -71,10 +73,13 @@ class Readers(Protocol):
 @dataclass(frozen=True, eq=False)
 class TrainedLatents:
     """The latents of the epoch whose held-out loss is least. `held_out` is that loss, nats a token
-    summed over models, before any step and after each epoch."""
+    summed over models, before any step and after each epoch; each model read so many `tokens`, its
+    latents among them."""
 
     latents: Latents
     held_out: tuple[float, ...]
+    tokens: int
+    seconds: float
 
 
 def train_latents(
@@ -108,25 +113,31 @@ def train_latents(
     if done:
         course.resume(store.get(addresses[done]))
         advance(done * len(lessons.examples))
+    else:
+        course.look()
     for epoch in range(done, training.epochs):
         course.epoch(epoch, advance)
         store.put(addresses[epoch + 1], course.to_bytes())
-    return TrainedLatents(Latents.from_bytes(course.best), tuple(course.held_out))
+    best = Latents.from_bytes(course.best)
+    return TrainedLatents(best, tuple(course.held_out), course.tokens, course.seconds)
 
 
 def latent_rows(latents: Latents, names: Sequence[str], states: Sequence[np.ndarray]) -> Rows:
     """What each of these models reads of texts, [b, k, d], out of what their encoder holds."""
-    latents.eval()
-    with torch.no_grad():
-        padded, there = _padded(states)
-        read = latents.resampler(padded, there)
-        return rows_of(latents, names, read, there.sum(1))
-
-
-def rows_of(latents: Latents, names: Sequence[str], read: Tensor, lengths: Tensor) -> Rows:
-    """The same out of latents [b, k, w], and of how many rows they are."""
+    read = read_rows(latents, states)
+    lengths = torch.tensor([len(each) for each in states])
     with torch.no_grad():
         return {name: latents.reader(name)(read, lengths).numpy() for name in names}
+
+
+def read_rows(latents: Latents, states: Sequence[np.ndarray]) -> Tensor:
+    """The latents of texts, [b, k, w]."""
+    latents.eval()
+    found = []
+    with torch.no_grad():
+        for start in range(0, len(states), TOGETHER):
+            found.append(latents.resampler(*_padded(states[start : start + TOGETHER])))
+    return torch.cat(found)
 
 
 def _padded(states: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -161,10 +172,12 @@ class _Course:
         )
         self._in_epoch = -(-len(lessons.examples) // training.batch)
         self._resampled = resampler
-        self.best, self.held_out = latents.to_bytes(), [self._look()]
+        self.best, self.held_out = latents.to_bytes(), list[float]()
+        self.tokens, self.seconds = 0, 0.0
 
     def epoch(self, number: int, advance: Callable[[int], None]) -> None:
         """Every lesson once, and a look at what is held out."""
+        started = time.monotonic()
         seed = np.random.SeedSequence([self._training.seed, number])
         order = np.random.default_rng(seed).permutation(len(self._lessons.examples))
         batches = np.array_split(order, self._in_epoch)
@@ -175,7 +188,8 @@ class _Course:
             for step, numbers in enumerate(batches, number * self._in_epoch):
                 self._step(step, numbers.tolist())
                 advance(len(numbers))
-        self.held_out.append(self._look())
+        self.look()
+        self.seconds += time.monotonic() - started
         if self.held_out[-1] == min(self.held_out[1:]):
             self.best = self._latents.to_bytes()
 
@@ -191,16 +205,20 @@ class _Course:
         examples = [lessons.examples[number] for number in numbers]
         sent = {name: of.detach().numpy() for name, of in rows.items()}
         found = self._readers.slopes(lessons.before, examples, sent)
+        self.tokens += max(of.read for of in found.values())
         falls = [torch.tensor(found[n].slopes) / int(found[n].tokens.sum()) for n in self._names]
         self._optimizer.zero_grad()
         torch.autograd.backward([rows[name] for name in self._names], falls)
         torch.nn.utils.clip_grad_norm_(self._learned, STEEPEST)
         self._optimizer.step()
 
-    def _look(self) -> float:
+    def look(self) -> None:
+        """At what is held out."""
         rows = latent_rows(self._latents, self._names, self._held.states)
         found = self._readers.foreseen(self._held.before, self._held.examples, rows)
-        return sum(float(nats.sum() / tokens.sum()) for nats, tokens in found.values())
+        self.held_out.append(
+            sum(float(nats.sum() / tokens.sum()) for nats, tokens in found.values())
+        )
 
     def to_bytes(self) -> bytes:
         """All that the next epoch goes on from."""
@@ -213,6 +231,8 @@ class _Course:
             "now": _bytes(self._latents.to_bytes()),
             "best": _bytes(self.best),
             "held_out": torch.tensor(self.held_out, dtype=torch.float64),
+            "tokens": torch.tensor(self.tokens),
+            "seconds": torch.tensor(self.seconds, dtype=torch.float64),
         }
         return safetensors_torch.save(tensors)
 
@@ -220,6 +240,8 @@ class _Course:
         """Go on from what `to_bytes` wrote."""
         tensors = safetensors_torch.load(file)
         self.held_out = tensors.pop("held_out").tolist()
+        self.tokens = int(tensors.pop("tokens"))
+        self.seconds = float(tensors.pop("seconds"))
         self.best = tensors.pop("best").numpy().tobytes()
         now = Latents.from_bytes(tensors.pop("now").numpy().tobytes())
         self._latents.load_state_dict(now.state_dict())

@@ -219,3 +219,39 @@ class Adapters(Section):
     tokens: Annotated[int, Field(ge=2)] = 4096
     safety: bool = True
     bootstrap_draws: Draws = 2000
+
+
+class SoftPrompts(Section):
+    """Texts read by one model, and by others as `count` latents in their place.
+
+    Each of `encoders` (all models, if none are named) reads the texts of a skill up to `depth` of
+    its layers. A resampler makes latents of that, of `width`, by `blocks` of attention with
+    `heads`. It is trained together with an adapter for every other model, on at most `lessons` of
+    the skill over `epochs`, by what those models make of the latents. Models in `later` also join a
+    resampler that was trained without them, by their adapter alone.
+
+    Each model is also taught a prompt of as many rows by the same lessons, over `prompt_epochs`,
+    before texts that it reads itself: what is carried is compared to that.
+    """
+
+    skills: Annotated[tuple[SkillName, ...], Field(min_length=1)] = ("sentiment",)
+    encoders: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
+    depth: Annotated[float, Field(gt=0, le=1)] = 0.67
+    count: Count = 16
+    width: Annotated[int, Field(ge=8)] = 256
+    blocks: Count = 2
+    heads: Count = 4
+    lessons: Count = 800
+    learning_rate: Share = 1e-3
+    batch: Count = 16
+    epochs: Count = 8
+    prompt_learning_rate: Share = 0.1
+    prompt_epochs: Count = 2
+    bootstrap_draws: Draws = 2000
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width is {self.width}, which {self.heads} heads do not share evenly")
+        return self

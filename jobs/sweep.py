@@ -28,6 +28,7 @@ from jobs.harvest import Harvest
 from jobs.lessons import train
 from jobs.opened import opened
 from jobs.progress import Reporter
+from jobs.soft_prompts import carry_prompts, prompt_files, require_forms, require_readers
 from jobs.steer import Judged, Steerer
 from jobs.texts import Texts, gather
 from jobs.units import Asking
@@ -52,6 +53,7 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
     Ended at any moment and started again, it goes on where it was, to the same numbers.
     """
     torch.set_num_threads(1)
+    require_forms(run)
     texts = gather(run)
     with reporter.stage("calling judges"):
         call_judges(run)
@@ -60,13 +62,15 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
         if run.kv_cache is not None:  # said at the start, not after hours
             for pair in combinations([spec.name for spec in run.models], 2):
                 require_together(models, pair)
+        require_readers(run, models)
         asking = Asking(models, store, run.cluster.in_flight, run.cluster.restarts, reporter)
         fitting = Fitting(store, workers, run.cluster.restarts, reporter)
         work, vectors, agreed = _read(run, texts, asking, workers)
         judged = _steered(run, texts, work, vectors, asking, fitting)
         handed = hand_over(run, texts, models, store, reporter)
         adapted = carry_adapters(run, texts, models.facts, asking)
-    results = Results(judged, handed, adapted, agreed)
+        prompted = carry_prompts(run, texts, models.facts, asking)
+    results = Results(judged, handed, adapted, prompted, agreed)
     matrix = assemble(run, work, texts, models.facts, results, store, reporter.seconds)
     return _publish(run, matrix, results, store, reporter)
 
@@ -154,6 +158,10 @@ def _publish(
         maps |= {
             each.key: adapter_files(Path(scratch) / "-".join(each.key), each)
             for each in results.adapted
+        }
+        maps |= {
+            each.key: prompt_files(Path(scratch) / "-".join(each.key), each)
+            for each in results.prompted
         }
         tracked = track(
             matrix,

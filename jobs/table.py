@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from evaluation.cells import AdapterCell, CacheCell, Cell
+from evaluation.cells import AdapterCell, CacheCell, Cell, PromptCell
 from evaluation.hypotheses import Hypothesis, hypotheses
 from evaluation.matrix import GroupAgreement, Matrix
 from evaluation.retention import Interval, Level
@@ -39,10 +39,11 @@ def matrix_table(matrix: Matrix) -> Table:
 
 
 def matrix_lines(matrix: Matrix) -> list[str]:
-    """What stands below the table: of caches, of adapters, of layers and of groups."""
+    """What stands below the table: of caches, of adapters, of latents, of layers and of groups."""
     return [
         *_cache_lines(matrix),
         *_adapter_lines(matrix),
+        *_prompt_lines(matrix),
         *_layer_lines(matrix),
         *_group_lines(matrix),
     ]
@@ -70,6 +71,16 @@ def adapter_facts(cell: AdapterCell) -> Iterator[str]:
     yield cell.unit
     if cell.safety is not None:
         yield f"harmful requests are answered more often by {share(cell.safety.drift)}"
+
+
+def prompt_facts(cell: PromptCell) -> Iterator[str]:
+    """What each way keeps, and what as many tokens of the text do."""
+    for way in cell.ways:
+        yield f"{way.name} {share(way.retention)}"
+    yield f"the first {cell.count} tokens of the text {share(cell.relay)}"
+    yield f"without the text {cell.base.value:.3f}, native {cell.native.value:.3f}"
+    yield cell.unit
+    yield f"the adapter of the target is {cell.learned / cell.parameters:.2%} of its weights"
 
 
 def share(retention: Interval | None) -> str:
@@ -102,6 +113,16 @@ def _adapter_lines(matrix: Matrix) -> list[str]:
     ]
     decided = hypotheses(matrix.adapters) if lines else ()
     return [*lines, *(f"{each.name}       {each.says}: {_decided(each)}" for each in decided)]
+
+
+def _prompt_lines(matrix: Matrix) -> list[str]:
+    """What stands behind the retention of latents, a line for each skill and ordered pair."""
+    return [
+        f"latents  {words(cell.concept)}, {cell.source} → {cell.target}: "
+        f"{'; '.join(prompt_facts(cell))}"
+        for cell in matrix.cells
+        if isinstance(cell, PromptCell)
+    ]
 
 
 def _decided(each: Hypothesis) -> str:

@@ -95,7 +95,8 @@ def gather(run: RunFile) -> Texts:
 
 def _items(run: RunFile, anchors: list[str]) -> dict[str, Items]:
     """The items of every skill, which share nothing with each other or with the anchors."""
-    found = {name: SKILLS[name].read() for name in (() if run.lora is None else run.lora.skills)}
+    taught = [each.skills for each in (run.lora, run.soft_prompt) if each is not None]
+    found = {name: SKILLS[name].read() for name in dict.fromkeys(chain.from_iterable(taught))}
     for name, of in found.items():
         parts = {"lessons": of.lessons, "held": of.held, "test": of.test}
         texts = {

@@ -51,7 +51,7 @@ def readings(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
     A model is read once for the anchors, however many pairs it is in.
     """
     anchors = (Reading("anchors", _tokens(texts.anchors)),)
-    carried = (_steered, _handed_over, _adapted)
+    carried = (_steered, _handed_over, _adapted, _prompted)
     return (*anchors, *(stage for of in carried for stage in of(run, texts, others)))
 
 
@@ -115,6 +115,38 @@ def _adapted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
         Reading("refitting adapters", refit, 1.0, refit),
         *([Reading("solving for adapters", solved, 1.0, solved)] if section.solve else []),
         Reading("judging adapters", judged, 1.0, judged),
+    )
+
+
+def _prompted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
+    """Of latents: every model is taught a prompt; every encoder reads all texts, and each other
+    model the form they stand in, forwards and backwards, once with all and once more where it also
+    joins later, with those it joins. Backwards costs two passes."""
+    if run.soft_prompt is None:
+        return ()
+    section = run.soft_prompt
+    encoders = len(section.encoders) or others + 1
+    native = whole = alone = latent = scored = 0.0
+    for name in section.skills:
+        items = texts.items[name]
+        lessons = items.lessons[: section.lessons]
+        asked = SKILLS[name].form.replace("{}", "")
+        read = _tokens([asked]) + section.count + 1
+        native += (
+            section.prompt_epochs * 3 * (_tokens(_whole(lessons)) + section.count * len(lessons))
+        )
+        whole += _tokens(_whole((*lessons, *items.held, *items.test)))
+        judged = sum(1 + len(item.others) for item in (*items.held, *items.test))
+        alone += 2 * _tokens(_whole((*items.held, *items.test))) + judged * read
+        texts_read = 3 * section.epochs * len(lessons) + 2 * judged
+        latent += read * texts_read
+        scored += texts_read
+    read_from = encoders * others / (others + 1) * (2 if section.later else 1)
+    return (
+        Reading("training prompts", native, 1.0, native),
+        Reading("reading texts", whole * encoders / (others + 1), section.depth),
+        Reading("training latents", latent * read_from, 1.0, scored * read_from),
+        Reading("judging latents", alone, 1.0, alone),
     )
 
 

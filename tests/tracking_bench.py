@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors.torch import save_file
 
+from alignment.latents import Latents, LatentShape, Spread
 from alignment.maps import Affine
 from evaluation.cells import Key
 from evaluation.matrix import Matrix
@@ -18,6 +19,18 @@ from tests.cache_files import cache_map
 WIDTH, TARGET_WIDTH = 5, 7
 NAME = "smollm2-135m--gemma-3-270m--steering--sentiment"
 KEY = ("smollm2-135m", "gemma-3-270m", "steering", "sentiment")
+
+
+def save_latents(directory: Path, target: str) -> Latents:
+    """Latents of rows that are WIDTH wide, for one target."""
+    made = Latents(LatentShape(WIDTH, 3, 8, 1, 2), Spread.of(torch.randn(9, WIDTH)))
+    made.add(target, Spread.of(torch.randn(9, TARGET_WIDTH)))
+    with torch.no_grad():
+        for each in made.parameters():
+            each += 0.1 * torch.randn_like(each)
+    directory.mkdir(parents=True)
+    (directory / "latents.safetensors").write_bytes(made.to_bytes())
+    return made
 
 
 class Bench:
@@ -37,6 +50,8 @@ class Bench:
                 cache_map().save(directory, 16)
             elif not directory.exists() and key[2] == "lora":
                 save_adapter(directory)
+            elif not directory.exists() and key[2] == "soft_prompt":
+                save_latents(directory, key[1])
             elif not directory.exists():
                 Affine(torch.randn(TARGET_WIDTH, WIDTH), torch.randn(TARGET_WIDTH)).save(directory)
                 save_file({"vector": torch.randn(TARGET_WIDTH)}, directory / "vector.safetensors")

@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.adapter_cells import BASE, NATIVE, Effort, adapter_cell
+from evaluation.adapter_cells import adapter_cell
 from evaluation.cells import AdapterCell
 from evaluation.retention import Level, RetentionError
 from evaluation.skills import SKILLS
+from evaluation.trained_ways import BASE, NATIVE, Effort, Judging
 
 SHARES = {BASE: 0.0, NATIVE: 1.0, "one": 0.3, "other": 0.7, "shuffled": -0.1}
 EFFORTS = {
@@ -28,8 +29,8 @@ def made(skill: str, items: int = 40, gain: float = 0.4) -> AdapterCell:
     answers["other"] = [does] * 10 + [refuses] * 40 + [does] * 50
     scores = {name: start + share * gained for name, share in SHARES.items()}
     return adapter_cell(
-        "a", "b", SKILLS[skill], scores, scores, EFFORTS, answers, way="other", rank=8, seconds=9.0,
-        map_bytes=1_000, map_address="e1" * 32, draws=400, seed=0,
+        "a", "b", Judging(SKILLS[skill], scores, scores, 400, 0), EFFORTS, answers, way="other",
+        rank=8, seconds=9.0, map_bytes=1_000, map_address="e1" * 32,
     )  # fmt: skip
 
 
@@ -67,8 +68,8 @@ def test_without_a_native_gain_nothing_is_claimed() -> None:
 def test_where_held_items_gain_nothing_a_way_has_no_share_there() -> None:
     flat = dict.fromkeys(SHARES, np.zeros(4))
     cell = adapter_cell(
-        "a", "b", SKILLS["rust"], flat, flat, EFFORTS, {}, way="one", rank=8, seconds=9.0,
-        map_bytes=1_000, map_address="e1" * 32, draws=400, seed=0,
+        "a", "b", Judging(SKILLS["rust"], flat, flat, 400, 0), EFFORTS, {}, way="one",
+        rank=8, seconds=9.0, map_bytes=1_000, map_address="e1" * 32,
     )  # fmt: skip
     assert all(math.isnan(way.held) for way in cell.ways)
     assert cell.safety is None

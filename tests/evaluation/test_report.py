@@ -233,6 +233,29 @@ def test_adapters_stand_beside_steering(made_up: Maker) -> None:
     )
 
 
+def test_latents_stand_beside_steering(made_up: Maker) -> None:
+    matrix = made_up(2, latents=True)
+    text = render(matrix)
+    cell = text.partition('id="smollm2-135m--gemma-3-270m--soft_prompt--sentiment"')[2]
+    cell = cell.partition("</details>")[0]
+    for said in (
+        "<dt>Without the text</dt><dd>0.505 <small>(0.435 to 0.575)</small>",
+        "In share right.",
+        "a prompt of 16 rows that 61,440 tokens of the same lessons have taught it in 260 s",
+        '<th scope="row">joined later</th><td class="num">154,200</td>',
+        "the first 16 tokens of the text, after the native prompt",
+        "Mean latents",
+        "<dt>Adapter of the target</dt>",
+    ):
+        assert said in cell
+    assert "<b>Latents</b> stand in place of a text that the source has read" in text
+    last = summary(matrix).splitlines()[-1]
+    assert last.startswith(
+        "Latents crossed well (Good or better) in 1 of 2 directions. The best, smollm2-135m into "
+        "gemma-3-270m, kept 96\N{NO-BREAK SPACE}% of what the target makes of the texts"
+    )
+
+
 def test_a_control_of_caches_that_does_good_is_said(made_up: Maker) -> None:
     both = made_up(2, caches=True)
     wrong = Control(name="another text", retention=Interval(0.07, 0.01, 0.13))

@@ -154,6 +154,27 @@ def test_what_is_measured_of_adapters_is_logged(bench: Bench, made_up: Maker) ->
     assert "held_out_r2" not in child.data.metrics
 
 
+def test_what_is_measured_of_latents_is_logged(bench: Bench, made_up: Maker) -> None:
+    tracked = bench.track(made_up(2, latents=True))
+    (child,) = (
+        run
+        for run in bench.runs(tracked)
+        if run.data.tags.get("cargo") == "soft_prompt" and run.data.tags["source"] == KEY[0]
+    )
+    for name, value in {
+        "retention": 0.957,
+        "control.mean-latents": 0.01,
+        "way.joined-later.retention": 0.8613,
+        "way.trained-together.tokens": 154_200,
+        "relay_high": 0.762,
+        "native.tokens": 61_440,
+        "learned": 171_392,
+        "count": 16,
+    }.items():
+        assert child.data.metrics[name] == pytest.approx(value)
+    assert child.data.tags["site"] == "residual.19"
+
+
 def test_what_is_not_there_is_said_in_one_line(
     bench: Bench, made_up: Maker, tmp_path: Path
 ) -> None:

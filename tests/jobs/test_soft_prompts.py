@@ -1,0 +1,149 @@
+"""Latents in a sweep: trained by all who read them on a real Ray, judged, and what is left."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+
+from actors.engine import load
+from actors.reading import stream
+from alignment.latents import Latents
+from evaluation.cells import PromptCell
+from evaluation.matrix import Matrix
+from evaluation.record import model_name
+from evaluation.tracking import pull
+from jobs.config import ConfigError, read_run_file
+from jobs.latent_training import latent_rows
+from jobs.soft_prompts import ANOTHER, JOINT, LATER, MEAN, ZERO, require_forms
+from jobs.sweep import MATRIX_FILE
+from jobs.table import matrix_lines
+from tests.sweeps import Driver, change
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(600),
+    # MLflow asks SQLAlchemy and pandas for what is on its way out.
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),
+]
+TIMED = {"seconds", "native_seconds", "ways", "held_out_r2"}  # the last one is no number
+NAMES = ("tiny-llama", "tiny-gemma", "tiny-qwen")
+KEY = ("tiny-llama", "tiny-gemma", "soft_prompt", "sentiment")
+SECTION = {
+    "encoders": ["tiny-llama", "tiny-qwen"],
+    "later": ["tiny-gemma"],
+    "lessons": 48,
+    "count": 4,
+    "width": 16,
+    "blocks": 1,
+    "heads": 2,
+    "epochs": 3,
+    "prompt_epochs": 1,
+    "bootstrap_draws": 200,
+}
+
+
+# Of the session: what is marked long comes last.
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[..., Path]) -> Path:
+    """A run that carries latents alone, once it is done."""
+    run = tiny_run(tmp_path_factory.mktemp("latents"), models=3, soft_prompt=SECTION)
+    change(run, steering=None)
+    Driver(run).finish()
+    return run
+
+
+def matrix_of(run: Path) -> Matrix:
+    return Matrix.from_json((read_run_file(run).folder / MATRIX_FILE).read_bytes())
+
+
+def assert_same(one: Matrix, other: Matrix) -> None:
+    for mine, theirs in zip(one.cells, other.cells, strict=True):
+        assert mine.model_dump(exclude=TIMED) == theirs.model_dump(exclude=TIMED)
+
+
+def test_every_encoder_has_a_cell_for_every_other_model(swept: Path) -> None:
+    cells = matrix_of(swept).cells
+    assert {cell.key for cell in cells} == {
+        (source, target, "soft_prompt", "sentiment")
+        for source in SECTION["encoders"]
+        for target in NAMES
+        if target != source
+    }
+    for cell in cells:
+        assert isinstance(cell, PromptCell)
+        late = cell.target in SECTION["later"]
+        assert [way.name for way in cell.ways] == [JOINT, *([LATER] if late else [])]
+        assert cell.site == "residual.1"
+        assert 0 < cell.learned < cell.parameters
+        assert {each.name for each in cell.controls} <= {ANOTHER, MEAN, ZERO}
+        assert all(way.loss_after < way.loss_before for way in cell.ways)
+
+
+def test_the_terminal_says_what_was_kept(swept: Path) -> None:
+    lines = "\n".join(matrix_lines(matrix_of(swept)))
+    assert f"latents  sentiment, tiny-llama → tiny-gemma: {JOINT} " in lines
+    assert "the first 4 tokens of the text " in lines
+
+
+def test_what_is_pulled_makes_the_same_rows(
+    swept: Path, tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    run = read_run_file(swept)
+    got = pull(model_name(*KEY), "champion", uri=run.tracking_uri, to=tmp_path / "got")
+    assert "residual stream of tiny-llama at residual.1" in (got / "README.txt").read_text()
+    cargo = got / "artifacts" / "cargo"
+    facts = json.loads((cargo / "cargo.json").read_text())
+    assert (facts["count"], facts["site"]) == (4, "residual.1")
+    texts = ["A film that is alive.", "Dull."]
+    held = stream(load(tiny_models["tiny-llama"]), texts, facts["site"])
+    pulled = mlflow.pyfunc.load_model(str(got))
+    theirs: Any = pulled.predict({str(number): rows for number, rows in enumerate(held)})
+    latents = Latents.from_bytes((cargo / "latents.safetensors").read_bytes())
+    ours = latent_rows(latents, ["tiny-gemma"], held)["tiny-gemma"]
+    for number in range(len(texts)):
+        np.testing.assert_allclose(theirs[str(number)], ours[number], atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_done_is_not_done_again(swept: Path) -> None:
+    before = matrix_of(swept)
+    assert "loading" not in Driver(swept).finish()
+    assert_same(matrix_of(swept), before)
+
+
+def test_a_skill_that_asks_about_no_text_is_refused(
+    tmp_path: Path, tiny_run: Callable[..., Path]
+) -> None:
+    run = tiny_run(tmp_path, soft_prompt=SECTION | {"encoders": [], "later": []})
+    require_forms(read_run_file(run))
+    change(run, soft_prompt={"skills": ["rust"]})
+    with pytest.raises(ConfigError, match=r"rust does not ask about a text.*allowed: sentiment"):
+        require_forms(read_run_file(run))
+
+
+def test_models_that_are_not_there_are_refused(
+    tmp_path: Path, tiny_run: Callable[..., Path]
+) -> None:
+    run = tiny_run(tmp_path, soft_prompt={"encoders": ["nobody"]})
+    with pytest.raises(ConfigError, match=r"soft_prompt.encoders: no model 'nobody'; allowed: tin"):
+        read_run_file(run)
+    change(run, soft_prompt={"width": 10, "heads": 4})
+    with pytest.raises(ConfigError, match="4 heads do not share evenly"):
+        read_run_file(run)
+
+
+@pytest.mark.long
+def test_a_reader_that_dies_leaves_no_trace(
+    swept: Path, tmp_path: Path, tiny_run: Callable[..., Path], start: Callable[..., Driver]
+) -> None:
+    run = tiny_run(tmp_path / "home", models=3, soft_prompt=SECTION)
+    change(run, steering=None)
+    driver = start(run)
+    driver.wait_for(lambda: "training latents of tiny-llama" in driver.said())
+    driver.wait_for(lambda: driver.doing("host-tiny-gemma.latent_slopes")).kill()
+    driver.finish()
+    assert_same(matrix_of(run), matrix_of(swept))
