@@ -121,32 +121,33 @@ def _adapted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
 def _prompted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
     """Of latents: every model is taught a prompt; every encoder reads all texts, and each other
     model the form they stand in, forwards and backwards, once with all and once more where it also
-    joins later, with those it joins. Backwards costs two passes."""
+    joins later, with those it joins. Backwards costs two passes. What is asked for is scored alone:
+    a token or two of a text."""
     if run.soft_prompt is None:
         return ()
     section = run.soft_prompt
     encoders = len(section.encoders) or others + 1
-    native = whole = alone = latent = scored = 0.0
+    native = taught = whole = judged = asked = latent = read = 0.0
     for name in section.skills:
         items = texts.items[name]
         lessons = items.lessons[: section.lessons]
-        asked = SKILLS[name].form.replace("{}", "")
-        read = _tokens([asked]) + section.count + 1
+        form = _tokens([SKILLS[name].form.replace("{}", "")]) + section.count + 1
+        taught += 3 * section.prompt_epochs * len(lessons)
         native += (
-            section.prompt_epochs * 3 * (_tokens(_whole(lessons)) + section.count * len(lessons))
+            3 * section.prompt_epochs * (_tokens(_whole(lessons)) + section.count * len(lessons))
         )
         whole += _tokens(_whole((*lessons, *items.held, *items.test)))
-        judged = sum(1 + len(item.others) for item in (*items.held, *items.test))
-        alone += 2 * _tokens(_whole((*items.held, *items.test))) + judged * read
-        texts_read = 3 * section.epochs * len(lessons) + 2 * judged
-        latent += read * texts_read
-        scored += texts_read
+        options = sum(1 + len(item.others) for item in (*items.held, *items.test))
+        asked += 3 * options
+        judged += 2 * _tokens(_whole((*items.held, *items.test))) + options * form
+        read += 3 * section.epochs * len(lessons) + 2 * options
+        latent += form * (3 * section.epochs * len(lessons) + 2 * options)
     read_from = encoders * others / (others + 1) * (2 if section.later else 1)
     return (
-        Reading("training prompts", native, 1.0, native),
+        Reading("training prompts", native, 1.0, taught),
         Reading("reading texts", whole * encoders / (others + 1), section.depth),
-        Reading("training latents", latent * read_from, 1.0, scored * read_from),
-        Reading("judging latents", alone, 1.0, alone),
+        Reading("training latents", latent * read_from, 1.0, read * read_from),
+        Reading("judging prompts", judged, 1.0, asked),
     )
 
 

@@ -161,6 +161,30 @@ def test_adapters_are_counted_and_a_refit_costs_its_share(tmp_path: Path, tiny_r
     assert two["judging adapters"] < 2 * one["judging adapters"]
 
 
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "configs" / "latents").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_every_run_of_latents_can_be_planned(file: Path) -> None:
+    whole = planned(file)
+    assert by_stage(whole.models[0])["training latents"].tokens > 0
+    assert plan_tables(whole)
+
+
+def test_latents_are_counted(tmp_path: Path, tiny_run: Writer) -> None:
+    def stages(others: int, **more: Any) -> dict[str, float]:
+        run = read_run_file(tiny_run(tmp_path, models=others + 1, soft_prompt=more))
+        return {each.stage: each.tokens for each in readings(run, gather(run), others)}
+
+    one, two, half = stages(1), stages(2), stages(1, lessons=400)
+    assert two["training prompts"] == one["training prompts"]
+    assert half["training prompts"] == pytest.approx(0.5 * one["training prompts"], rel=0.05)
+    assert two["training latents"] == pytest.approx(2 * one["training latents"])
+    late, single = stages(2, later=["tiny-qwen"]), stages(2, encoders=["tiny-qwen"])
+    assert late["training latents"] == pytest.approx(2 * two["training latents"])
+    assert single["training latents"] == pytest.approx(two["training latents"] / 3)
+    assert single["reading texts"] == pytest.approx(two["reading texts"] / 3)
+
+
 @pytest.mark.parametrize("case", ["llama", "qwen2", "gemma3_text"])
 def test_the_work_of_a_token_is_what_a_forward_pass_does(
     checkpoint: Callable[[str], Path], case: str
