@@ -221,7 +221,7 @@ def lora(
         Literal["refit", "solved"],
         typer.Option(
             help="Whether the target is trained on these texts, or its adapter is solved for in "
-            "closed form, in one step: sooner, and less of the skill survives."
+            "closed form, in three steps: nothing is trained, and less of the skill survives."
         ),
     ] = "refit",
     any_base: Annotated[

@@ -237,7 +237,7 @@ class SoftPrompts(Section):
     skills: Annotated[tuple[SkillName, ...], Field(min_length=1)] = ("sentiment",)
     encoders: tuple[str, ...] = ()
     later: tuple[str, ...] = ()
-    depth: Annotated[float, Field(gt=0, le=1)] = 0.67
+    depth: Annotated[float, Field(gt=0, le=1)] = 0.5
     count: Count = 16
     width: Annotated[int, Field(ge=8)] = 256
     blocks: Count = 2
