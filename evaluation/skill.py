@@ -75,6 +75,13 @@ class Skill:
     shown: int = 32
     ready: Callable[[], None] = lambda: None
 
+    def parts(self, item: Item) -> tuple[str, str, str]:
+        """Of what is given: what comes before the `{}` of the form, what stands there, and what
+        comes after, which begins as the form goes on."""
+        before, after = self.form.split("{}")
+        at = item.given.rindex(after)
+        return before, item.given[len(before) : at], item.given[at:]
+
     def foreseen(
         self, items: Sequence[Item], nats: NDArray[np.float64], tokens: NDArray[np.int64]
     ) -> NDArray[np.float64]:

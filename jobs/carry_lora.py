@@ -44,8 +44,9 @@ class AdapterWish:
     The target learns on texts that the adapted source writes of its `own`, or on the `anchors` of
     the run; of either so many `texts`. Of its own it writes `tokens` after the `form` in which the
     skill is asked for, with words of an anchor for its `{}`. The target is `refit` on them, or its
-    adapter is `solved` for in a few steps. Unless `any_base`, an adapter that says it was made for a model of another name is refused;
-    unless `forced`, a pair of models of which too few layers are alike is.
+    adapter is `solved` for in a few steps. Unless `any_base`, an adapter that says it was made for
+    a model of another name is refused; unless `forced`, a pair of models of which too few layers
+    are alike is.
     """
 
     adapter: Path

@@ -143,7 +143,8 @@ class _Skilled:
         self._models, self._asking = models, asking
         of = texts.items[skill.name]
         self._items = Items(of.lessons[: section.lessons], of.held, of.test)
-        self._before, self._after = skill.form.rstrip("\n").split("{}")
+        # A token of its own for the space would be a token that no text has.
+        self._before = skill.form.partition("{}")[0].rstrip()
 
     def carried(self) -> list[Prompted]:
         """From every encoder into every other model."""
@@ -185,8 +186,10 @@ class _Skilled:
         forms = {
             NATIVE: items,
             RELAY: [
-                replace(item, given=f"{self._before}{text}{self._after}")
-                for item, text in zip(items, relayed, strict=True)
+                replace(item, given=before + text + after)
+                for (before, _, after), text, item in zip(
+                    map(self._skill.parts, items), relayed, items, strict=True
+                )
             ],
         }
         found = {BASE: self._scores(title, model, items, None)}
@@ -346,13 +349,16 @@ class _Skilled:
 
     def _text(self, item: Item) -> str:
         """What stands in the form."""
-        return item.given.removeprefix(self._before).removesuffix(self._after)
+        return self._skill.parts(item)[1]
 
     def _lessons(self, part: str, states: Sequence[np.ndarray]) -> Lessons:
-        examples = [
-            Example(self._after + item.right, len(self._after)) for item in self._part(part)
-        ]
-        return Lessons(self._before.rstrip(), states, examples)
+        examples = [self._example(item, item.right) for item in self._part(part)]
+        return Lessons(self._before, states, examples)
+
+    def _example(self, item: Item, text: str) -> Example:
+        """What comes after latents, and then what is to be foreseen."""
+        after = self._skill.parts(item)[2]
+        return Example(after + text, len(after))
 
     def _scores(
         self, title: str, model: ModelFacts, items: Sequence[Item], rows: np.ndarray | None
@@ -361,11 +367,10 @@ class _Skilled:
         examples, numbers = [], []
         for number, item in enumerate(items):
             for text in (item.right, *item.others):
-                examples.append(Example(self._after + text, len(self._after)))
+                examples.append(self._example(item, text))
                 numbers.append(number)
         read = None if rows is None else rows[numbers]
-        before = self._before.rstrip()
-        unit = prompt_units.foreseen_after(model, before, examples, read)
+        unit = prompt_units.foreseen_after(model, self._before, examples, read)
         answer = self._asking.one(title, unit)
         return self._skill.foreseen(items, answer["nats"], answer["tokens"])
 

@@ -121,7 +121,9 @@ def test_a_skill_that_asks_about_no_text_is_refused(
     run = tiny_run(tmp_path, soft_prompt=SECTION | {"encoders": [], "later": []})
     require_forms(read_run_file(run))
     change(run, soft_prompt={"skills": ["rust"]})
-    with pytest.raises(ConfigError, match=r"rust does not ask about a text.*allowed: sentiment"):
+    with pytest.raises(
+        ConfigError, match=r"rust does not ask about a text.*: passage_answers, recall, sent"
+    ):
         require_forms(read_run_file(run))
 
 
