@@ -120,9 +120,9 @@ def test_a_skill_that_asks_about_no_text_is_refused(
 ) -> None:
     run = tiny_run(tmp_path, soft_prompt=SECTION | {"encoders": [], "later": []})
     require_forms(read_run_file(run))
-    change(run, soft_prompt={"skills": ["rust"]})
+    change(run, soft_prompt={"skills": ["social_media"]})
     with pytest.raises(
-        ConfigError, match=r"rust does not ask about a text.*: passage_answers, recall, sent"
+        ConfigError, match=r"social_media does not ask about a text.*: passage_answers, recall, rust, sen"
     ):
         require_forms(read_run_file(run))
 
