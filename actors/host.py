@@ -340,6 +340,11 @@ class ModelHost:
         with prompting(self._engine, torch.from_numpy(rows).to(self._engine.device)):
             return foreseen(self._engine, examples)
 
+    def prompt_stream(self, rows: np.ndarray, site: str) -> np.ndarray:
+        """See `actors.reading.prompt_stream`."""
+        with self._named():
+            return reading.prompt_stream(self._engine, rows, site)
+
     def latent_slopes(self, before: str, examples: Sequence[Example], rows: np.ndarray) -> Slopes:
         """See `actors.latent_reading.slopes`."""
         return latent_reading.slopes(self._engine, before, examples, rows)

@@ -13,6 +13,7 @@ from torch import Tensor
 from actors.anchors import WORDS_PER_TEXT, AnchorBatch, rows
 from actors.encoding import encode, of_like_length
 from actors.engine import Engine
+from actors.prompting import prompting
 from actors.sites import Site, reading, site_width
 
 TOGETHER = 16  # texts of a pass
@@ -92,6 +93,14 @@ def stream(engine: Engine, texts: Sequence[str], site: str) -> list[np.ndarray]:
         parts = [of[:length] for of, length in zip(by_text, encoded.lengths, strict=True)]
         found |= dict(zip(numbers, parts, strict=True))
     return [found[number] for number in range(len(texts))]
+
+
+@torch.inference_mode()
+def prompt_stream(engine: Engine, rows: np.ndarray, site: str) -> np.ndarray:
+    """What a site holds at every row of a soft prompt [k, d] that is read alone, float32 [k, d]."""
+    nothing = torch.zeros((1, 0), dtype=torch.long, device=engine.device)
+    with prompting(engine, torch.from_numpy(rows).to(engine.device)):
+        return _read(engine, "the prompt", nothing, [site], lambda stream: stream[0])[site]
 
 
 @torch.inference_mode()

@@ -1,11 +1,12 @@
 """`isthmus carry soft_prompt`: a prompt tuned in one model, for another to read.
 
 Nothing is trained: a map between the embeddings of tokens that both vocabularies have carries its
-rows.
+rows; or else latents that are there already, made of what the source holds of the prompt.
 
 Shapes: k tokens that both have, v rows of the prompt, ds and dt width of an embedding.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +17,18 @@ from torch import Tensor
 
 from actors.catalog import ModelFacts
 from alignment.fitters import FITTERS
+from alignment.latents import Latents
+from alignment.maps import MapError
 from alignment.moments import FoldedMoments
 from alignment.samples import FoldedRows
 from cluster.storage import open_store
 from jobs import adapter_units
 from jobs.ends import CarryError, carried_directory, ends, peft_readme, require_free
+from jobs.latent_training import latent_rows
 from jobs.names import ROOT, one_of
 from jobs.opened import opened
 from jobs.progress import Reporter
+from jobs.soft_prompts import LATENTS_FILE
 from jobs.texts import gather
 from jobs.units import Asking, Unit, digest
 
@@ -35,7 +40,7 @@ _README = "What of the prompt survived is not measured here."
 @dataclass(frozen=True)
 class PromptWish:
     """What a user asks for: a PEFT directory, names of models as in other verbs, and the fitter of
-    the map."""
+    the map, or a directory of pulled latents in its place."""
 
     prompt: Path
     source: str
@@ -43,19 +48,15 @@ class PromptWish:
     out: Path
     run: Path | None = None
     fitter: str = "ridge"
+    latents: Path | None = None
 
 
 @dataclass(frozen=True)
 class CarriedPrompt:
-    """What was carried: how many rows, over how many tokens that both have, how well the map
-    foresees embeddings of held-out ones, and how large an average number of the prompt is, in those
-    of an average embedding: in the source, and as the map left it."""
+    """What was carried: how many rows, and in what way, in a line for people."""
 
     rows: int
-    shared: int
-    held_out_r2: float
-    size: float
-    mapped: float
+    by: str
 
 
 def carry_prompt(wish: PromptWish, reporter: Reporter) -> CarriedPrompt:
@@ -66,7 +67,7 @@ def carry_prompt(wish: PromptWish, reporter: Reporter) -> CarriedPrompt:
 
     Raises:
         CarryError: the directory is not empty, both models are the same, they share too few tokens,
-            or the fitter does not map between their widths.
+            the fitter does not map between their widths, or the latents are not of these two.
         AdapterError: the prompt is damaged, of another kind, or not of the source's width.
         ModelError, ConfigError: a model, or the run file, is not there or broken.
     """
@@ -81,27 +82,97 @@ def carry_prompt(wish: PromptWish, reporter: Reporter) -> CarriedPrompt:
         update={"steering": None, "kv_cache": None, "lora": None, "soft_prompt": None}
     )
     texts, store = gather(run), open_store(run.store_location)
+    pulled = None if wish.latents is None else pulled_latents(wish.latents, source, target)
     with opened(run, texts, store, reporter) as (models, _):
         asking = Asking(models, store, run.cluster.in_flight, run.cluster.restarts, reporter)
-        here, there = _shared(asking, source, target)
-    with reporter.stage(f"fitting {wish.fitter}"):
-        mapped = map_rows(wish.fitter, prompt.rows, here, there, run.seed)
-    done = CarriedPrompt(len(mapped.rows), len(here), mapped.held_out_r2, mapped.size, mapped.left)
+        if pulled is None:
+            rows, how = _by_a_map(wish.fitter, prompt.rows, run.seed, asking, source, target)
+        else:
+            rows, how = _by_latents(pulled, prompt.rows, asking, source, target)
     record: dict[str, JsonValue] = {
         "prompt": str(wish.prompt),
         "source": source.name,
         "source_fingerprint": source.fingerprint,
         "target": target.name,
         "target_fingerprint": target.fingerprint,
-        "fitter": wish.fitter,
-        "rows": done.rows,
-        "shared_tokens": done.shared,
-        "held_out_r2": done.held_out_r2,
+        "rows": len(rows),
+        **how.record,
     }
     readme = peft_readme("A soft prompt", source, target, _README)
     with carried_directory(wish.out, record, readme) as whole:
-        write_prompt(SoftPrompt(mapped.rows), whole, target.name)
-    return done
+        write_prompt(SoftPrompt(rows), whole, target.name)
+    return CarriedPrompt(len(rows), how.said)
+
+
+@dataclass(frozen=True)
+class _How:
+    """In what way rows were carried, for the record and for people."""
+
+    record: dict[str, JsonValue]
+    said: str
+
+
+def _by_a_map(
+    fitter: str, rows: Tensor, seed: int, asking: Asking, source: ModelFacts, target: ModelFacts
+) -> tuple[Tensor, _How]:
+    here, there = _shared(asking, source, target)
+    with asking.reporter.stage(f"fitting {fitter}"):
+        mapped = map_rows(fitter, rows, here, there, seed)
+    record: dict[str, JsonValue] = {
+        "fitter": fitter,
+        "shared_tokens": len(here),
+        "held_out_r2": mapped.held_out_r2,
+    }
+    said = (
+        f"{fitter} over {len(here):,} tokens that both have (held-out R² "
+        f"{mapped.held_out_r2:.3f}); {len(rows)} rows, {mapped.size:.2f} times as large as an "
+        f"average embedding, and {mapped.left:.2f} times before they were made as large again"
+    )
+    return mapped.rows, _How(record, said)
+
+
+def pulled_latents(
+    directory: Path, source: ModelFacts, target: ModelFacts
+) -> tuple[Latents, dict[str, str]]:
+    """Latents that `isthmus pull` brought, and what is known of them.
+
+    Raises:
+        CarryError: nothing of the kind is there, or they are of other models.
+    """
+    cargo = directory / "artifacts" / "cargo"
+    try:
+        known = json.loads((cargo / "cargo.json").read_text())
+        latents = Latents.from_bytes((cargo / LATENTS_FILE).read_bytes())
+    except (OSError, json.JSONDecodeError, MapError):
+        raise CarryError(f"{directory} holds no latents that isthmus pull has brought") from None
+    for side, model in (("source", source), ("target", target)):
+        if known[f"{side}_fingerprint"] != model.fingerprint:
+            raise CarryError(
+                f"{directory}: its {side} is {known[side]}, another model than {model.name}"
+            )
+    return latents, known
+
+
+def _by_latents(
+    pulled: tuple[Latents, dict[str, str]],
+    rows: Tensor,
+    asking: Asking,
+    source: ModelFacts,
+    target: ModelFacts,
+) -> tuple[Tensor, _How]:
+    """The source reads the prompt as it reads texts, and the target latents of what it holds."""
+    latents, known = pulled
+    read = rows.numpy()
+    asked = [digest(read), known["site"]]
+    unit = Unit(source, "prompt_stream", (read, known["site"]), asked)
+    held = asking.one("reading the prompt", unit)["answer"]
+    carried = torch.from_numpy(latent_rows(latents, [known["target"]], [held])[known["target"]][0])
+    record: dict[str, JsonValue] = {"latents": known["map_address"], "concept": known["concept"]}
+    said = (
+        f"{len(rows)} rows, as {source.name} holds them at {known['site']}, made {len(carried)} "
+        f"latents of {known['concept']}, which {target.name} reads"
+    )
+    return carried, _How(record, said)
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,6 +27,7 @@ SourceModel = Annotated[str, typer.Option("--from", help=f"The model it is for. 
 _CARRY_PROMPT = (
     "isthmus carry soft_prompt ./prompt --from smollm2-135m-instruct --to gemma-3-270m -o out",
     "isthmus carry soft_prompt ./prompt --from a --to b -o out --fitter relative",
+    "isthmus carry soft_prompt ./prompt --from a --to b -o out --latents pulled",
 )
 carrying = typer.Typer(
     help="Carry a cargo of your own from one model into another.",
@@ -299,21 +300,24 @@ def soft_prompt(
     fitter: Annotated[
         str, typer.Option(help="What fits the map between embeddings: ridge, relative, procrustes.")
     ] = "ridge",
+    latents: Annotated[
+        Path | None,
+        typer.Option(
+            help="A directory that isthmus pull brought, of latents between the two: they carry "
+            "the prompt in place of a map.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Carry a soft prompt into another model, as an ordinary PEFT prompt; nothing is trained.
 
-    A map between the embeddings of tokens that both vocabularies have carries its rows.
+    A map between the embeddings of tokens that both vocabularies have carries its rows; or the
+    latents of a run do, made of what the source holds of the prompt.
     """
     from jobs.carry_prompt import PromptWish, carry_prompt
     from jobs.progress import Reporter
 
-    wish = PromptWish(prompt, source, target, out, run, fitter)
+    wish = PromptWish(prompt, source, target, out, run, fitter, latents)
     done, told = carry_prompt(wish, Reporter()), Console()
-    told.print(
-        f"{fitter} over {done.shared:,} tokens that both have (held-out R² "
-        f"{done.held_out_r2:.3f}); {done.rows} rows, {done.size:.2f} times as large as an average "
-        f"embedding, and "
-        f"{done.mapped:.2f} times before they were made as large again",
-        soft_wrap=True,
-    )
+    told.print(done.by, soft_wrap=True)
     told.print(f"written  {out.absolute()} (README.txt says how to use it)", soft_wrap=True)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from actors.encoding import TextError
+from actors.encoding import TextError, encode
 from actors.engine import Engine, load
 from actors.examples import Example
 from actors.latent_reading import foreseen_after, slopes
+from actors.reading import prompt_stream, stream
 
 BEFORE = "The ferry"
 EXAMPLES = [Example(" at noon, and back.", 8), Example(": sank.", 1), Example(" it is late", 3)]
@@ -67,6 +68,24 @@ def test_slopes_are_those_of_the_model_itself(engine: Engine) -> None:
     for name, each in engine.model.named_parameters():
         assert each.equal(kept[name])
         assert each.grad is None
+
+
+def test_every_token_of_a_site_is_read(engine: Engine, sentences: tuple[str, ...]) -> None:
+    found = stream(engine, sentences, "residual.1")
+    for text, rows in zip(sentences, found, strict=True):
+        ids = encode(engine, [text]).ids
+        with torch.no_grad():
+            wanted = engine.model(ids, output_hidden_states=True).hidden_states[2][0]
+        np.testing.assert_allclose(rows, wanted.float().numpy(), atol=1e-4, rtol=1e-3)
+
+
+def test_a_prompt_is_read_alone(engine: Engine) -> None:
+    rows = rows_of(engine, " crosses the strait")[0]
+    found = prompt_stream(engine, rows, "residual.1")
+    read = torch.from_numpy(rows)[None]
+    with torch.no_grad():
+        out = engine.model(inputs_embeds=read, output_hidden_states=True)
+    np.testing.assert_allclose(found, out.hidden_states[2][0].numpy(), atol=1e-4, rtol=1e-3)
 
 
 def test_a_text_with_nothing_to_go_by_is_refused_in_a_line(

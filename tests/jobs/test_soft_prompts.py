@@ -8,14 +8,17 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+import torch
 
+from actors.cargo.soft_prompt import SoftPrompt, read_prompt, write_prompt
 from actors.engine import load
-from actors.reading import stream
+from actors.reading import prompt_stream, stream
 from alignment.latents import Latents
 from evaluation.cells import PromptCell
 from evaluation.matrix import Matrix
 from evaluation.record import model_name
 from evaluation.tracking import pull
+from jobs.__main__ import USER_ERROR
 from jobs.config import ConfigError, read_run_file
 from jobs.latent_training import latent_rows
 from jobs.soft_prompts import ANOTHER, JOINT, LATER, MEAN, ZERO, require_forms
@@ -109,6 +112,37 @@ def test_what_is_pulled_makes_the_same_rows(
         np.testing.assert_allclose(theirs[str(number)], ours[number], atol=1e-4, rtol=1e-4)
 
 
+def test_a_tuned_prompt_goes_through_pulled_latents(
+    swept: Path, tiny_models: dict[str, Path], tmp_path: Path, run_verb: Callable[..., Any]
+) -> None:
+    run = read_run_file(swept)
+    got = pull(model_name(*KEY), "champion", uri=run.tracking_uri, to=tmp_path / "got")
+    source = load(tiny_models["tiny-llama"])
+    rows = torch.randn((5, source.width), generator=torch.Generator().manual_seed(0))
+    write_prompt(SoftPrompt(rows), tmp_path / "prompt", "tiny-llama")
+    ends = ("--from", "tiny-llama", "--to", "tiny-gemma", "--run", swept)
+    verb = ("carry", "soft_prompt", tmp_path / "prompt", *ends, "--latents", got)
+    code, printed, complained = run_verb(*verb, "-o", tmp_path / "out")
+    assert code == 0, printed + complained
+    assert "5 rows, as tiny-llama holds them at residual.1, made 4 latents of sentiment" in printed
+    carried = read_prompt(tmp_path / "out", load(tiny_models["tiny-gemma"]).width).rows
+    cargo = got / "artifacts" / "cargo"
+    latents = Latents.from_bytes((cargo / "latents.safetensors").read_bytes())
+    held = prompt_stream(source, rows.numpy(), "residual.1")
+    wanted = latent_rows(latents, ["tiny-gemma"], [held])["tiny-gemma"][0]
+    np.testing.assert_allclose(carried.numpy(), wanted, atol=1e-5, rtol=1e-4)
+
+    def refused(*more: object) -> str:
+        code, _, complained = run_verb(*more, "-o", tmp_path / "other")
+        assert code == USER_ERROR
+        assert not (tmp_path / "other").exists()
+        return complained.splitlines()[-1]
+
+    assert "holds no latents that isthmus pull has brought" in refused(*verb[:-1], tmp_path)
+    wrong = [{"tiny-gemma": "tiny-qwen"}.get(str(each), each) for each in verb]
+    assert "its target is tiny-gemma, another model than tiny-qwen" in refused(*wrong)
+
+
 def test_what_is_done_is_not_done_again(swept: Path) -> None:
     before = matrix_of(swept)
     assert "loading" not in Driver(swept).finish()
@@ -121,9 +155,8 @@ def test_a_skill_that_asks_about_no_text_is_refused(
     run = tiny_run(tmp_path, soft_prompt=SECTION | {"encoders": [], "later": []})
     require_forms(read_run_file(run))
     change(run, soft_prompt={"skills": ["social_media"]})
-    with pytest.raises(
-        ConfigError, match=r"social_media does not ask about a text.*: passage_answers, recall, rust, sen"
-    ):
+    allowed = "passage_answers, recall, rust, sentiment"
+    with pytest.raises(ConfigError, match=rf"social_media does not ask about a text.*: {allowed}"):
         require_forms(read_run_file(run))
 
 
