@@ -4,8 +4,9 @@ Shapes: b texts, t tokens, i width of a site, k rows of a prompt or of latents, 
 embedding.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -14,7 +15,61 @@ from actors.catalog import ModelFacts
 from actors.examples import Example
 from actors.learning import Taken
 from actors.prompt_training import LIKELY, PromptTraining
-from jobs.units import Arrays, Unit, digest, texts_to_array
+from evaluation.skill import Item, Items, Skill
+from jobs.latent_training import Lessons
+from jobs.units import Arrays, Asking, Unit, digest, texts_to_array
+
+Part = Literal["lessons", "held", "test"]
+What = TypeVar("What")
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """The items of a skill, as a text in a form that latents may stand for."""
+
+    skill: Skill
+    items: Items
+
+    @property
+    def before(self) -> str:
+        """What comes before latents: without a space at its end, which would be a token that no
+        text has."""
+        return self.skill.form.partition("{}")[0].rstrip()
+
+    def part(self, part: Part) -> tuple[Item, ...]:
+        """The items of a part."""
+        return {
+            "lessons": self.items.lessons,
+            "held": self.items.held,
+            "test": self.items.test,
+        }[part]
+
+    def texts(self, part: Part) -> list[str]:
+        """What stands in the form."""
+        return [self.skill.parts(item)[1] for item in self.part(part)]
+
+    def lessons(self, part: Part, states: Sequence[np.ndarray]) -> Lessons:
+        """What is to be foreseen after latents, of what an encoder holds of each text [t, i]."""
+        examples = [self._after(item, item.right) for item in self.part(part)]
+        return Lessons(self.before, states, examples)
+
+    def judging(self, model: ModelFacts, part: Part, rows: np.ndarray | None) -> Unit:
+        """Every option after latents [m, k, d] in place of the texts, or without any."""
+        examples, numbers = [], []
+        for number, item in enumerate(self.part(part)):
+            for text in (item.right, *item.others):
+                examples.append(self._after(item, text))
+                numbers.append(number)
+        return foreseen_after(model, self.before, examples, None if rows is None else rows[numbers])
+
+    def _after(self, item: Item, text: str) -> Example:
+        after = self.skill.parts(item)[2]
+        return Example(after + text, len(after))
+
+
+def asked(asking: Asking, title: str, units: Mapping[What, Unit]) -> dict[What, Arrays]:
+    """The answers to several units, all models at once."""
+    return dict(zip(units, asking.by_waves(title, [*units.values()]), strict=True))
 
 
 def training(
