@@ -71,6 +71,7 @@ def _figures(cell: PromptCell) -> dict[str, Any]:
         "ways": {way.name: way.model_dump(mode="json") for way in cell.ways},
         "joined_later_of_together": joined,
         "text_relay": _kept(cell.relay),
+        "latents_of_bytes": _kept(cell.of_bytes),
         "controls": {each.name: _kept(each.retention) for each in cell.controls},
         "adapter_share": cell.learned / cell.parameters,
         "native": {"tokens": cell.native_tokens, "seconds": cell.native_seconds},

@@ -253,8 +253,9 @@ class PromptCell(Cell):
     `site` is where the source is read. The target alone is asked without the text. Native is a
     prompt of as many rows, taught by the same lessons (`native_tokens` of them), before the text as
     it is. `way` is the one of `ways` that held items chose. `relay` is what is kept where the
-    target, with that prompt, reads no more of the text than as many tokens. The adapter of the
-    target has `learned` numbers, and the target itself `parameters`.
+    target, with that prompt, reads no more of the text than as many tokens, and `of_bytes` where
+    latents are made of the text's bytes, which no model has read. The adapter of the target has
+    `learned` numbers, and the target itself `parameters`.
     """
 
     cargo: Literal["soft_prompt"] = "soft_prompt"
@@ -264,6 +265,7 @@ class PromptCell(Cell):
     items: int
     ways: tuple[TrainedWay, ...]
     relay: Interval | None
+    of_bytes: Interval | None = None
     learned: int
     parameters: int
     native_tokens: int

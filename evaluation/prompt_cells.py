@@ -9,6 +9,7 @@ from evaluation.skill import UNITS
 from evaluation.trained_ways import BASE, NATIVE, Effort, Judging
 
 RELAY = "text relay"
+BYTES = "bytes"  # of the text, that no model has read
 
 
 def prompt_cell(
@@ -49,7 +50,7 @@ def prompt_cell(
         native=carried.native,
         carried=carried.carried,
         controls=judging.controls(
-            name for name in judging.test if name not in {BASE, RELAY, *efforts}
+            name for name in judging.test if name not in {BASE, RELAY, BYTES, *efforts}
         ),
         held_out_r2=math.nan,
         seconds=seconds,
@@ -61,6 +62,7 @@ def prompt_cell(
         items=len(judging.test[BASE]),
         ways=tuple(judging.way(name, of) for name, of in efforts.items() if name != NATIVE),
         relay=judging.share(RELAY),
+        of_bytes=judging.share(BYTES) if BYTES in judging.test else None,
         learned=learned,
         parameters=parameters,
         native_tokens=native.tokens,

@@ -218,12 +218,19 @@ def _of_prompt(cell: PromptCell) -> _Own:
         "native.tokens": float(cell.native_tokens),
         "native.seconds": cell.native_seconds,
         **_bounds("relay", cell.relay),
+        **_bounds("of_bytes", cell.of_bytes),
     }
     for score in cell.ways:
         metrics |= _of_way(score)
     return _Own(
         files=("latents.safetensors",),
-        facts={**sizes, "site": cell.site, "unit": cell.unit, "relay": _plain(cell.relay)},
+        facts={
+            **sizes,
+            "site": cell.site,
+            "unit": cell.unit,
+            "relay": _plain(cell.relay),
+            "of_bytes": _plain(cell.of_bytes),
+        },
         tags={"site": cell.site},
         metrics=metrics,
     )

@@ -228,7 +228,9 @@ class SoftPrompts(Section):
     its layers. A resampler makes latents of that, of `width`, by `blocks` of attention with
     `heads`. It is trained together with an adapter for every other model, on at most `lessons` of
     the skill over `epochs`, by what those models make of the latents. Models in `later` also join a
-    resampler that was trained without them, by their adapter alone.
+    resampler that was trained without them, by their adapter alone. With `bytes` all models are
+    also given latents of the bytes of texts, which no model has read: what those keep is what
+    training teaches without a source.
 
     Each model is also taught a prompt of as many rows by the same lessons, over `prompt_epochs`,
     before texts that it reads itself: what is carried is compared to that.
@@ -246,6 +248,7 @@ class SoftPrompts(Section):
     learning_rate: Share = 1e-3
     batch: Count = 16
     epochs: Count = 8
+    bytes: bool = True
     prompt_learning_rate: Share = 0.1
     prompt_epochs: Count = 2
     bootstrap_draws: Draws = 2000

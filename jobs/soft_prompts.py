@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from actors.catalog import ModelFacts
+from alignment.byte_rows import byte_rows
 from alignment.latents import Latents, LatentShape, Spread
 from evaluation.cells import Key
+from evaluation.prompt_cells import BYTES
 from evaluation.skill import Items
 from evaluation.skills import SKILLS
 from evaluation.trained_ways import NATIVE, Effort
@@ -86,8 +88,10 @@ def require_readers(run: RunFile, crew: Crew) -> None:
     if run.soft_prompt is None:
         return
     names = [spec.name for spec in run.models]
-    for encoder in run.soft_prompt.encoders or names:
-        readers = {*names} - {encoder}
+    together = [{*names} - {encoder} for encoder in run.soft_prompt.encoders or names]
+    if run.soft_prompt.bytes:
+        together.append({*names})
+    for readers in together:
         if not any(readers <= {*wave} for wave in crew.waves):
             raise ConfigError(
                 f"soft_prompt: {', '.join(sorted(readers))} do not fit into the cluster together, "
@@ -113,9 +117,10 @@ def carry_prompts(
         of = texts.items[skill]
         questions = Questions(SKILLS[skill], Items(of.lessons[: section.lessons], of.held, of.test))
         natively = alone(section, run.seed, questions, models, asking)
+        known = (section, run.seed, questions, models, natively, asking)
+        bytes_alone = _Encoding(*known, None).of_bytes() if section.bytes else {}
         for encoder in section.encoders or tuple(models):
-            read = _Encoding(section, run.seed, questions, models, natively, asking, encoder)
-            found += read.carried()
+            found += _Encoding(*known, models[encoder]).carried(bytes_alone)
     return found
 
 
@@ -127,7 +132,7 @@ def prompt_files(directory: Path, prompted: Prompted) -> Path:
 
 
 class _Encoding:
-    """Latents of what one model holds of a skill's texts."""
+    """Latents of what one model holds of a skill's texts, or of their bytes alone."""
 
     def __init__(
         self,
@@ -137,17 +142,27 @@ class _Encoding:
         models: Mapping[str, ModelFacts],
         natively: Mapping[str, Alone],
         asking: Asking,
-        encoder: str,
+        encoder: ModelFacts | None,
     ) -> None:
         self._section, self._seed, self._questions = section, seed, questions
         self._models, self._natively, self._asking = models, natively, asking
-        self._encoder = models[encoder]
-        self._site = f"residual.{round(section.depth * (self._encoder.layers - 1))}"
+        self._encoder, self._name, self._site = encoder, BYTES, ""
+        if encoder is not None:
+            self._name = encoder.name
+            self._site = f"residual.{round(section.depth * (encoder.layers - 1))}"
 
-    def carried(self) -> list[Prompted]:
-        """What every other model makes of them."""
+    def of_bytes(self) -> dict[str, np.ndarray]:
+        """How well every model does each test item with latents of bytes."""
+        states, names = self._states(), tuple(self._models)
+        latents = self._together(names, states).latents
+        rows = latent_rows(latents, names, states["test"])
+        scores = self._scores({(name, "test", BYTES): of for name, of in rows.items()})
+        return {name: of["test"][BYTES] for name, of in scores.items()}
+
+    def carried(self, of_bytes: Mapping[str, np.ndarray]) -> list[Prompted]:
+        """What every other model makes of them, beside latents of bytes, where there are any."""
         states = self._states()
-        readers = [name for name in self._models if name != self._encoder.name]
+        readers = [name for name in self._models if name != self._name]
         together = self._together(readers, states)
         trained = {(name, JOINT): together for name in readers}
         late = [name for name in readers if name in self._section.later]
@@ -156,14 +171,16 @@ class _Encoding:
             first = self._together(early, states)
             for name in late:
                 trained[name, LATER] = self._joined(name, early, first, states)
-        return self._judged(readers, trained, states)
+        return self._judged(readers, trained, states, of_bytes)
 
     def _states(self) -> Parts:
         """What the encoder holds of each text of every part, [t, i]."""
         parts: tuple[Part, ...] = ("lessons", *PARTS)
+        texts = {part: self._questions.texts(part) for part in parts}
+        if self._encoder is None:
+            return {part: [byte_rows(text) for text in of] for part, of in texts.items()}
         units = {
-            part: prompt_units.stream(self._encoder, self._questions.texts(part), self._site)
-            for part in parts
+            part: prompt_units.stream(self._encoder, of, self._site) for part, of in texts.items()
         }
         answers = asked(self._asking, self._title("reading texts"), units)
         return {
@@ -204,7 +221,7 @@ class _Encoding:
         )
         lessons, held = (questions.lessons(part, states[part]) for part in ("lessons", "held"))
         question = [
-            self._encoder.fingerprint,
+            BYTES if self._encoder is None else self._encoder.fingerprint,
             [self._models[name].fingerprint for name in (*readers, *early)],
             asdict(latents.shape),
             self._site,
@@ -218,7 +235,7 @@ class _Encoding:
             asking.restarts,
             lambda: asking.reporter.note("a model was lost; it is asked again"),
         )
-        title = self._title(f"training latents of {self._encoder.name}")
+        title = self._title(f"training latents of {self._name}")
         if early:
             title += f", {readers[0]} joins"
         with asking.reporter.stage(title, section.epochs * len(lessons.examples)) as stage:
@@ -240,6 +257,7 @@ class _Encoding:
         readers: Sequence[str],
         trained: Mapping[tuple[str, str], TrainedLatents],
         states: Parts,
+        of_bytes: Mapping[str, np.ndarray],
     ) -> list[Prompted]:
         """By each way on held items and on test; then controls of the one that held items chose."""
         scores = self._scores(
@@ -269,14 +287,20 @@ class _Encoding:
         for name in readers:
             ways = {way: of for (reader, way), of in trained.items() if reader == name}
             efforts = {way: Effort(of.held_out, of.tokens, of.seconds) for way, of in ways.items()}
+            plain = {BYTES: of_bytes[name]} if name in of_bytes else {}
             natively, chosen = self._natively[name], ways[best[name]].latents
             found.append(
                 Prompted(
-                    source=self._encoder.name,
+                    source=self._name,
                     target=name,
                     skill=self._questions.skill.name,
                     held=natively.scores["held"] | scores[name]["held"],
-                    test=natively.scores["test"] | scores[name]["test"] | controls[name]["test"],
+                    test={
+                        **natively.scores["test"],
+                        **scores[name]["test"],
+                        **controls[name]["test"],
+                        **plain,
+                    },
                     efforts={NATIVE: natively.effort, **efforts},
                     way=best[name],
                     site=self._site,

@@ -78,6 +78,8 @@ def prompt_facts(cell: PromptCell) -> Iterator[str]:
     for way in cell.ways:
         yield f"{way.name} {share(way.retention)}"
     yield f"the first {cell.count} tokens of the text {share(cell.relay)}"
+    if cell.of_bytes is not None:
+        yield f"latents of bytes, without a source {share(cell.of_bytes)}"
     yield f"without the text {cell.base.value:.3f}, native {cell.native.value:.3f}"
     yield cell.unit
     yield f"the adapter of the target is {cell.learned / cell.parameters:.2%} of its weights"

@@ -142,7 +142,7 @@ def _prompted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
         judged += 2 * _tokens(_whole((*items.held, *items.test))) + options * form
         read += 3 * section.epochs * len(lessons) + 2 * options
         latent += form * (3 * section.epochs * len(lessons) + 2 * options)
-    read_from = encoders * others / (others + 1) * (2 if section.later else 1)
+    read_from = encoders * others / (others + 1) * (2 if section.later else 1) + section.bytes
     return (
         Reading("training prompts", native, 1.0, taught),
         Reading("reading texts", whole * encoders / (others + 1), section.depth),

@@ -266,6 +266,7 @@ def make_prompt(source: str, target: str, skill: str, kept: float | None) -> Pro
         items=200,
         ways=(way("trained together", kept or 0.0), way("joined later", 0.9 * (kept or 0.0))),
         relay=None if kept is None else interval(0.702, 0.06),
+        of_bytes=None if kept is None else interval(0.418, 0.07),
         learned=171_392,
         parameters=268_098_176,
         native_tokens=61_440,

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from evaluation.cells import PromptCell
-from evaluation.prompt_cells import RELAY, prompt_cell
+from evaluation.prompt_cells import BYTES, RELAY, prompt_cell
 from evaluation.retention import Level
 from evaluation.skills import SKILLS
 from evaluation.trained_ways import BASE, NATIVE, Effort, Judging
 
-SHARES = {BASE: 0.0, NATIVE: 1.0, "one": 0.97, "other": 0.3, RELAY: 0.6, "zero latents": 0.02}
+SHARES = {BASE: 0.0, NATIVE: 1.0, "one": 0.97, "other": 0.3, "zero latents": 0.02}
+SHARES |= {RELAY: 0.6, BYTES: 0.5}
 EFFORTS = {
     NATIVE: Effort((2.0, 1.0), 9_000, 60.0),
     "one": Effort((3.0, 0.5, 0.6), 800, 5.0),
@@ -36,6 +37,8 @@ def test_what_was_planted_is_found() -> None:
     assert cell.level is Level.EXCELLENT
     assert cell.relay is not None
     assert cell.relay.value == pytest.approx(0.6)
+    assert cell.of_bytes is not None
+    assert cell.of_bytes.value == pytest.approx(0.5)
     one, other = cell.ways
     assert (one.held, other.held) == (pytest.approx(0.97), pytest.approx(0.3))
     assert (one.loss_before, one.loss_after, one.tokens) == (3.0, 0.5, 800)

@@ -244,6 +244,7 @@ def test_latents_stand_beside_steering(made_up: Maker) -> None:
         "a prompt of 16 rows that 61,440 tokens of the same lessons have taught it in 260 s",
         '<th scope="row">joined later</th><td class="num">154,200</td>',
         "the first 16 tokens of the text, after the native prompt",
+        "latents of the text’s bytes, which no model has read",
         "Mean latents",
         "<dt>Adapter of the target</dt>",
     ):

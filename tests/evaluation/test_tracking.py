@@ -167,6 +167,7 @@ def test_what_is_measured_of_latents_is_logged(bench: Bench, made_up: Maker) -> 
         "way.joined-later.retention": 0.8613,
         "way.trained-together.tokens": 154_200,
         "relay_high": 0.762,
+        "of_bytes": 0.418,
         "native.tokens": 61_440,
         "learned": 171_392,
         "count": 16,

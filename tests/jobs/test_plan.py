@@ -172,7 +172,8 @@ def test_every_run_of_latents_can_be_planned(file: Path) -> None:
 
 def test_latents_are_counted(tmp_path: Path, tiny_run: Writer) -> None:
     def stages(others: int, **more: Any) -> dict[str, float]:
-        run = read_run_file(tiny_run(tmp_path, models=others + 1, soft_prompt=more))
+        section = {"bytes": False, **more}
+        run = read_run_file(tiny_run(tmp_path, models=others + 1, soft_prompt=section))
         return {each.stage: each.tokens for each in readings(run, gather(run), others)}
 
     one, two, half = stages(1), stages(2), stages(1, lessons=400)
@@ -182,6 +183,7 @@ def test_latents_are_counted(tmp_path: Path, tiny_run: Writer) -> None:
     late, single = stages(2, later=["tiny-qwen"]), stages(2, encoders=["tiny-qwen"])
     assert late["training latents"] == pytest.approx(2 * two["training latents"])
     assert single["training latents"] == pytest.approx(two["training latents"] / 3)
+    assert stages(2, bytes=True)["training latents"] == pytest.approx(1.5 * two["training latents"])
     assert single["reading texts"] == pytest.approx(two["reading texts"] / 3)
 
 

@@ -21,9 +21,11 @@ from evaluation.tracking import pull
 from jobs.__main__ import USER_ERROR
 from jobs.config import ConfigError, read_run_file
 from jobs.latent_training import latent_rows
-from jobs.soft_prompts import ANOTHER, JOINT, LATER, MEAN, ZERO, require_forms
+from jobs.progress import Reporter
+from jobs.soft_prompts import ANOTHER, JOINT, LATER, MEAN, ZERO, require_forms, require_readers
 from jobs.sweep import MATRIX_FILE
 from jobs.table import matrix_lines
+from jobs.waves import Crew
 from tests.sweeps import Driver, change
 
 pytestmark = [
@@ -82,6 +84,7 @@ def test_every_encoder_has_a_cell_for_every_other_model(swept: Path) -> None:
         late = cell.target in SECTION["later"]
         assert [way.name for way in cell.ways] == [JOINT, *([LATER] if late else [])]
         assert cell.site == "residual.1"
+        assert cell.of_bytes is not None or cell.retention is None
         assert 0 < cell.learned < cell.parameters
         assert {each.name for each in cell.controls} <= {ANOTHER, MEAN, ZERO}
         assert all(way.loss_after < way.loss_before for way in cell.ways)
@@ -158,6 +161,23 @@ def test_a_skill_that_asks_about_no_text_is_refused(
     allowed = "passage_answers, recall, rust, sentiment"
     with pytest.raises(ConfigError, match=rf"social_media does not ask about a text.*: {allowed}"):
         require_forms(read_run_file(run))
+
+
+def test_readers_that_are_never_loaded_together_are_refused(
+    tmp_path: Path, tiny_run: Callable[..., Path]
+) -> None:
+    def no_gang(name: str) -> Any:
+        raise AssertionError(f"{name} is not asked for anything")
+
+    one, two, three = NAMES
+    crew = Crew(NAMES, [(one, two), (three,)], no_gang, {}, Reporter())
+    section = {"encoders": [three], "bytes": False}
+    run = tiny_run(tmp_path, models=3, soft_prompt=section)
+    require_readers(read_run_file(run), crew)
+    for wrong in ({**section, "bytes": True}, {**section, "encoders": [one]}):
+        change(run, soft_prompt=wrong)
+        with pytest.raises(ConfigError, match=r"soft_prompt: .* do not fit into the cluster"):
+            require_readers(read_run_file(run), crew)
 
 
 def test_models_that_are_not_there_are_refused(
