@@ -70,6 +70,16 @@ def test_slopes_are_those_of_the_model_itself(engine: Engine) -> None:
         assert each.grad is None
 
 
+def test_half_precision_gives_nearly_the_same_slopes(checkpoint: Callable[[str], Path]) -> None:
+    whole, half = (load(checkpoint("llama"), dtype) for dtype in ("float32", "bfloat16"))
+    rows = np.random.default_rng(0).normal(0, 0.3, rows_of(whole, " a b").shape)
+    one, other = (slopes(each, BEFORE, EXAMPLES, rows.astype(np.float32)) for each in (whole, half))
+    assert other.slopes.dtype == np.float32
+    apart = np.linalg.norm(one.slopes - other.slopes) / np.linalg.norm(one.slopes)
+    assert 0 < apart < 0.1
+    np.testing.assert_allclose(one.nats, other.nats, rtol=0.05)
+
+
 def test_every_token_of_a_site_is_read(engine: Engine, sentences: tuple[str, ...]) -> None:
     found = stream(engine, sentences, "residual.1")
     for text, rows in zip(sentences, found, strict=True):

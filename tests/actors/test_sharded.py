@@ -18,7 +18,9 @@ from actors.anchors import AnchorBatch
 from actors.architectures import ARCHITECTURES
 from actors.cache_training import CacheTraining, Lesson, TrainedCaches, train_cache_map
 from actors.engine import Engine, load
+from actors.examples import Example
 from actors.fleet import find, spec
+from actors.latent_reading import slopes
 from actors.matrices import PartError, places
 from actors.sites import (
     INJECTED,
@@ -44,6 +46,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 RELATIVE = 1e-4
 SHARDED = ("gemma", "gemma2", "gemma3_text", "llama", "llama_yarn", "mistral", "mixtral", "qwen2")
 SHARDED += ("qwen2_moe", "qwen3")
+LATENT = [Example(": sank.", 1), Example(" it is late", 3)]
 WORDS = (("glad", "happy"), ("sad", "gloomy"))
 Answers = dict[str, np.ndarray]
 
@@ -98,7 +101,8 @@ def essentials(engine: Engine, texts: tuple[str, ...], sites: list[str]) -> Answ
 
 
 def gradients(engine: Engine, kinds: tuple[str, ...]) -> Answers:
-    """Of the chances of some tokens, by what is added at each kind of site to two of the rows."""
+    """Of the chances of some tokens, by what is added at each kind of site to two of the rows, by
+    what is cached, and by latents that stand in two texts."""
     ids = torch.arange(5, 17).view(2, 6)
     found = {}
     for kind in kinds:
@@ -111,6 +115,9 @@ def gradients(engine: Engine, kinds: tuple[str, ...]) -> Answers:
             said = engine.logits(states[:, -1], torch.arange(20, 40)).log_softmax(1)
             (gradient,) = torch.autograd.grad(said[:, :7].sum(), added)
         found[kind] = gradient.numpy()
+    rows = np.random.default_rng(5).normal(0, 0.3, (len(LATENT), 3, engine.width))
+    read = slopes(engine, "The ferry", LATENT, rows.astype(np.float32))
+    found |= {"latents": read.slopes, "after latents": read.nats}
     sites = caching.cell_sites(len(engine.blocks))
     drawn = torch.Generator().manual_seed(4)
     widths = [site_width(engine, Site.parse(site)) for site in sites]
