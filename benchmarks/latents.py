@@ -33,7 +33,7 @@ def main() -> None:
         {
             "asked": {
                 "retention of native prompt tuning, 16 latents": ">= 0.95",
-                "joined later, of trained together": ">= 0.9",
+                "joining later, of joint training": ">= 0.9",
                 "adapter of a reader, of its weights": "<= 0.02",
                 "controls": "<= 0.1",
             },
@@ -69,7 +69,7 @@ def _figures(cell: PromptCell) -> dict[str, Any]:
         "retention": _kept(cell.retention),
         "way": cell.way,
         "ways": {way.name: way.model_dump(mode="json") for way in cell.ways},
-        "joined_later_of_together": joined,
+        "joining_later_of_joint": joined,
         "text_relay": _kept(cell.relay),
         "latents_of_bytes": _kept(cell.of_bytes),
         "controls": {each.name: _kept(each.retention) for each in cell.controls},

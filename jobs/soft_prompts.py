@@ -35,7 +35,7 @@ from jobs.texts import Texts
 from jobs.units import Asking
 from jobs.waves import Crew
 
-JOINT, LATER = "trained together", "joined later"
+JOINT, LATER = "joint training", "joining later"
 ANOTHER, MEAN, ZERO = "another text's latents", "mean latents", "zero latents"
 LATENTS_FILE = "latents.safetensors"
 Parts = Mapping[Part, Sequence[np.ndarray]]  # what an encoder holds of the texts of each part

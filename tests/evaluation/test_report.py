@@ -240,9 +240,9 @@ def test_latents_stand_beside_steering(made_up: Maker) -> None:
     cell = cell.partition("</details>")[0]
     for said in (
         "<dt>Without the text</dt><dd>0.505 <small>(0.435 to 0.575)</small>",
-        "In share right.",
+        "Unit: share right.",
         "a prompt of 16 rows that 61,440 tokens of the same lessons have taught it in 260 s",
-        '<th scope="row">joined later</th><td class="num">154,200</td>',
+        '<th scope="row">joining later</th><td class="num">154,200</td>',
         "the first 16 tokens of the text, after the native prompt",
         "latents of the text’s bytes, which no model has read",
         "Mean latents",

@@ -164,8 +164,8 @@ def test_what_is_measured_of_latents_is_logged(bench: Bench, made_up: Maker) -> 
     for name, value in {
         "retention": 0.957,
         "control.mean-latents": 0.01,
-        "way.joined-later.retention": 0.8613,
-        "way.trained-together.tokens": 154_200,
+        "way.joining-later.retention": 0.8613,
+        "way.joint-training.tokens": 154_200,
         "relay_high": 0.762,
         "of_bytes": 0.418,
         "native.tokens": 61_440,
