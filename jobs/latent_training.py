@@ -97,8 +97,8 @@ def train_latents(
 ) -> TrainedLatents:
     """Train the readers of these models, and the `resampler` too or not at all.
 
-    The loss is nats a token of what is to be foreseen, summed over models. What is there after each
-    epoch is kept, so that the same call goes on where it was left; `question` says what settles it
+    The loss is nats a token of what is to be foreseen, summed over models. What is there after the
+    last epoch is kept, so that the same call goes on where it was left; `question` says what settles it
     beside the training. `advance` is told of lessons.
 
     Raises:
@@ -118,6 +118,7 @@ def train_latents(
     for epoch in range(done, training.epochs):
         course.epoch(epoch, advance)
         store.put(addresses[epoch + 1], course.to_bytes())
+        store.drop(addresses[epoch])
     best = Latents.from_bytes(course.best)
     return TrainedLatents(best, tuple(course.held_out), course.tokens, course.seconds)
 

@@ -96,7 +96,7 @@ def refusal(directory: Path, content: Any) -> list[str]:
         (
             lambda run: run.update(lora={"skills": ["python", "cobol"]}),
             "lora.skills.1: 'cobol': no skill of that name; allowed: "
-            "json_answers, python, rust, sentiment, social_media",
+            "json_answers, passage_answers, python, recall, rust, sentiment, social_media",
         ),
         (
             lambda run: run.update(lora={"texts": 3000}),

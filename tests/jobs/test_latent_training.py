@@ -119,6 +119,7 @@ def test_readers_learn_together_and_go_on_where_they_were_left(
         again(7)  # steps, of 36: in the third epoch
     assert again(30).to_bytes() == whole.latents.to_bytes()
     assert again(0).to_bytes() == whole.latents.to_bytes(), "all of it is there"
+    assert len([*store.root.rglob("blobs/*/*")]) == 1, "and nothing but the end"
 
 
 def test_what_is_read_is_of_the_text(
