@@ -98,8 +98,8 @@ def train_latents(
     """Train the readers of these models, and the `resampler` too or not at all.
 
     The loss is nats a token of what is to be foreseen, summed over models. What is there after the
-    last epoch is kept, so that the same call goes on where it was left; `question` says what settles it
-    beside the training. `advance` is told of lessons.
+    last epoch is kept, so that the same call goes on where it was left; `question` says what
+    settles it beside the training. `advance` is told of lessons.
 
     Raises:
         TextError, ShardingError: see `actors.latent_reading.slopes`.
