@@ -11,7 +11,7 @@ a pass, t tokens.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from alignment.updates import Update
 
 SAMPLED = 48  # texts that tell which tokens are likely
 TOGETHER = 8  # texts of a pass
+What = TypeVar("What")
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,15 +140,20 @@ def refit_adapter(
         TextError: a text of which the tokenizer makes no token.
         PartError: the model is not whole.
     """
-    kept = range(len(texts))
+    count = len(texts) - held_out
     if most is not None:
-        first, held = kept[: len(texts) - held_out], kept[len(texts) - held_out :]
-        sizes = [encode(engine, [texts[number].text]).lengths[0] for number in first]
+        sizes = [encode(engine, [each.text]).lengths[0] for each in texts[:count]]
         room = int(np.searchsorted(np.cumsum(sizes), most / training.epochs, side="right"))
-        kept = [*first[: max(1, room)], *held]
-    some, of_these = [texts[number] for number in kept], [taught[number] for number in kept]
+        count = max(1, room)
+    some, of_these = beginning(texts, count, held_out), beginning(taught, count, held_out)
     course = Relearning(engine, some, of_these, held_out, tokens, foreseen)
     return learned(engine, course, training)
+
+
+def beginning(of: Sequence[What], count: int, held_out: int) -> list[What]:
+    """The first ones, so many of them as are not held out, and the last ones, which are."""
+    rest = len(of) - held_out
+    return [*of[: min(count, rest)], *of[rest:]]
 
 
 class _Read(NamedTuple):

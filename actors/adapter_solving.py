@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from actors.adapter_refit import Changes, Relearning
+from actors.adapter_refit import Changes, Relearning, beginning
 from actors.adapter_training import TrainedAdapter
 from actors.adapting import adapting
 from actors.engine import Engine
@@ -72,9 +72,8 @@ def solve_adapter(
         PartError: the model is not whole.
     """
     started = time.monotonic()
-    first = range(len(texts) - held_out)[: solving.texts]
-    kept = [*first, *range(len(texts))[len(texts) - held_out :]]
-    some, of_these = [texts[number] for number in kept], [taught[number] for number in kept]
+    some = beginning(texts, solving.texts, held_out)
+    of_these = beginning(taught, solving.texts, held_out)
     course = Relearning(engine, some, of_these, held_out, tokens, foreseen)
     sampled = some[: min(solving.sampled, course.count)]
     here: dict[str, Update] = {}

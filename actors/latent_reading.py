@@ -4,7 +4,7 @@ falls.
 Shapes: b texts, t tokens, k rows of a text's latents, d width of an embedding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -43,9 +43,7 @@ def slopes(engine: Engine, before: str, examples: Sequence[Example], rows: np.nd
     read = torch.from_numpy(rows).to(engine.device).requires_grad_()
     found, tokens, taken = [], [], rows.shape[0] * rows.shape[1]
     with engine.held.with_gradients(), torch.enable_grad():
-        for start in range(0, len(examples), TOGETHER):
-            some = slice(start, start + TOGETHER)
-            encoded, first = _encode(engine, before, examples[some])
+        for some, encoded, first in _passes(engine, before, examples):
             nats = _nats(engine, encoded, first, read[some])
             nats.sum().backward()
             found.append(nats.detach().double().cpu().numpy())
@@ -67,13 +65,20 @@ def foreseen_after(
         TextError: nothing comes before what is to be foreseen of an example.
     """
     found, tokens = [], []
-    for start in range(0, len(examples), TOGETHER):
-        some = slice(start, start + TOGETHER)
-        encoded, first = _encode(engine, before, examples[some])
+    for some, encoded, first in _passes(engine, before, examples):
         read = None if rows is None else torch.from_numpy(rows[some]).to(engine.device)
         found.append(_nats(engine, encoded, first, read).double().cpu().numpy())
         tokens.append(encoded.judged.sum(1).cpu().numpy())
     return np.concatenate(found), np.concatenate(tokens)
+
+
+def _passes(
+    engine: Engine, before: str, examples: Sequence[Example]
+) -> Iterator[tuple[slice, Pass, int]]:
+    """Which examples a pass is of, and what `_encode` makes of them."""
+    for start in range(0, len(examples), TOGETHER):
+        some = slice(start, start + TOGETHER)
+        yield some, *_encode(engine, before, examples[some])
 
 
 def _encode(engine: Engine, before: str, examples: Sequence[Example]) -> tuple[Pass, int]:

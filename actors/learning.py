@@ -64,6 +64,12 @@ class Taken(Generic[Learned]):
     seconds: float
 
 
+def share_of_rate(step: int, last: int) -> float:
+    """How much of its full learning rate a step takes, of so many: more and more, and then less and
+    less down to nothing."""
+    return min((step + 1) / max(1.0, WARM * last), 1 - step / last)
+
+
 def take(
     engine: Engine,
     course: Course[Learned],
@@ -80,9 +86,7 @@ def take(
     )
     in_epoch = math.ceil(course.count / schedule.batch)
     last = in_epoch * schedule.epochs
-    rate = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / max(1.0, WARM * last), 1 - step / last)
-    )
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_rate(step, last))
     draw, tokens = np.random.default_rng(schedule.seed), 0
     with engine.held.with_gradients():
         best = kept(put_on())

@@ -6,9 +6,8 @@ python -m benchmarks.kv_caches
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.record import record
+from benchmarks.record import kept, record
 from evaluation.cells import CacheCell
-from evaluation.retention import Interval
 from jobs.config import read_run_file
 from jobs.names import ROOT
 from jobs.progress import Reporter
@@ -47,26 +46,22 @@ def _figures(cell: CacheCell) -> dict[str, Any]:
                 ("carried", cell.carried),
             )
         },
-        "retention": _kept(cell.retention),
-        "own_tokens_alone": _kept(cell.tokens),
-        "controls": {control.name: _kept(control.retention) for control in cell.controls},
-        "read_again": {each.share: _kept(each.retention) for each in cell.again},
+        "retention": kept(cell.retention),
+        "own_tokens_alone": kept(cell.tokens),
+        "controls": {control.name: kept(control.retention) for control in cell.controls},
+        "read_again": {each.share: kept(each.retention) for each in cell.again},
         "small": {
-            each.name: {"bytes": each.map_bytes, "retention": _kept(each.retention)}
+            each.name: {"bytes": each.map_bytes, "retention": kept(each.retention)}
             for each in cell.small
         },
         "by_kind": {
-            content.name: {"native_gain": content.gain, "retention": _kept(content.retention)}
+            content.name: {"native_gain": content.gain, "retention": kept(content.retention)}
             for content in cell.contents
         },
         "held_out_r2": cell.held_out_r2,
         "heads_r2": cell.heads,
         "map_bytes": cell.map_bytes,
     }
-
-
-def _kept(of: Interval | None) -> dict[str, float] | None:
-    return None if of is None else asdict(of)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.record import record
+from benchmarks.record import kept, record
 from evaluation.cells import PromptCell
-from evaluation.retention import Interval
 from jobs.config import read_run_file
 from jobs.names import ROOT
 from jobs.progress import Reporter
@@ -66,20 +65,16 @@ def _figures(cell: PromptCell) -> dict[str, Any]:
                 ("carried", cell.carried),
             )
         },
-        "retention": _kept(cell.retention),
+        "retention": kept(cell.retention),
         "way": cell.way,
         "ways": {way.name: way.model_dump(mode="json") for way in cell.ways},
         "joining_later_of_joint": joined,
-        "text_relay": _kept(cell.relay),
-        "latents_of_bytes": _kept(cell.of_bytes),
-        "controls": {each.name: _kept(each.retention) for each in cell.controls},
+        "text_relay": kept(cell.relay),
+        "latents_of_bytes": kept(cell.of_bytes),
+        "controls": {each.name: kept(each.retention) for each in cell.controls},
         "adapter_share": cell.learned / cell.parameters,
         "native": {"tokens": cell.native_tokens, "seconds": cell.native_seconds},
     }
-
-
-def _kept(of: Interval | None) -> dict[str, float] | None:
-    return None if of is None else asdict(of)
 
 
 if __name__ == "__main__":

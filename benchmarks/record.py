@@ -4,11 +4,13 @@ import json
 import os
 import platform
 import subprocess
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from evaluation.retention import Interval
 from jobs.assemble import lineage
 
 RESULTS = Path(__file__).parent / "results"
@@ -24,13 +26,18 @@ def record(name: str, figures: dict[str, Any]) -> Path:
         "torch": version("torch"),
     }
     measured = datetime.now(UTC).isoformat(timespec="seconds")
-    kept = {"measured": measured, "machine": machine, "commit": lineage()["commit"], **figures}
-    text = json.dumps(kept, indent=2) + "\n"
+    whole = {"measured": measured, "machine": machine, "commit": lineage()["commit"], **figures}
+    text = json.dumps(whole, indent=2) + "\n"
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(text)
     print(text)
     return path
+
+
+def kept(of: Interval | None) -> dict[str, float] | None:
+    """A retention, if there is one."""
+    return None if of is None else asdict(of)
 
 
 def _processor() -> str:

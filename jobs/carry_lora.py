@@ -111,9 +111,7 @@ def carry_adapter(wish: AdapterWish, reporter: Reporter) -> CarriedAdapter:
         )
     made = Made(_address(adapter.updates), adapter.updates, (), 0, 0.0)
     # Of the run the anchors alone are read: no skill's lesson takes part.
-    run = run.model_copy(
-        update={"steering": None, "kv_cache": None, "lora": None, "soft_prompt": None}
-    )
+    run = run.without_cargo
     texts, store = gather(run), open_store(run.store_location)
     with opened(run, texts, store, reporter) as (models, workers):
         asking = Asking(models, store, run.cluster.in_flight, run.cluster.restarts, reporter)

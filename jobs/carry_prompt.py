@@ -78,9 +78,7 @@ def carry_prompt(wish: PromptWish, reporter: Reporter) -> CarriedPrompt:
     one_of("fitter", wish.fitter, tuple(FITTERS), CarryError)
     run, source, target = ends(wish.source, wish.target, wish.run, DEFAULT_RUN, reporter)
     prompt = read_prompt(wish.prompt, source.width)
-    run = run.model_copy(
-        update={"steering": None, "kv_cache": None, "lora": None, "soft_prompt": None}
-    )
+    run = run.without_cargo
     texts, store = gather(run), open_store(run.store_location)
     pulled = None if wish.latents is None else pulled_latents(wish.latents, source, target)
     with opened(run, texts, store, reporter) as (models, _):

@@ -186,6 +186,11 @@ class RunFile(Section):
         return self
 
     @property
+    def without_cargo(self) -> "RunFile":
+        """The same models and anchors, with nothing to be carried."""
+        return self.model_copy(update=dict.fromkeys(CARGOES))
+
+    @property
     def steers(self) -> Steering:
         """How it steers, if it does."""
         assert self.steering is not None, f"{self.name} does not steer"

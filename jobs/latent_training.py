@@ -20,11 +20,11 @@ from torch import Tensor
 
 from actors.examples import Example
 from actors.latent_reading import Slopes
+from actors.learning import share_of_rate
 from alignment.latents import Latents
 from cluster.storage import JsonValue, Store, address
 from jobs.work import FORMAT
 
-WARM = 0.1  # of the steps, until they are as large as they get
 TOGETHER = 64  # texts of a pass without gradients
 STEEPEST = 1.0  # length of the gradient that a step follows at most
 Rows = Mapping[str, np.ndarray]  # by model [b, k, d]
@@ -196,9 +196,8 @@ class _Course:
 
     def _step(self, step: int, numbers: Sequence[int]) -> None:
         last = self._in_epoch * self._training.epochs
-        rate = min((step + 1) / max(1.0, WARM * last), 1 - step / last)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate * self._training.learning_rate
+            group["lr"] = share_of_rate(step, last) * self._training.learning_rate
         lessons = self._lessons
         padded, there = _padded([lessons.states[number] for number in numbers])
         read = self._latents.resampler(padded, there)

@@ -17,11 +17,14 @@ import psutil  # pyrefly: ignore[untyped-import]
 import yaml
 
 from actors.weights import facts
+from evaluation.matrix import Matrix
 from jobs.config import read_run_file
 from jobs.names import ROOT
+from jobs.sweep import MATRIX_FILE
 from jobs.texts import gather
 from jobs.work import Work, make_work
 
+TIMED = {"seconds", "native_seconds", "ways", "held_out_r2"}
 _OF_ONE_RUN = ("created", "seconds")
 PATIENCE = 240  # seconds; a quiet machine needs a tenth of it
 
@@ -183,6 +186,17 @@ def assert_same(result: Result, undisturbed: Result) -> None:
     unlike = [name for name, blob in result.blobs.items() if blob != undisturbed.blobs[name]]
     assert not unlike
     assert result.numbers == undisturbed.numbers
+
+
+def matrix_of(run: Path) -> Matrix:
+    """What a run has measured."""
+    return Matrix.from_json((read_run_file(run).folder / MATRIX_FILE).read_bytes())
+
+
+def assert_same_cells(one: Matrix, other: Matrix) -> None:
+    """But for how long each took; of adapters and of latents no map is fitted: R² is no number."""
+    for mine, theirs in zip(one.cells, other.cells, strict=True):
+        assert mine.model_dump(exclude=TIMED) == theirs.model_dump(exclude=TIMED)
 
 
 def work_of(run_file: Path) -> Work:

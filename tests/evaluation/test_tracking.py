@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Run
 
 from evaluation.matrix import Matrix
-from evaluation.tracking import CHAMPION, TrackingError, pull
+from evaluation.tracking import CHAMPION, TrackedRun, TrackingError, pull
 from tests.tracking_bench import KEY, NAME, Bench
 
 Maker = Callable[..., Matrix]
@@ -133,13 +134,18 @@ def test_what_is_measured_of_caches_is_logged(bench: Bench, made_up: Maker) -> N
         bench.track(matrix)
 
 
-def test_what_is_measured_of_adapters_is_logged(bench: Bench, made_up: Maker) -> None:
-    tracked = bench.track(made_up(2, skills=("rust",)))
+def of_first_pair(bench: Bench, tracked: TrackedRun, cargo: str) -> Run:
     (child,) = (
         run
         for run in bench.runs(tracked)
-        if run.data.tags.get("cargo") == "lora" and run.data.tags["source"] == KEY[0]
+        if run.data.tags.get("cargo") == cargo and run.data.tags["source"] == KEY[0]
     )
+    return child
+
+
+def test_what_is_measured_of_adapters_is_logged(bench: Bench, made_up: Maker) -> None:
+    tracked = bench.track(made_up(2, skills=("rust",)))
+    child = of_first_pair(bench, tracked, "lora")
     for name, value in {
         "retention": 0.812,
         "control.shuffled-teacher_high": 0.033,
@@ -156,11 +162,7 @@ def test_what_is_measured_of_adapters_is_logged(bench: Bench, made_up: Maker) ->
 
 def test_what_is_measured_of_latents_is_logged(bench: Bench, made_up: Maker) -> None:
     tracked = bench.track(made_up(2, latents=True))
-    (child,) = (
-        run
-        for run in bench.runs(tracked)
-        if run.data.tags.get("cargo") == "soft_prompt" and run.data.tags["source"] == KEY[0]
-    )
+    child = of_first_pair(bench, tracked, "soft_prompt")
     for name, value in {
         "retention": 0.957,
         "control.mean-latents": 0.01,

@@ -14,14 +14,12 @@ from actors.cargo.lora import read_adapter
 from actors.engine import load
 from actors.matrices import places
 from evaluation.cells import AdapterCell
-from evaluation.matrix import Matrix
 from evaluation.record import model_name
 from evaluation.tracking import pull
 from jobs.adapters import ANCHORS, ANOTHER, OWN, SHUFFLED, SHUFFLED_SOLVED, SOLVED
 from jobs.config import read_run_file
-from jobs.sweep import MATRIX_FILE
 from jobs.table import matrix_lines
-from tests.sweeps import Driver, change
+from tests.sweeps import Driver, assert_same_cells, change, matrix_of
 
 pytestmark = [
     pytest.mark.ray,
@@ -31,7 +29,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
 ]
-TIMED = {"seconds", "native_seconds", "ways", "held_out_r2"}  # the last one is no number
 KEY = ("tiny-llama", "tiny-gemma", "lora", "social_media")
 SECTION = {
     "skills": ["social_media", "json_answers"],
@@ -53,15 +50,6 @@ def swept(tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[..., Path
     change(run, steering=None)
     Driver(run).finish()
     return run
-
-
-def matrix_of(run: Path) -> Matrix:
-    return Matrix.from_json((read_run_file(run).folder / MATRIX_FILE).read_bytes())
-
-
-def assert_same(one: Matrix, other: Matrix) -> None:
-    for mine, theirs in zip(one.cells, other.cells, strict=True):
-        assert mine.model_dump(exclude=TIMED) == theirs.model_dump(exclude=TIMED)
 
 
 def test_every_skill_has_a_cell_for_every_pair(swept: Path) -> None:
@@ -134,7 +122,7 @@ def test_what_cannot_be_judged_here_is_said_at_the_start(
 def test_what_is_done_is_not_done_again(swept: Path) -> None:
     before = matrix_of(swept)
     assert "loading" not in Driver(swept).finish()
-    assert_same(matrix_of(swept), before)
+    assert_same_cells(matrix_of(swept), before)
 
 
 @pytest.mark.long
@@ -147,4 +135,4 @@ def test_a_host_that_dies_leaves_no_trace(
     driver.wait_for(lambda: "json_answers: training adapters" in driver.said())
     driver.wait_for(lambda: driver.doing("host-tiny-gemma.")).kill()
     driver.finish()
-    assert_same(matrix_of(run), matrix_of(swept))
+    assert_same_cells(matrix_of(run), matrix_of(swept))

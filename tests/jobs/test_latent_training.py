@@ -1,4 +1,4 @@
-"""Latents trained through several frozen models, resumed, joined later, and asked over Ray."""
+"""Latents trained through several frozen models, resumed, and joined later."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -15,7 +15,6 @@ from actors.engine import load
 from actors.reading import prompt_stream, stream
 from alignment.latents import Latents
 from evaluation.cells import PromptCell
-from evaluation.matrix import Matrix
 from evaluation.record import model_name
 from evaluation.tracking import pull
 from jobs.__main__ import USER_ERROR
@@ -23,10 +22,9 @@ from jobs.config import ConfigError, read_run_file
 from jobs.latent_training import latent_rows
 from jobs.progress import Reporter
 from jobs.soft_prompts import ANOTHER, JOINT, LATER, MEAN, ZERO, require_forms, require_readers
-from jobs.sweep import MATRIX_FILE
 from jobs.table import matrix_lines
 from jobs.waves import Crew
-from tests.sweeps import Driver, change
+from tests.sweeps import Driver, assert_same_cells, change, matrix_of
 
 pytestmark = [
     pytest.mark.ray,
@@ -35,7 +33,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
     pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),
 ]
-TIMED = {"seconds", "native_seconds", "ways", "held_out_r2"}  # the last one is no number
 NAMES = ("tiny-llama", "tiny-gemma", "tiny-qwen")
 KEY = ("tiny-llama", "tiny-gemma", "soft_prompt", "sentiment")
 SECTION = {
@@ -60,15 +57,6 @@ def swept(tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[..., Path
     change(run, steering=None)
     Driver(run).finish()
     return run
-
-
-def matrix_of(run: Path) -> Matrix:
-    return Matrix.from_json((read_run_file(run).folder / MATRIX_FILE).read_bytes())
-
-
-def assert_same(one: Matrix, other: Matrix) -> None:
-    for mine, theirs in zip(one.cells, other.cells, strict=True):
-        assert mine.model_dump(exclude=TIMED) == theirs.model_dump(exclude=TIMED)
 
 
 def test_every_encoder_has_a_cell_for_every_other_model(swept: Path) -> None:
@@ -149,7 +137,7 @@ def test_a_tuned_prompt_goes_through_pulled_latents(
 def test_what_is_done_is_not_done_again(swept: Path) -> None:
     before = matrix_of(swept)
     assert "loading" not in Driver(swept).finish()
-    assert_same(matrix_of(swept), before)
+    assert_same_cells(matrix_of(swept), before)
 
 
 def test_a_skill_that_asks_about_no_text_is_refused(
@@ -201,4 +189,4 @@ def test_a_reader_that_dies_leaves_no_trace(
     driver.wait_for(lambda: "training latents of tiny-llama" in driver.said())
     driver.wait_for(lambda: driver.doing("host-tiny-gemma.latent_slopes")).kill()
     driver.finish()
-    assert_same(matrix_of(run), matrix_of(swept))
+    assert_same_cells(matrix_of(run), matrix_of(swept))
