@@ -44,10 +44,15 @@ def written_with(
 
 @torch.inference_mode()
 def continued(
-    engine: Engine, prompts: Sequence[str], max_new_tokens: int, *, drawn: bool = False
+    engine: Engine,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    *,
+    drawn: bool = False,
+    least: float = 0.0,
 ) -> list[str]:
     """What comes after each prompt, without a chat template: greedily, or drawn by chance from all
-    tokens.
+    tokens that are at least so likely beside the likeliest (min-p, arXiv 2407.01082).
 
     Raises:
         TextError: a prompt of which the tokenizer makes no token.
@@ -58,7 +63,7 @@ def continued(
         max_new_tokens=max_new_tokens,
         eos_token_id=end,
         pad_token_id=end,
-        **({"top_p": 1.0, "top_k": 0} if drawn else {}),
+        **({"top_p": 1.0, "top_k": 0, "min_p": least} if drawn else {}),
     )
     found = [""] * len(prompts)
     for numbers in of_like_length(prompts, PROMPTS_A_PASS):

@@ -2,8 +2,10 @@
 
 Wherever a token ends in both models, both foresee what comes next. What the adapter adds to the
 source's log-chances is added to those of the target as it is; an adapter of the target learns to
-say that. On texts that the adapted source has written it may learn to foresee them as well, which
-teaches it what comes between two such places (sequence-level distillation, arXiv 1606.07947).
+say that. Where the adapter teaches to judge, what the adapted source says is learned outright: its
+change also makes up for what the source leans to, and the target leans to something else. On texts
+that the adapted source has written it may learn to foresee them as well, which teaches it what
+comes between two such places (sequence-level distillation, arXiv 1606.07947).
 
 Shapes: n rows of a text, v tokens that both vocabularies have, k of them that are kept, b texts of
 a pass, t tokens.
@@ -33,10 +35,11 @@ What = TypeVar("What")
 @dataclass(frozen=True, eq=False)
 class Changes:
     """Of one text: after how many characters, int64 [n], and what is added there to log-chances,
-    float16 [n, v], of some tokens among themselves."""
+    float16 [n, v], of some tokens among themselves; `outright` it is what they come to."""
 
     ends: np.ndarray
     added: np.ndarray
+    outright: bool = False
 
 
 @torch.inference_mode()
@@ -71,10 +74,11 @@ def own_texts(
     seed: int = 0,
     *,
     begun: bool = False,
+    least: float = 0.0,
 ) -> list[Example]:
     """What the model with the adapter writes after each opening, which is not to be foreseen; drawn
-    from all tokens by their chances: what is left out of the unlikely ones would be learned to be
-    unlikely.
+    from all tokens that are at least so likely beside the likeliest. Of a text that is learned that
+    is every token: what is left out of the unlikely ones would be learned to be unlikely.
 
     Unless openings are `begun` on purpose, a model that knows how texts begin needs none: one whose
     tokenizer puts a token of its own in front of each.
@@ -87,7 +91,7 @@ def own_texts(
         asked = [""] * len(openings)
     with torch.random.fork_rng(), adapting(engine, updates):
         torch.manual_seed(seed)
-        after = continued(engine, asked, max_new_tokens, drawn=True)
+        after = continued(engine, asked, max_new_tokens, drawn=True, least=least)
     written = (
         Example(prompt + text, len(prompt)) for prompt, text in zip(asked, after, strict=True)
     )
@@ -99,22 +103,29 @@ def own_texts(
 
 @torch.inference_mode()
 def changes(
-    engine: Engine, updates: Mapping[str, Update], texts: Sequence[Example], tokens: np.ndarray
+    engine: Engine,
+    updates: Mapping[str, Update],
+    texts: Sequence[Example],
+    tokens: np.ndarray,
+    *,
+    outright: bool = False,
 ) -> list[Changes]:
     """What an adapter changes in the model that it is for, of these tokens [v] among themselves, in
-    the part of each text that is to be foreseen.
+    the part of each text that is to be foreseen; or `outright` what is said with it there.
 
     Raises:
         TextError: a text of which the tokenizer makes no token.
     """
     plain = {
-        read.number: _log_chances(engine, read.states, tokens) for read in _read(engine, texts)
+        read.number: _log_chances(engine, read.states, tokens)
+        for read in ([] if outright else _read(engine, texts))
     }
     found = {}
     with adapting(engine, updates):
         for read in _read(engine, texts):
-            added = _log_chances(engine, read.states, tokens) - plain.pop(read.number)
-            found[read.number] = Changes(read.ends, added.half().cpu().numpy())
+            said = _log_chances(engine, read.states, tokens)
+            added = said if outright else said - plain.pop(read.number)
+            found[read.number] = Changes(read.ends, added.half().cpu().numpy(), outright)
     return [found[number] for number in range(len(texts))]
 
 
@@ -211,9 +222,11 @@ class Relearning:
         for read in _read(self._engine, self._texts):
             change = taught[read.number]
             _, theirs, mine = np.intersect1d(change.ends, read.ends, return_indices=True)
-            plain = _log_chances(self._engine, read.states[torch.from_numpy(mine)], tokens)
-            added = torch.from_numpy(change.added[theirs]).to(plain)
-            found[read.number] = read.at[mine], (plain + added).log_softmax(-1).half()
+            wanted = torch.from_numpy(change.added[theirs]).to(read.states)
+            if not change.outright:
+                states = read.states[torch.from_numpy(mine)]
+                wanted = wanted + _log_chances(self._engine, states, tokens)
+            found[read.number] = read.at[mine], wanted.log_softmax(-1).half()
         return [found[number] for number in range(len(self._texts))]
 
     def _kl(self, numbers: Sequence[int], some: Pass, states: Tensor) -> Tensor:

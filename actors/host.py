@@ -251,18 +251,25 @@ class ModelHost:
         max_new_tokens: int,
         seed: int,
         begun: bool,
+        least: float = 0.0,
     ) -> list[Example]:
         """See `actors.adapter_refit.own_texts`."""
         order = (self._engine, updates, openings, max_new_tokens, seed)
-        return adapter_refit.own_texts(*order, begun=begun)
+        return adapter_refit.own_texts(*order, begun=begun, least=least)
 
     def changes(
-        self, updates: Mapping[str, Update], texts: Sequence[Example], tokens: np.ndarray, most: int
+        self,
+        updates: Mapping[str, Update],
+        texts: Sequence[Example],
+        tokens: np.ndarray,
+        most: int,
+        outright: bool = False,
     ) -> tuple[np.ndarray, list[Changes]]:
         """What an adapter changes of the likeliest of these tokens, and which these are: see
         `actors.adapter_refit`."""
         kept = adapter_refit.likely(self._engine, updates, texts, tokens, most)
-        return kept, adapter_refit.changes(self._engine, updates, texts, tokens[kept])
+        order = (self._engine, updates, texts, tokens[kept])
+        return kept, adapter_refit.changes(*order, outright=outright)
 
     def refit_adapter(
         self,

@@ -75,6 +75,11 @@ class Skill:
     shown: int = 32
     ready: Callable[[], None] = lambda: None
 
+    @property
+    def judgement(self) -> bool:
+        """Whether one of few words is to be said of what is given."""
+        return self.measure == "choice"
+
     def parts(self, item: Item) -> tuple[str, str, str]:
         """Of what is given: what comes before the `{}` of the form, what stands there, and what
         comes after, which begins as the form goes on."""

@@ -5,6 +5,7 @@ Shapes: n rows of a text, k tokens that both models have, m items.
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -25,6 +26,12 @@ from jobs.units import Arrays, Asking, Unit, array_to_texts, texts_to_array
 
 How = Literal["refit", "solved"]
 WORDS = 16  # of a text that go into a form
+# What a judgement is asked of: words that the source as it is writes in a form, of tokens at least
+# so likely beside the likeliest. Few words: the more are asked of in as many tokens.
+FILLING, FILLING_TOKENS, LIKELY = 10, 13, 0.05
+FEW = 3  # words of that, else they are a text's own
+JUDGED = 2  # times as many are asked of as texts are read: they are shorter
+RARE = 0.1  # of answers: not asked of further
 HELD_OUT = 24  # of the texts of a refit, on which its loss is looked at
 
 
@@ -52,13 +59,17 @@ class Taught:
     changes: Sequence[Changes]
     tokens: np.ndarray
 
+    @property
+    def outright(self) -> bool:
+        return self.changes[0].outright
+
     def shuffled(self, seed: int) -> "Taught":
         """The change of each row is another's."""
         added = np.concatenate([each.added for each in self.changes])
         drawn = np.random.default_rng(seed).permutation(added)
         ends = np.cumsum([len(each.ends) for each in self.changes])[:-1]
         both = zip(self.changes, np.split(drawn, ends), strict=True)
-        changes = [Changes(each.ends, rows) for each, rows in both]
+        changes = [replace(each, added=rows) for each, rows in both]
         return Taught(f"{self.to}, shuffled {seed}", self.texts, changes, self.tokens)
 
 
@@ -84,22 +95,59 @@ def training(
     return Unit(model, "train_adapter", args, [*question, asdict(by)], _kept)
 
 
-def writing(
-    model: ModelFacts, adapter: Made, texts: Sequence[str], form: str, most: int, seed: int
-) -> Unit:
-    """What the model with an adapter writes, `most` tokens of it: after a form with the first words
-    of each text, or, where there is none, a text of its own."""
+def openings(form: str, texts: Sequence[str]) -> list[str]:
+    """A form with the first words of each text; where there is none the first word."""
     words = WORDS if form else 1
-    openings = [(form or "{}").replace("{}", " ".join(text.split()[:words])) for text in texts]
-    args = (adapter.updates, openings, most, seed, bool(form))
-    question = [adapter.to, _digest(openings), most, seed, bool(form)]
+    return [(form or "{}").replace("{}", " ".join(text.split()[:words])) for text in texts]
+
+
+def filling(model: ModelFacts, form: str, texts: Sequence[str], seed: int) -> Unit:
+    """What the model as it is writes where a form has its `{}`, once for each text."""
+    before = _before(form)
+    asked = [before or text.split()[0] for text in texts]
+    args = ({}, asked, FILLING_TOKENS, seed, bool(before), LIKELY)
+    question = ["", _digest(asked), FILLING_TOKENS, seed, bool(before), LIKELY]
+    return Unit(model, "own_texts", args, question, _examples)
+
+
+def filled(form: str, written: Sequence[Example], texts: Sequence[str]) -> list[str]:
+    """A form with the first line of each of these; with words of a text where that is too short."""
+    found = []
+    for each, text in zip(written, texts, strict=True):
+        first, *_ = each.text.removeprefix(_before(form)).strip().split("\n")
+        words = first.split() if len(first.split()) >= FEW else text.split()
+        found.append(form.replace("{}", " ".join(words[:FILLING])))
+    return found
+
+
+def _before(form: str) -> str:
+    return form.partition("{}")[0].rstrip()
+
+
+def writing(
+    model: ModelFacts, adapter: Made, asked: Sequence[str], most: int, seed: int, *, begun: bool
+) -> Unit:
+    """What the model with an adapter writes after each of these, `most` tokens of it; or, unless
+    texts are `begun` on purpose, a text of its own."""
+    args = (adapter.updates, asked, most, seed, begun)
+    question = [adapter.to, _digest(asked), most, seed, begun]
     return Unit(model, "own_texts", args, question, _examples)
 
 
 def written(answer: Arrays) -> list[Example]:
-    """What `writing` asked for."""
+    """What `filling` or `writing` asked for."""
     both = zip(array_to_texts(answer["texts"]), answer["starts"].tolist(), strict=True)
     return [Example(*each) for each in both]
+
+
+def evenly(texts: Sequence[Example]) -> list[Example]:
+    """As many of every answer that is not rare, in turn; all of them where that leaves too few."""
+    by_answer: dict[str, list[Example]] = defaultdict(list)
+    for each in texts:
+        by_answer[each.text[each.start :].strip()].append(each)
+    common = (of for of in by_answer.values() if len(of) >= RARE * len(texts))
+    even = [each for turn in zip(*common, strict=False) for each in turn]
+    return even if len(even) >= 2 * HELD_OUT else list(texts)
 
 
 def naming(model: ModelFacts) -> Unit:
@@ -126,23 +174,34 @@ def shared(asking: Asking, *ends_of: ModelFacts) -> tuple[np.ndarray, np.ndarray
 
 
 def changing(
-    model: ModelFacts, adapter: Made, texts: Sequence[Example], tokens: np.ndarray, most: int
+    model: ModelFacts,
+    adapter: Made,
+    texts: Sequence[Example],
+    tokens: np.ndarray,
+    most: int,
+    *,
+    outright: bool,
 ) -> Unit:
-    """What an adapter changes in some texts, over the `most` likeliest of these tokens."""
+    """What an adapter changes in some texts, over the `most` likeliest of these tokens; or
+    `outright` what the model says with it."""
     question = [
         adapter.to,
         _digest([asdict(each) for each in texts]),
         _digest(tokens.tolist()),
         most,
+        *(["outright"] if outright else []),
     ]
-    return Unit(model, "changes", (adapter.updates, texts, tokens, most), question, _packed)
+    args = (adapter.updates, texts, tokens, most, outright)
+    return Unit(model, "changes", args, question, _packed)
 
 
-def taught(unit: Unit, texts: Sequence[Example], theirs: np.ndarray, answer: Arrays) -> Taught:
+def taught(
+    unit: Unit, texts: Sequence[Example], theirs: np.ndarray, answer: Arrays, *, outright: bool
+) -> Taught:
     """What `changing` asked for, where `theirs` are the same tokens of the target."""
     cuts = np.cumsum(answer["rows"])[:-1]
     both = zip(np.split(answer["ends"], cuts), np.split(answer["added"], cuts), strict=True)
-    changes = [Changes(*each) for each in both]
+    changes = [Changes(*each, outright) for each in both]
     return Taught(unit.to, texts, changes, theirs[answer["kept"]])
 
 

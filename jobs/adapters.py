@@ -33,6 +33,7 @@ SOLVED = "solved on own texts"  # in closed form
 # How much what a text costs counts beside KL. Of its own texts a source that knows the language
 # better than the target has more to teach, word by word; anchors show nothing of the skill.
 FORESEEN = {ANCHORS: (0.0, 0.0), OWN: (0.5, 2.0), SOLVED: (0.5, 0.5)}
+JUDGED = 0.5  # the same, of answers that are learned outright
 # What a way reads, and what is read in its place for its control: of own texts what the source
 # writes without its adapter.
 PLAIN = "plain texts"
@@ -90,9 +91,9 @@ def ways(section: Adapters) -> tuple[str, ...]:
     return (ANCHORS, OWN, SOLVED) if section.solve else (ANCHORS, OWN)
 
 
-def foreseen(way: str, source: float, target: float) -> float:
+def foreseen(way: str, taught: Taught, source: float, target: float) -> float:
     """How much what a text costs counts, of what an average character of anchors costs both."""
-    return FORESEEN[way][source < target]
+    return JUDGED if taught.outright else FORESEEN[way][source < target]
 
 
 def adapter_files(directory: Path, adapted: Adapted) -> Path:
@@ -141,6 +142,7 @@ class _Adapting:
     ) -> None:
         self._section, self._seed, self._models, self._asking = section, seed, models, asking
         self._anchors, self._items = texts.anchors[: section.texts], texts.items
+        self._judged = texts.anchors[: adapter_units.JUDGED * section.texts]
         self._pairs: list[Pair] = list(permutations(models, 2))
         self._ways = ways(section)
 
@@ -228,10 +230,10 @@ class _Adapting:
     ) -> dict[tuple[Pair, str], Taught]:
         """What each source's adapter changes, by pair and by what is read."""
         most = self._section.tokens
-        own = self._written(f"{skill}: writing texts", skill, native)
-        plain = self._written(
-            f"{skill}: writing plain texts", skill, dict.fromkeys(native, NOTHING)
-        )
+        asked = self._asked(skill)
+        own = self._written(f"{skill}: writing texts", skill, asked, native)
+        nothing = dict.fromkeys(native, NOTHING)
+        plain = self._written(f"{skill}: writing plain texts", skill, asked, nothing)
         anchors = [Example(text) for text in self._anchors]
         read = {}
         for pair in self._pairs:
@@ -239,29 +241,67 @@ class _Adapting:
             read[pair, OWN], read[pair, PLAIN] = own[pair[0]], plain[pair[0]]
         units = {
             (pair, way): adapter_units.changing(
-                self._models[pair[0]], native[pair[0]], texts, shared[pair][0], most
+                self._models[pair[0]],
+                native[pair[0]],
+                texts,
+                shared[pair][0],
+                most,
+                outright=_outright(skill, way),
             )
             for (pair, way), texts in read.items()
         }
         answers = self._answers(f"{skill}: reading what adapters change", units)
         return {
-            key: adapter_units.taught(units[key], texts, shared[key[0]][1], answers[key])
+            key: adapter_units.taught(
+                units[key],
+                texts,
+                shared[key[0]][1],
+                answers[key],
+                outright=_outright(skill, key[1]),
+            )
             for key, texts in read.items()
         }
 
+    def _asked(self, skill: str) -> dict[str, list[str]]:
+        """After what each model shows a skill."""
+        form = SKILLS[skill].form
+        if not SKILLS[skill].judgement:
+            return dict.fromkeys(self._models, adapter_units.openings(form, self._anchors))
+        units = {
+            name: adapter_units.filling(facts, form, self._judged, self._seed)
+            for name, facts in self._models.items()
+        }
+        answers = self._answers(f"{skill}: writing what is judged", units)
+        return {
+            name: adapter_units.filled(form, adapter_units.written(answer), self._judged)
+            for name, answer in answers.items()
+        }
+
     def _written(
-        self, title: str, skill: str, adapters: Mapping[str, Made]
+        self,
+        title: str,
+        skill: str,
+        asked: Mapping[str, Sequence[str]],
+        adapters: Mapping[str, Made],
     ) -> dict[str, list[Example]]:
         """What each model writes with an adapter on, as a skill is asked for."""
-        form, most = SKILLS[skill].form, SKILLS[skill].shown
+        of = SKILLS[skill]
         units = {
             name: adapter_units.writing(
-                self._models[name], adapter, self._anchors, form, most, self._seed
+                self._models[name],
+                adapter,
+                asked[name],
+                of.shown,
+                self._seed,
+                begun=bool(of.form),
             )
             for name, adapter in adapters.items()
         }
         answers = self._answers(title, units)
-        return {name: adapter_units.written(answer) for name, answer in answers.items()}
+        found = {name: adapter_units.written(answer) for name, answer in answers.items()}
+        if not of.judgement:
+            return found
+        return {name: adapter_units.evenly(texts) for name, texts in found.items()}
 
     def _remade(
         self,
@@ -272,7 +312,7 @@ class _Adapting:
         """What the target makes of what it is taught, by pair and way."""
         units = {}
         for (pair, way), taught in lessons.items():
-            told = foreseen(way, *(self._costs[name] for name in pair))
+            told = foreseen(way, taught, *(self._costs[name] for name in pair))
             how, most = "solved" if way == SOLVED else "refit", None
             if how == "refit":
                 most = int(self._section.refit * native[pair[1]].tokens)
@@ -321,6 +361,11 @@ class _Adapting:
     def _answers(self, title: str, units: Mapping[What, Unit]) -> dict[What, Arrays]:
         answers = self._asking.by_waves(title, list(units.values()))
         return dict(zip(units, answers, strict=True))
+
+
+def _outright(skill: str, way: str) -> bool:
+    """Whether what the source says with its adapter is learned, not what that changes."""
+    return SKILLS[skill].judgement and way != ANCHORS
 
 
 def _best(held: Scores, ways: Sequence[str]) -> str:

@@ -42,11 +42,13 @@ class AdapterWish:
     """What a user asks for: a PEFT directory, and names of models as in other verbs.
 
     The target learns on texts that the adapted source writes of its `own`, or on the `anchors` of
-    the run; of either so many `texts`. Of its own it writes `tokens` after the `form` in which the
-    skill is asked for, with words of an anchor for its `{}`. The target is `refit` on them, or its
-    adapter is `solved` for in a few steps. Unless `any_base`, an adapter that says it was made for
-    a model of another name is refused; unless `forced`, a pair of models of which too few layers
-    are alike is.
+    the run; of either so many `texts`. Of its own it writes `tokens` (32 if left out, and 1 of a
+    judgement) after the `form` in which the skill is asked for, with words of an anchor for its
+    `{}`. Of a `judgement` what it says is learned, not what its adapter changes, and twice as many
+    are asked of words that it writes in the form without the adapter. The target is `refit` on
+    them, or its adapter is `solved` for in a few steps. Unless `any_base`, an adapter that says it
+    was made for a model of another name is refused; unless `forced`, a pair of models of which too
+    few layers are alike is.
     """
 
     adapter: Path
@@ -57,7 +59,8 @@ class AdapterWish:
     read: Read = "own"
     texts: int | None = None
     form: str = ""
-    tokens: int = 32
+    tokens: int | None = None
+    judgement: bool = False
     how: How = "refit"
     any_base: bool = False
     forced: bool = False
@@ -96,6 +99,11 @@ def carry_adapter(wish: AdapterWish, reporter: Reporter) -> CarriedAdapter:
     require_free(wish.out)
     if wish.form and wish.form.count("{}") != 1:
         raise CarryError(f"--form {wish.form!r}: it has to have {{}} once, where words go")
+    if wish.judgement and not (wish.form and wish.read == "own"):
+        raise CarryError(
+            "--judgement: what is judged is asked for in a form, of own texts: with --form, and "
+            "without --read anchors"
+        )
     run, source, target = ends(wish.source, wish.target, wish.run, DEFAULT_RUN, reporter)
     if run.lora is None:
         raise ConfigError(
@@ -131,6 +139,7 @@ def carry_adapter(wish: AdapterWish, reporter: Reporter) -> CarriedAdapter:
         "target_fingerprint": target.fingerprint,
         "read": wish.read,
         "form": wish.form,
+        "judgement": wish.judgement,
         "how": wish.how,
         "layers_with_a_partner": covered.above_null,
         "rank": done.rank,
@@ -206,13 +215,39 @@ def _carried(
     anchors = texts.anchors[: section.texts]
     some = [Example(text) for text in anchors]
     if wish.read == "own":
-        asked = (source, adapter, anchors, wish.form, wish.tokens, seed)
-        some = adapter_units.written(asking.one("writing texts", adapter_units.writing(*asked)))
-    changing = adapter_units.changing(source, adapter, some, mine, section.tokens)
+        some = _own_texts(asking, section, seed, texts.anchors, source, adapter, wish)
+    outright = wish.judgement
+    changing = adapter_units.changing(
+        source, adapter, some, mine, section.tokens, outright=outright
+    )
     answer = asking.one("reading what the adapter changes", changing)
-    taught = adapter_units.taught(changing, some, theirs, answer)
+    taught = adapter_units.taught(changing, some, theirs, answer, outright=outright)
     way = ANCHORS if wish.read == "anchors" else SOLVED if wish.how == "solved" else OWN
-    told = foreseen(way, *adapter_units.costs(asking, anchors, source, target))
+    told = foreseen(way, taught, *adapter_units.costs(asking, anchors, source, target))
     unit = adapter_units.remaking(target, taught, wish.how, told, section, seed)
     made = adapter_units.made(unit, asking.one("carrying the adapter", unit))
     return made, asking.one("writing the adapter", adapter_units.as_peft(target, made))
+
+
+def _own_texts(
+    asking: Asking,
+    section: Adapters,
+    seed: int,
+    anchors: list[str],
+    source: ModelFacts,
+    adapter: Made,
+    wish: AdapterWish,
+) -> list[Example]:
+    """What the adapted source writes, as the skill is asked for."""
+    form, some = wish.form, anchors[: section.texts]
+    asked = adapter_units.openings(form, some)
+    if wish.judgement:
+        some = anchors[: adapter_units.JUDGED * section.texts]
+        unit = adapter_units.filling(source, form, some, seed)
+        answer = asking.one("writing what is judged", unit)
+        asked = adapter_units.filled(form, adapter_units.written(answer), some)
+    most = wish.tokens or (1 if wish.judgement else 32)
+    order = (source, adapter, asked, most, seed)
+    writing = adapter_units.writing(*order, begun=bool(form))
+    found = adapter_units.written(asking.one("writing texts", writing))
+    return adapter_units.evenly(found) if wish.judgement else found

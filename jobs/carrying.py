@@ -20,7 +20,7 @@ _CARRY_CACHE = (
 )
 _CARRY_LORA = (
     "isthmus carry lora ./adapter --from smollm2-135m-instruct --to gemma-3-270m -o out",
-    "isthmus carry lora ./adapter --from a --to b -o out --form 'Review: {}\\nIt was' --tokens 2",
+    "isthmus carry lora ./adapter --from a --to b -o out --form 'Review: {}\\nIt was' --judgement",
     "isthmus carry lora ./adapter --from a --to b --run RUN.yaml -o out --read anchors --texts 500",
 )
 SourceModel = Annotated[str, typer.Option("--from", help=f"The model it is for. {MODEL_HELP}")]
@@ -216,8 +216,22 @@ def lora(
         ),
     ] = "",
     tokens: Annotated[
-        int, typer.Option(min=1, help="How many tokens of its own the source writes a text.")
-    ] = 32,
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many tokens of its own the source writes a text; 32 if left out, and 1 of a "
+            "judgement.",
+            show_default=False,
+        ),
+    ] = None,
+    judgement: Annotated[
+        bool,
+        typer.Option(
+            "--judgement",
+            help="The adapter teaches to judge what stands in the form, by one of few words: what "
+            "the adapted source says is learned, not what its adapter changes.",
+        ),
+    ] = False,
     how: Annotated[
         Literal["refit", "solved"],
         typer.Option(
@@ -254,6 +268,7 @@ def lora(
         texts=texts,
         form=form.replace("\\n", "\n"),
         tokens=tokens,
+        judgement=judgement,
         how=how,
         any_base=any_base,
         forced=force,

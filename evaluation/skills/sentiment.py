@@ -23,4 +23,4 @@ def _words(positive: bool) -> tuple[str, tuple[str]]:
     return right, (wrong,)
 
 
-SENTIMENT = Skill("sentiment", "choice", _read, form=FORM, shown=2)
+SENTIMENT = Skill("sentiment", "choice", _read, form=FORM, shown=1)

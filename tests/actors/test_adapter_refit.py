@@ -63,6 +63,25 @@ def test_what_an_adapter_changes_is_taken_over(
         assert near > 0.9
 
 
+def test_what_is_said_is_taken_over_outright(
+    llama: Engine, adapter: dict[str, Update], sentences: tuple[str, ...]
+) -> None:
+    texts = [Example(each) for each in (*sentences, *sentences)]
+    tokens = np.arange(2, 260)
+    taught = changes(llama, adapter, texts, tokens, outright=True)
+    assert all(each.outright for each in taught)
+    added = changes(llama, adapter, texts, tokens)
+    plain = changes(llama, {}, texts, tokens, outright=True)
+    for said, change, before in zip(taught, added, plain, strict=True):
+        np.testing.assert_allclose(said.added, before.added + change.added, atol=0.02)
+    training = AdapterTraining(rank=4, learning_rate=1e-2, batch=3, epochs=30)
+    made = refit_adapter(llama, texts, taught, len(sentences), tokens, training)
+    assert made.held_out[-1] < 0.1 * made.held_out[0]
+    said = changes(llama, made.updates, texts[:1], tokens, outright=True)
+    near = np.corrcoef(said[0].added.ravel(), taught[0].added.ravel())[0, 1]
+    assert near > 0.9
+
+
 def test_no_more_is_read_than_may_be(
     llama: Engine, adapter: dict[str, Update], sentences: tuple[str, ...]
 ) -> None:
@@ -107,6 +126,9 @@ def test_an_adapted_model_writes_texts_of_its_own(
     assert texts == own_texts(llama, adapter, openings, 5)
     assert texts != own_texts(llama, adapter, openings, 5, seed=1)
     assert texts != own_texts(llama, {}, openings, 5)
+    # Of the likeliest token alone nothing is left to chance.
+    likeliest = own_texts(llama, adapter, openings, 5, least=1.0)
+    assert likeliest == own_texts(llama, adapter, openings, 5, seed=1, least=1.0)
 
 
 def test_a_model_that_knows_how_texts_begin_needs_no_opening(

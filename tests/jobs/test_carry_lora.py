@@ -113,6 +113,20 @@ def test_a_skill_is_asked_for_in_its_form(carry: Verb, adapter: Path, tmp_path: 
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
 
 
+def test_a_judgement_is_asked_of_what_the_source_writes(
+    carry: Verb, adapter: Path, tmp_path: Path
+) -> None:
+    said = refused(carry(adapter, "--judgement"), tmp_path)
+    assert said.endswith("with --form, and without --read anchors")
+    order = ("--judgement", "--form", "Review: {}\\nSentiment:")
+    code, printed, complained = carry(adapter, *order)
+    assert code == 0, printed + complained
+    assert "writing what is judged" in complained
+    record = json.loads((tmp_path / "out" / "carried.json").read_text())
+    assert record["judgement"]
+    assert record["kl_after"] < record["kl_before"]
+
+
 def refused(answer: tuple[object, str, str], tmp_path: Path) -> str:
     code, printed, complained = answer
     assert code == USER_ERROR, printed + complained
