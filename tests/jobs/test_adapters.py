@@ -136,3 +136,24 @@ def test_a_host_that_dies_leaves_no_trace(
     driver.wait_for(lambda: driver.doing("host-tiny-gemma.")).kill()
     driver.finish()
     assert_same_cells(matrix_of(run), matrix_of(swept))
+
+
+@pytest.mark.long
+def test_programs_and_judgements_cross_as_well(
+    tmp_path: Path, tiny_run: Callable[..., Path]
+) -> None:
+    of_these = {"skills": ["python", "sentiment"], "lessons": 64, "solve": False, "safety": False}
+    run = tiny_run(tmp_path / "home", lora=SECTION | of_these)
+    change(run, steering=None)
+    driver = Driver(run)
+    driver.finish()
+    assert "sentiment: writing what is judged" in driver.said()
+    cells = [cell for cell in matrix_of(run).cells if isinstance(cell, AdapterCell)]
+    found = {(cell.concept, cell.unit, cell.items) for cell in cells}
+    assert found == {
+        ("python", "share that keeps the rule", 50),  # HumanEval, in the sandbox
+        ("sentiment", "share right", 200),
+    }
+    for cell in cells:
+        if cell.concept == "python":  # what so small a model writes passes no test
+            assert (cell.base.value, cell.native.value, cell.retention) == (0, 0, None)
