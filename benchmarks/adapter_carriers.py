@@ -30,7 +30,7 @@ from alignment.updates import Update
 from benchmarks.adapters import Model, Updates
 
 LAMBDA = 0.01
-FOLDED = 4  # target layers whose rows are held at once
+FOLDED = 10  # target layers whose rows are held at once: each time all texts are read again
 SHUFFLED = "ridge, shuffled rows"
 # Ways that go through maps, by the fitter of these.
 MAPPED = {each: each for each in ("ridge", "procrustes", "anchor_locked")} | {SHUFFLED: "ridge"}

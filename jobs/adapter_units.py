@@ -30,7 +30,7 @@ WORDS = 16  # of a text that go into a form
 # so likely beside the likeliest. Few words: the more are asked of in as many tokens.
 FILLING, FILLING_TOKENS, LIKELY = 10, 13, 0.05
 FEW = 3  # words of that, else they are a text's own
-JUDGED = 2  # times as many are asked of as texts are read: they are shorter
+ASKED = 2  # times as many are asked of as texts are read: they are shorter
 RARE = 0.1  # of answers: not asked of further
 HELD_OUT = 24  # of the texts of a refit, on which its loss is looked at
 
@@ -195,10 +195,9 @@ def changing(
     return Unit(model, "changes", args, question, _packed)
 
 
-def taught(
-    unit: Unit, texts: Sequence[Example], theirs: np.ndarray, answer: Arrays, *, outright: bool
-) -> Taught:
+def taught(unit: Unit, texts: Sequence[Example], theirs: np.ndarray, answer: Arrays) -> Taught:
     """What `changing` asked for, where `theirs` are the same tokens of the target."""
+    *_, outright = unit.args
     cuts = np.cumsum(answer["rows"])[:-1]
     both = zip(np.split(answer["ends"], cuts), np.split(answer["added"], cuts), strict=True)
     changes = [Changes(*each, outright) for each in both]

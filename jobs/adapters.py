@@ -33,7 +33,7 @@ SOLVED = "solved on own texts"  # in closed form
 # How much what a text costs counts beside KL. Of its own texts a source that knows the language
 # better than the target has more to teach, word by word; anchors show nothing of the skill.
 FORESEEN = {ANCHORS: (0.0, 0.0), OWN: (0.5, 2.0), SOLVED: (0.5, 0.5)}
-JUDGED = 0.5  # the same, of answers that are learned outright
+OUTRIGHT = 0.5  # the same, of answers that are learned outright
 # What a way reads, and what is read in its place for its control: of own texts what the source
 # writes without its adapter.
 PLAIN = "plain texts"
@@ -93,7 +93,7 @@ def ways(section: Adapters) -> tuple[str, ...]:
 
 def foreseen(way: str, taught: Taught, source: float, target: float) -> float:
     """How much what a text costs counts, of what an average character of anchors costs both."""
-    return JUDGED if taught.outright else FORESEEN[way][source < target]
+    return OUTRIGHT if taught.outright else FORESEEN[way][source < target]
 
 
 def adapter_files(directory: Path, adapted: Adapted) -> Path:
@@ -142,7 +142,7 @@ class _Adapting:
     ) -> None:
         self._section, self._seed, self._models, self._asking = section, seed, models, asking
         self._anchors, self._items = texts.anchors[: section.texts], texts.items
-        self._judged = texts.anchors[: adapter_units.JUDGED * section.texts]
+        self._judged = texts.anchors[: adapter_units.ASKED * section.texts]
         self._pairs: list[Pair] = list(permutations(models, 2))
         self._ways = ways(section)
 
@@ -246,19 +246,13 @@ class _Adapting:
                 texts,
                 shared[pair][0],
                 most,
-                outright=_outright(skill, way),
+                outright=SKILLS[skill].judgement and way != ANCHORS,
             )
             for (pair, way), texts in read.items()
         }
         answers = self._answers(f"{skill}: reading what adapters change", units)
         return {
-            key: adapter_units.taught(
-                units[key],
-                texts,
-                shared[key[0]][1],
-                answers[key],
-                outright=_outright(skill, key[1]),
-            )
+            key: adapter_units.taught(units[key], texts, shared[key[0]][1], answers[key])
             for key, texts in read.items()
         }
 
@@ -361,11 +355,6 @@ class _Adapting:
     def _answers(self, title: str, units: Mapping[What, Unit]) -> dict[What, Arrays]:
         answers = self._asking.by_waves(title, list(units.values()))
         return dict(zip(units, answers, strict=True))
-
-
-def _outright(skill: str, way: str) -> bool:
-    """Whether what the source says with its adapter is learned, not what that changes."""
-    return SKILLS[skill].judgement and way != ANCHORS
 
 
 def _best(held: Scores, ways: Sequence[str]) -> str:

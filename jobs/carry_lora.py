@@ -216,12 +216,10 @@ def _carried(
     some = [Example(text) for text in anchors]
     if wish.read == "own":
         some = _own_texts(asking, section, seed, texts.anchors, source, adapter, wish)
-    outright = wish.judgement
-    changing = adapter_units.changing(
-        source, adapter, some, mine, section.tokens, outright=outright
-    )
+    order = (source, adapter, some, mine, section.tokens)
+    changing = adapter_units.changing(*order, outright=wish.judgement)
     answer = asking.one("reading what the adapter changes", changing)
-    taught = adapter_units.taught(changing, some, theirs, answer, outright=outright)
+    taught = adapter_units.taught(changing, some, theirs, answer)
     way = ANCHORS if wish.read == "anchors" else SOLVED if wish.how == "solved" else OWN
     told = foreseen(way, taught, *adapter_units.costs(asking, anchors, source, target))
     unit = adapter_units.remaking(target, taught, wish.how, told, section, seed)
@@ -242,7 +240,7 @@ def _own_texts(
     form, some = wish.form, anchors[: section.texts]
     asked = adapter_units.openings(form, some)
     if wish.judgement:
-        some = anchors[: adapter_units.JUDGED * section.texts]
+        some = anchors[: adapter_units.ASKED * section.texts]
         unit = adapter_units.filling(source, form, some, seed)
         answer = asking.one("writing what is judged", unit)
         asked = adapter_units.filled(form, adapter_units.written(answer), some)
