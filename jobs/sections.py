@@ -247,7 +247,7 @@ class SoftPrompts(Section):
     lessons: Count = 800
     learning_rate: Share = 1e-3
     batch: Count = 16
-    epochs: Count = 8
+    epochs: Count = 5
     bytes: bool = True
     prompt_learning_rate: Share = 0.1
     prompt_epochs: Count = 2
