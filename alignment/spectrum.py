@@ -31,7 +31,8 @@ class Spectrum:
         cov_x, cov_xy = covariances(training)
         values, self.vectors = components(cov_x)
         self.values = values.clamp_min(0.0)  # rounding leaves -1e-17 where the rank is short
-        self._unit = _unit(cov_x)
+        # A source that does not vary has cov_xy = 0 and any positive unit gives the zero map.
+        self._unit = float(cov_x.diagonal().mean()) or 1.0
         self.projected = self.vectors.mT @ cov_xy  # [ds, dt]
         # Its variance were the features uncorrelated: rounding leaves a known share of that.
         alone = self.vectors.mT.square() @ cov_x.diagonal()
@@ -62,19 +63,6 @@ class Spectrum:
         cross = (seen.xy * self.projected).sum(1)
         gain = seen.xx * (self.projected @ self.projected.mT)
         return seen.yy.trace() - 2 * shrinks @ cross + (shrinks @ gain * shrinks).sum(1)
-
-
-def ridge_weight(training: Moments, penalty: float) -> Tensor:
-    """[dt, ds] for one λ above 0, which needs no components: many times faster."""
-    cov_x, cov_xy = covariances(training)
-    size = torch.full((len(cov_x),), penalty * _unit(cov_x), dtype=cov_x.dtype)
-    return torch.cholesky_solve(cov_xy, torch.linalg.cholesky(cov_x + size.diag())).mT
-
-
-def _unit(cov_x: Tensor) -> float:
-    """What λ is in units of. A source that does not vary has cov_xy = 0, and any gives the zero
-    map."""
-    return float(cov_x.diagonal().mean()) or 1.0
 
 
 def components(covariance: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from alignment.fitted import MomentFitter, through_means
 from alignment.maps import Affine
 from alignment.moments import Moments
-from alignment.spectrum import LAMBDAS, Spectrum, column, ridge_weight
+from alignment.spectrum import LAMBDAS, Spectrum, column
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Ridge(MomentFitter):
     lambdas: tuple[float, ...] = LAMBDAS
 
     def solve(self, training: Moments, *chosen: float) -> Affine:
-        return through_means(ridge_weight(training, *chosen), training)
+        spectrum = Spectrum(training)
+        return through_means(spectrum.weight(spectrum.ridge(column(chosen))[0]), training)
 
     def squared_errors(self, training: Moments, held: Moments) -> Tensor:
         spectrum = Spectrum(training)
