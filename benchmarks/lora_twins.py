@@ -42,8 +42,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 REORDERED = "reordered"
 NEURONS = ("gate", "up", "down")
-# Ways through maps. Of a basis that is turned Procrustes finds the very turn; it takes as long as
-# all else, and is not asked about neurons in another order, which Git Re-Basin finds.
+# Ways through maps. Procrustes takes as long as all else: it is asked about a basis that is turned,
+# not about neurons in another order, which Git Re-Basin finds.
 FITTED = {"permuted": ("ridge", SHUFFLED), "rotated": ("ridge", "procrustes", SHUFFLED)}
 
 

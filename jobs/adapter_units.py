@@ -95,19 +95,64 @@ def training(
     return Unit(model, "train_adapter", args, [*question, asdict(by)], _kept)
 
 
+@dataclass(frozen=True)
+class Showing:
+    """How a model shows what an adapter teaches: in so many tokens after a form, or of no form in a
+    text of its own; and whether that is a judgement of what stands in the form."""
+
+    form: str
+    tokens: int
+    judgement: bool
+
+
+def asked(
+    asking: Asking,
+    title: str,
+    sources: Mapping[str, ModelFacts],
+    showing: Showing,
+    anchors: Sequence[str],
+    texts: int,
+    seed: int,
+) -> dict[str, list[str]]:
+    """After what each source shows it, once for each of so many anchors: the same for all, but that
+    a judgement is asked of what each writes in the form as it is, and of more of that."""
+    form = showing.form
+    if not showing.judgement:
+        return dict.fromkeys(sources, openings(form, anchors[:texts]))
+    some, before = anchors[: ASKED * texts], _before(form)
+    begun = [before or text.split()[0] for text in some]
+    units = [
+        _writing(each, NOTHING, begun, FILLING_TOKENS, seed, begun=bool(before), least=LIKELY)
+        for each in sources.values()
+    ]
+    answers = zip(sources, asking.by_waves(title, units), strict=True)
+    return {name: filled(form, _written(answer), some) for name, answer in answers}
+
+
+def own_texts(
+    asking: Asking,
+    title: str,
+    sources: Mapping[str, ModelFacts],
+    adapters: Mapping[str, Made],
+    openings_of: Mapping[str, Sequence[str]],
+    showing: Showing,
+    seed: int,
+) -> dict[str, list[Example]]:
+    """What each source writes with its adapter; of a judgement as many texts of each answer."""
+    begun = bool(showing.form)
+    units = [
+        _writing(each, adapters[name], openings_of[name], showing.tokens, seed, begun=begun)
+        for name, each in sources.items()
+    ]
+    answers = zip(sources, asking.by_waves(title, units), strict=True)
+    found = {name: _written(answer) for name, answer in answers}
+    return {name: evenly(of) for name, of in found.items()} if showing.judgement else found
+
+
 def openings(form: str, texts: Sequence[str]) -> list[str]:
     """A form with the first words of each text; where there is none the first word."""
     words = WORDS if form else 1
     return [(form or "{}").replace("{}", " ".join(text.split()[:words])) for text in texts]
-
-
-def filling(model: ModelFacts, form: str, texts: Sequence[str], seed: int) -> Unit:
-    """What the model as it is writes where a form has its `{}`, once for each text."""
-    before = _before(form)
-    asked = [before or text.split()[0] for text in texts]
-    args = ({}, asked, FILLING_TOKENS, seed, bool(before), LIKELY)
-    question = ["", _digest(asked), FILLING_TOKENS, seed, bool(before), LIKELY]
-    return Unit(model, "own_texts", args, question, _examples)
 
 
 def filled(form: str, written: Sequence[Example], texts: Sequence[str]) -> list[str]:
@@ -124,18 +169,24 @@ def _before(form: str) -> str:
     return form.partition("{}")[0].rstrip()
 
 
-def writing(
-    model: ModelFacts, adapter: Made, asked: Sequence[str], most: int, seed: int, *, begun: bool
+def _writing(
+    model: ModelFacts,
+    adapter: Made,
+    after: Sequence[str],
+    most: int,
+    seed: int,
+    *,
+    begun: bool,
+    least: float = 0.0,
 ) -> Unit:
     """What the model with an adapter writes after each of these, `most` tokens of it; or, unless
     texts are `begun` on purpose, a text of its own."""
-    args = (adapter.updates, asked, most, seed, begun)
-    question = [adapter.to, _digest(asked), most, seed, begun]
+    question = [adapter.to, _digest(after), most, seed, begun, *([least] if least else [])]
+    args = (adapter.updates, after, most, seed, begun, least)
     return Unit(model, "own_texts", args, question, _examples)
 
 
-def written(answer: Arrays) -> list[Example]:
-    """What `filling` or `writing` asked for."""
+def _written(answer: Arrays) -> list[Example]:
     both = zip(array_to_texts(answer["texts"]), answer["starts"].tolist(), strict=True)
     return [Example(*each) for each in both]
 

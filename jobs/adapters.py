@@ -22,7 +22,7 @@ from evaluation.skill import Item
 from evaluation.skills import SKILLS
 from evaluation.trained_ways import BASE, NATIVE
 from jobs import adapter_units
-from jobs.adapter_units import NOTHING, Made, Taught
+from jobs.adapter_units import NOTHING, Made, Showing, Taught
 from jobs.config import RunFile
 from jobs.sections import Adapters
 from jobs.texts import Texts
@@ -141,8 +141,7 @@ class _Adapting:
         asking: Asking,
     ) -> None:
         self._section, self._seed, self._models, self._asking = section, seed, models, asking
-        self._anchors, self._items = texts.anchors[: section.texts], texts.items
-        self._judged = texts.anchors[: adapter_units.ASKED * section.texts]
+        self._anchors, self._items = texts.anchors, texts.items
         self._pairs: list[Pair] = list(permutations(models, 2))
         self._ways = ways(section)
 
@@ -167,7 +166,8 @@ class _Adapting:
     @cached_property
     def _costs(self) -> dict[str, float]:
         """What an average character of anchors costs each model."""
-        found = adapter_units.costs(self._asking, self._anchors, *self._models.values())
+        anchors = self._anchors[: self._section.texts]
+        found = adapter_units.costs(self._asking, anchors, *self._models.values())
         return dict(zip(self._models, found, strict=True))
 
     def carried(
@@ -230,11 +230,8 @@ class _Adapting:
     ) -> dict[tuple[Pair, str], Taught]:
         """What each source's adapter changes, by pair and by what is read."""
         most = self._section.tokens
-        asked = self._asked(skill)
-        own = self._written(f"{skill}: writing texts", skill, asked, native)
-        nothing = dict.fromkeys(native, NOTHING)
-        plain = self._written(f"{skill}: writing plain texts", skill, asked, nothing)
-        anchors = [Example(text) for text in self._anchors]
+        own, plain = self._own_texts(skill, native)
+        anchors = [Example(text) for text in self._anchors[: self._section.texts]]
         read = {}
         for pair in self._pairs:
             read[pair, ANCHORS] = anchors
@@ -256,46 +253,31 @@ class _Adapting:
             for key, texts in read.items()
         }
 
-    def _asked(self, skill: str) -> dict[str, list[str]]:
-        """After what each model shows a skill."""
-        form = SKILLS[skill].form
-        if not SKILLS[skill].judgement:
-            return dict.fromkeys(self._models, adapter_units.openings(form, self._anchors))
-        units = {
-            name: adapter_units.filling(facts, form, self._judged, self._seed)
-            for name, facts in self._models.items()
-        }
-        answers = self._answers(f"{skill}: writing what is judged", units)
-        return {
-            name: adapter_units.filled(form, adapter_units.written(answer), self._judged)
-            for name, answer in answers.items()
-        }
-
-    def _written(
-        self,
-        title: str,
-        skill: str,
-        asked: Mapping[str, Sequence[str]],
-        adapters: Mapping[str, Made],
-    ) -> dict[str, list[Example]]:
-        """What each model writes with an adapter on, as a skill is asked for."""
+    def _own_texts(
+        self, skill: str, native: Mapping[str, Made]
+    ) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
+        """What each model writes as a skill is asked for, with its adapter and without."""
         of = SKILLS[skill]
-        units = {
-            name: adapter_units.writing(
-                self._models[name],
-                adapter,
-                asked[name],
-                of.shown,
-                self._seed,
-                begun=bool(of.form),
+        showing = Showing(of.form, of.shown, of.judgement)
+        asked = adapter_units.asked(
+            self._asking,
+            f"{skill}: writing what is judged",
+            self._models,
+            showing,
+            self._anchors,
+            self._section.texts,
+            self._seed,
+        )
+        own, plain = (
+            adapter_units.own_texts(
+                self._asking, f"{skill}: {title}", self._models, on, asked, showing, self._seed
             )
-            for name, adapter in adapters.items()
-        }
-        answers = self._answers(title, units)
-        found = {name: adapter_units.written(answer) for name, answer in answers.items()}
-        if not of.judgement:
-            return found
-        return {name: adapter_units.evenly(texts) for name, texts in found.items()}
+            for title, on in (
+                ("writing texts", native),
+                ("writing plain texts", dict.fromkeys(native, NOTHING)),
+            )
+        )
+        return own, plain
 
     def _remade(
         self,

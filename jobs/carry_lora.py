@@ -16,7 +16,7 @@ from alignment.similarity import Similarity
 from alignment.updates import Update, to_arrays
 from cluster.storage import address, open_store
 from jobs import adapter_units
-from jobs.adapter_units import How, Made
+from jobs.adapter_units import How, Made, Showing
 from jobs.adapters import ANCHORS, OWN, SOLVED, foreseen
 from jobs.config import ConfigError, RunFile
 from jobs.ends import CarryError, carried_directory, ends, peft_readme, require_free
@@ -237,15 +237,11 @@ def _own_texts(
     wish: AdapterWish,
 ) -> list[Example]:
     """What the adapted source writes, as the skill is asked for."""
-    form, some = wish.form, anchors[: section.texts]
-    asked = adapter_units.openings(form, some)
-    if wish.judgement:
-        some = anchors[: adapter_units.ASKED * section.texts]
-        unit = adapter_units.filling(source, form, some, seed)
-        answer = asking.one("writing what is judged", unit)
-        asked = adapter_units.filled(form, adapter_units.written(answer), some)
-    most = wish.tokens or (1 if wish.judgement else 32)
-    order = (source, adapter, asked, most, seed)
-    writing = adapter_units.writing(*order, begun=bool(form))
-    found = adapter_units.written(asking.one("writing texts", writing))
-    return adapter_units.evenly(found) if wish.judgement else found
+    tokens = wish.tokens or (1 if wish.judgement else 32)
+    showing, sources = Showing(wish.form, tokens, wish.judgement), {source.name: source}
+    asked = adapter_units.asked(
+        asking, "writing what is judged", sources, showing, anchors, section.texts, seed
+    )
+    on = {source.name: adapter}
+    order = (asking, "writing texts", sources, on, asked, showing, seed)
+    return adapter_units.own_texts(*order)[source.name]
