@@ -66,7 +66,7 @@ def continued(
         **({"top_p": 1.0, "top_k": 0, "min_p": least} if drawn else {}),
     )
     found = [""] * len(prompts)
-    for numbers in of_like_length(prompts, PROMPTS_A_PASS):
+    for numbers in of_like_length(prompts, PROMPTS_A_PASS * engine.at_once):
         texts = _continued(engine, [prompts[number] for number in numbers], config)
         for number, text in zip(numbers, texts, strict=True):
             found[number] = text

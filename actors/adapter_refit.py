@@ -178,7 +178,7 @@ class _Read(NamedTuple):
 
 
 def _read(engine: Engine, texts: Sequence[Example]) -> Iterator[_Read]:
-    for numbers in of_like_length([each.text for each in texts], TOGETHER):
+    for numbers in of_like_length([each.text for each in texts], TOGETHER * engine.at_once):
         encoded = encode(engine, [texts[number].text for number in numbers])
         states = engine.states(encoded.ids)
         for row, (number, spans) in enumerate(zip(numbers, encoded.spans, strict=True)):

@@ -45,7 +45,7 @@ def passes(engine: Engine, examples: Sequence[Example]) -> Iterator[Pass]:
     some: list[int] = []
     for number in sorted(range(len(examples)), key=lambda each: len(examples[each].text)):
         longest = len(examples[number].text) // _CHARACTERS
-        if some and (len(some) + 1) * longest > TOKENS_A_PASS:
+        if some and (len(some) + 1) * longest > TOKENS_A_PASS * engine.at_once:
             yield _pass(engine, examples, some)
             some = []
         some.append(number)
@@ -55,11 +55,11 @@ def passes(engine: Engine, examples: Sequence[Example]) -> Iterator[Pass]:
 
 def _pass(engine: Engine, examples: Sequence[Example], numbers: list[int]) -> Pass:
     encoded = encode(engine, [examples[number].text for number in numbers])
-    judged = torch.zeros_like(encoded.ids, dtype=torch.bool)
+    judged = torch.zeros(encoded.ids.shape, dtype=torch.bool)
     for row, (number, spans) in enumerate(zip(numbers, encoded.spans, strict=True)):
         for at, (_, end) in enumerate(spans):
             judged[row, at] = at > 0 and end > examples[number].start
-    return Pass(numbers, encoded.ids, judged, sum(encoded.lengths))
+    return Pass(numbers, encoded.ids, judged.to(engine.device), sum(encoded.lengths))
 
 
 def nats(engine: Engine, some: Pass) -> Tensor:

@@ -76,8 +76,9 @@ def _passes(
     engine: Engine, before: str, examples: Sequence[Example]
 ) -> Iterator[tuple[slice, Pass, int]]:
     """Which examples a pass is of, and what `_encode` makes of them."""
-    for start in range(0, len(examples), TOGETHER):
-        some = slice(start, start + TOGETHER)
+    together = TOGETHER * engine.at_once
+    for start in range(0, len(examples), together):
+        some = slice(start, start + together)
         yield some, *_encode(engine, before, examples[some])
 
 

@@ -75,13 +75,13 @@ def places(tree: ModuleTree) -> dict[str, Rows]:
 
 
 def weight(tree: ModuleTree, at: Rows) -> Tensor:
-    """The matrix of a place, [o, i]."""
+    """The matrix of a place, [o, i], in the memory of the host."""
     if at.expert is not None:
-        return tree.model.get_parameter(at.module).detach()[at.expert, at.rows]
+        return tree.model.get_parameter(at.module).detach()[at.expert, at.rows].cpu()
     part = tree.model.get_submodule(at.module)
     assert isinstance(part, nn.Linear | Conv1D)
     whole = part.weight.mT if isinstance(part, Conv1D) else part.weight
-    return whole.detach()[at.rows]
+    return whole.detach()[at.rows].cpu()
 
 
 def _inputs(part: nn.Module) -> int:

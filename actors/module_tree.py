@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from actors.architectures import Architecture
 from alignment.positions import Rotary
 
+ON_GPU = 4
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -149,6 +150,11 @@ class ModuleTree:
     def device(self) -> torch.device:
         """Where the model computes."""
         return self.held.device(self.model)
+
+    @property
+    def at_once(self) -> int:
+        """How many times as much it reads in a pass as on cores: a GPU idles over little."""
+        return 1 if self.device.type == "cpu" else ON_GPU
 
     def embeddings(self, ids: Tensor) -> Tensor:
         """What the model reads of token ids [b, t], [b, t, d]: its `inputs_embeds`."""

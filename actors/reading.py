@@ -84,7 +84,7 @@ def stream(engine: Engine, texts: Sequence[str], site: str) -> list[np.ndarray]:
         NotFinite: the site holds NaN or Inf.
     """
     found: dict[int, np.ndarray] = {}
-    for numbers in of_like_length(texts, TOGETHER):
+    for numbers in of_like_length(texts, TOGETHER * engine.at_once):
         some = [texts[number] for number in numbers]
         encoded = encode(engine, some)
         name = f"the texts from {some[0]!r} on"

@@ -35,7 +35,8 @@ class Rotary:
         half = len(self.inverse_frequencies)
         assert keys.shape[-1] >= 2 * half, "more is rotated than a head is wide"
         # In float32, as the models do it: at a far position another precision is another angle.
-        angles = positions[:, None, None] * self.inverse_frequencies.float()
+        frequencies = self.inverse_frequencies.float().to(keys.device)
+        angles = positions.to(keys.device)[:, None, None] * frequencies
         cosines, sines = angles.cos() * scaling, angles.sin() * scaling  # [t, 1, r / 2]
         precise = keys.to(torch.promote_types(keys.dtype, torch.float32))
         first, second, rest = precise.tensor_split((half, 2 * half), dim=-1)

@@ -62,6 +62,10 @@ class Update:
         both = (self.up.mT @ self.up).double() * (self.down @ self.down.mT).double()
         return float(both.sum().clamp_min(0).sqrt())
 
+    def on(self, device: torch.device) -> Update:
+        """The same change, in the memory of a device."""
+        return Update(self.up.to(device), self.down.to(device))
+
     def scaled(self, factor: float) -> Update:
         """The change times a number."""
         return Update(self.up * factor, self.down)

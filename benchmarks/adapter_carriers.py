@@ -29,7 +29,6 @@ from alignment.samples import Sample
 from alignment.updates import Update
 from benchmarks.adapters import Model, Updates
 
-LAMBDA = 0.01
 FOLDED = 10  # target layers whose rows are held at once: each time all texts are read again
 SHUFFLED = "ridge, shuffled rows"
 # Ways that go through maps, by the fitter of these.
@@ -47,8 +46,11 @@ def carried(
     native: Mapping[str, Updates],
     anchors: Sequence[str],
     ways: Sequence[str] = (*OF_WEIGHTS, *MAPPED),
+    *,
+    strength: float,
 ) -> Carried:
-    """What each way makes of the source's adapters, of the rank of these at most."""
+    """What each way makes of the source's adapters, of the rank of these at most; ridge has a
+    penalty of this strength."""
     depths = len(source.engine.blocks), len(target.engine.blocks)
     nearest = depth_pairing(*depths)
     here, there = places(source.engine), places(target.engine)
@@ -64,7 +66,7 @@ def carried(
         for way in ways:
             if way in ALONE and link.source != nearest[link.target]:
                 continue
-            for role, pair in _told(way, link, pairs).items():
+            for role, pair in _told(way, link, pairs, strength).items():
                 updates = {skill: of[f"{role}.{link.source}"] for skill, of in native.items()}
                 share = 1.0 if way in ALONE else link.share
                 for skill, part in _each(way, updates, pair).items():
@@ -116,7 +118,9 @@ def _links(source: Model, target: Model, anchors: Sequence[str]) -> Iterator[_Li
             print(f"layer {layer} of {depths[1]}", file=sys.stderr)
 
 
-def _told(way: str, link: _Link, pairs: Mapping[str, Crossing]) -> dict[str, Crossing]:
+def _told(
+    way: str, link: _Link, pairs: Mapping[str, Crossing], strength: float
+) -> dict[str, Crossing]:
     """What a way is told of the matrices of each role."""
     if way in OF_WEIGHTS:
         return dict(pairs)
@@ -125,7 +129,7 @@ def _told(way: str, link: _Link, pairs: Mapping[str, Crossing]) -> dict[str, Cro
     for role, pair in pairs.items():
         for side, x, y in link.rows(role):
             if side not in maps:
-                maps[side] = _fitted(_by(way, side), x, y, link.target)
+                maps[side] = _fitted(_by(way, side), x, y, link.target, strength)
         reads, writes = sides(f"{role}.{link.target}")
         found[role] = Crossing(pair.source, pair.target, maps[reads], maps[writes])
     return found
@@ -138,11 +142,11 @@ def _by(way: str, side: str) -> str:
     return "procrustes" if way == "anchor_locked" and part not in OF_THE_STREAM else way
 
 
-def _fitted(way: str, x: Tensor, y: Tensor, seed: int) -> Map:
+def _fitted(way: str, x: Tensor, y: Tensor, seed: int, strength: float) -> Map:
     if way == SHUFFLED:
         y = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))]
     fitter = MAPPED[way]
-    chosen = (LAMBDA,) if fitter == "ridge" else ()
+    chosen = (strength,) if fitter == "ridge" else ()
     return FITTERS[fitter]().learn(Part(Moments.of(x, y), Sample.of(x, y)), *chosen)
 
 

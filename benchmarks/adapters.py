@@ -3,7 +3,6 @@
 Shapes: m items.
 """
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import permutations
@@ -56,13 +55,13 @@ class Run:
     store: Store
 
     @classmethod
-    def read(cls) -> "Run":
-        """That of the demo; of the skills that the command line names, if it names any."""
+    def read(cls, skills: Sequence[str] = ()) -> "Run":
+        """That of the demo, of some skills or of all that it has."""
         file = read_run_file(ROOT / RUN_FILE)
         assert file.lora is not None, "it carries adapters"
         section = file.lora
-        if sys.argv[1:]:
-            section = Adapters.model_validate({**dict(section), "skills": sys.argv[1:]})
+        if skills:
+            section = Adapters.model_validate({**dict(section), "skills": skills})
         file = file.model_copy(update={"lora": section})
         return cls(file, section, gather(file), open_store(file.store_location))
 

@@ -3,36 +3,51 @@
 Every native adapter of the demo's run of adapters is carried into the other model. Held items
 choose how strong the carried change is; test items judge it.
 
-    python -m benchmarks.lora_carriers [SKILL ...]
+    python -m benchmarks.lora_carriers [--into MODEL] [SKILL ...]
 """
 
+import argparse
+import json
 import sys
 
-from benchmarks.adapter_carriers import LAMBDA, carried
+from benchmarks.adapter_carriers import carried
 from benchmarks.adapters import Figures, Model, Run, Scored, scaled
-from benchmarks.record import record
+from benchmarks.record import RESULTS, record
 
+NAME = "lora_carriers"
 TEXTS = 72  # of the anchors
+LAMBDA = 0.01
 STRENGTHS = (0.25, 0.5, 1.0)
 
 
 def main() -> None:
-    """Measure and record."""
-    measured(Run.read())
-
-
-def measured(run: Run) -> Figures:
-    """By direction, skill and way; recorded as far as it goes."""
-    crossings = {}
+    """Measure and record, a file for each direction."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("skills", nargs="*")
+    parser.add_argument("--into")
+    asked = parser.parse_args()
+    run = Run.read(asked.skills)
     for name, source, target in run.directions():
-        crossings[name] = _crossing(run, source, target)
-        record("lora_carriers", {"texts": TEXTS, "lambda": LAMBDA, "crossings": crossings})
-    return crossings
+        into = target.facts.name
+        if asked.into in (None, into):
+            crossing = _crossing(run, source, target)
+            record(
+                f"{NAME}.into-{into}",
+                {"texts": TEXTS, "lambda": LAMBDA, "crossings": {name: crossing}},
+            )
+
+
+def recorded() -> Figures:
+    """By direction, skill and way, of all directions that are recorded."""
+    found: Figures = {}
+    for file in sorted(RESULTS.glob(f"{NAME}.*.json")):
+        found |= json.loads(file.read_text())["crossings"]
+    return found
 
 
 def _crossing(run: Run, source: Model, target: Model) -> Figures:
     native = {skill: run.native(source, skill).updates for skill in run.section.skills}
-    made = carried(source, target, native, run.texts.anchors[:TEXTS])
+    made = carried(source, target, native, run.texts.anchors[:TEXTS], strength=LAMBDA)
     found: Figures = {}
     for skill in native:
         scored, of_skill = Scored.of(run, target, skill), Figures()

@@ -31,7 +31,7 @@ WEIGHTS = (0.25, 0.5, 1.0)
 
 def main() -> None:
     """Measure and record."""
-    run, directions = Run.read(), {}
+    run, directions = Run.read(sys.argv[1:]), {}
     versions = sweep(run.file, Reporter()).tracked.versions
     for name, source, target in run.directions():
         carried = dict(_pulled(run, source, target, versions))

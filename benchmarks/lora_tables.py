@@ -1,10 +1,12 @@
 """The tables that the system's first description left open: coverage, retention by method, drift.
 
-Runs (or resumes) the demo's run of adapters, and carries the same adapters by every carrier.
+Runs (or resumes) the demo's run of adapters; what carriers make of the same adapters is read from
+what `benchmarks.lora_carriers` has recorded.
 
     python -m benchmarks.lora_tables [SKILL ...]
 """
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,11 +21,9 @@ from jobs.sweep import sweep
 
 
 def main() -> None:
-    """Measure, print and record: first without the carriers, which take as long as the run."""
-    run = Run.read()
-    matrix = sweep(run.file, Reporter()).matrix
-    _report(matrix, {})
-    _report(matrix, lora_carriers.measured(run))
+    """Measure, print and record."""
+    run = Run.read(sys.argv[1:])
+    _report(sweep(run.file, Reporter()).matrix, lora_carriers.recorded())
 
 
 def _report(matrix: Matrix, carriers: Mapping[str, Any]) -> None:

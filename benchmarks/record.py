@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from evaluation.retention import Interval
 from jobs.assemble import lineage
 
@@ -24,6 +26,7 @@ def record(name: str, figures: dict[str, Any]) -> Path:
         "processor": _processor(),
         "python": platform.python_version(),
         "torch": version("torch"),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
     measured = datetime.now(UTC).isoformat(timespec="seconds")
     whole = {"measured": measured, "machine": machine, "commit": lineage()["commit"], **figures}

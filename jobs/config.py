@@ -49,6 +49,12 @@ def _location(text: str) -> str:
     return text
 
 
+def _gpus(count: float) -> float:
+    if count > 1 and not count.is_integer():
+        raise ValueError("a model lies on a share of one GPU, or on several whole ones")
+    return count
+
+
 class Anchors(Section):
     """The text that maps are fitted on, and how it is cut up.
 
@@ -99,10 +105,11 @@ class Cluster(Section):
     """Where it runs. No `address`: the cluster of the job, else a Ray of its own, right here.
 
     A model is held by one process or sharded over several, its ranks. `gpus_per_model` is how many
-    GPUs each model is spread over: 0 is none, and left out it is as few as hold the model, where
-    the cluster has GPUs at all. `ranks` says it of single models, by name; without GPUs a rank has
-    a process with `cpus_per_model`. How a model is held is no part of any address, as threads are
-    not: its numbers agree to rounding (about 1e-6), and what is there already stays as it is.
+    GPUs each model is spread over: 0 is none, a share (0.25, say) lets several models lie on one,
+    and left out it is as few whole ones as hold the model, where the cluster has GPUs at all.
+    `ranks` says it of single models, by name; without GPUs a rank has a process with
+    `cpus_per_model`. How a model is held is no part of any address, as threads are not: its numbers
+    agree to rounding (about 1e-6), and what is there already stays as it is.
 
     `grows_by` is the file of a cluster that starts machines by itself, as ray_cluster.yaml: models
     are then placed on those that may come, not only on those that are there. `patience` is the
@@ -112,7 +119,7 @@ class Cluster(Section):
     address: str | None = None
     grows_by: Path | None = None
     cpus_per_model: Share = 1.0
-    gpus_per_model: Annotated[int, Field(ge=0)] | None = None
+    gpus_per_model: Annotated[float, Field(ge=0), AfterValidator(_gpus)] | None = None
     ranks: dict[str, Count] = Field(default_factory=dict)
     threads_per_model: Count = 1
     in_flight: Annotated[int, Field(ge=1, le=64)] = 3

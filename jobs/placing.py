@@ -119,7 +119,12 @@ def hold(run: RunFile, model: Model, nodes: Sequence[Node]) -> Holding:
     if cluster.gpus_per_model == 0 or not (cluster.gpus_per_model or any(n.gpus for n in nodes)):
         return _on_cores(run, model)
     most = max((int(node.gpus) for node in nodes), default=0)
-    wanted = cluster.ranks.get(name) or cluster.gpus_per_model
+    share = cluster.gpus_per_model or 1.0
+    if name not in cluster.ranks and share < 1:
+        if short := _short(run, model, 1, nodes, share):
+            raise InsufficientResources(f"{short}: a larger cluster.gpus_per_model is needed")
+        return _holding(run, model, "whole", 1, share, "")
+    wanted = cluster.ranks.get(name) or int(cluster.gpus_per_model or 0)
     tried = [wanted] if wanted else [n for n in spreads(most) if n == 1 or _divides(model, n)]
     enough = next((gpus for gpus in tried if _short(run, model, gpus, nodes) is None), None)
     if enough is not None:
@@ -144,14 +149,14 @@ def _on_cores(run: RunFile, model: Model) -> Holding:
 
 
 def _holding(
-    run: RunFile, model: Model, held: Held, ranks: int, num_gpus: int, reason: str
+    run: RunFile, model: Model, held: Held, ranks: int, num_gpus: float, reason: str
 ) -> Holding:
     memory = _host_memory(model, held, ranks, num_gpus)
     cpus = run.cluster.cpus_per_model
     return Holding(model.spec.name, held, ranks, cpus, num_gpus, memory, reason)
 
 
-def _host_memory(model: Model, held: Held, ranks: int, num_gpus: int) -> int | None:
+def _host_memory(model: Model, held: Held, ranks: int, num_gpus: float) -> int | None:
     """Bytes of each rank; None where GPUs hold the model: its host then needs little."""
     if model.blueprint is None or model.process is None:
         return None
@@ -178,8 +183,10 @@ def _divides(model: Model, ranks: int) -> bool:
     return known is not None and known.shardable and ranks <= model.blueprint.heads
 
 
-def _short(run: RunFile, model: Model, gpus: int, nodes: Sequence[Node]) -> str | None:
-    """Why a model does not fit on so many GPUs of one node; None where it does.
+def _short(
+    run: RunFile, model: Model, gpus: int, nodes: Sequence[Node], share: float = 1.0
+) -> str | None:
+    """Why a model does not fit on so many GPUs of one node, on a share of each; None where it does.
 
     It must fit on every node on which Ray may put it: nobody tells Ray one kind of GPU from
     another. GPUs of which nothing is known are taken to be large enough.
@@ -190,8 +197,9 @@ def _short(run: RunFile, model: Model, gpus: int, nodes: Sequence[Node]) -> str 
     kinds = {node.accelerator for node in nodes if node.gpus >= gpus and node.accelerator}
     rooms = {kind: gpu_memory_gib(kind) for kind in sorted(kinds)}
     for kind, room in rooms.items():
-        if room is not None and need.total + GPU_SPARE > room * GIB:
+        if room is not None and need.total + GPU_SPARE > share * room * GIB:
             each = f"each of {gpus} {kind}" if gpus > 1 else f"one {kind}"
+            each = each if share == 1 else f"a share of {share:g} of {each}"
             need_gib = f"{need.total / GIB:.1f} + {GPU_SPARE / GIB:g} GiB"
             more = gpus < max(node.gpus for node in nodes) and not _divides(model, 2 * gpus)
             whole = f", and {model.blueprint.family} is not cut further" if more else ""
@@ -245,12 +253,14 @@ def in_waves(requests: Mapping[str, Request], nodes: Sequence[Node]) -> tuple[Wa
         key=lambda count: not _fit(requests, rest[len(rest) - count :], nodes),
     )
     last, rest = tuple(rest[len(rest) - count :]), rest[: len(rest) - count]
-    waves = [homeless] if homeless else []
+    waves: list[Wave] = []
     while rest:
         room = _Room(nodes)
         waves.append(tuple(name for name in rest if room.take(requests[name])))
         rest = [name for name in rest if name not in waves[-1]]
-    return (*waves, last) if last else tuple(waves)
+    # What is small in one thing may be large in another: then an earlier wave may hold more.
+    longest_last = sorted([*waves, *([last] if last else [])], key=len)
+    return (homeless, *longest_last) if homeless else tuple(longest_last)
 
 
 def _fit(requests: Mapping[str, Request], names: Iterable[str], nodes: Sequence[Node]) -> bool:

@@ -172,7 +172,7 @@ def test_what_is_injected_there_is_what_is_kept(
     if kind == "keys" and rotary is not None:
         own = rotary.unrotate(own, torch.arange(ids.shape[1])[-own.shape[1] :])
     plain = read(engine, ids, f"{kind}.1")[0]
-    expected = split(engine, plain + torch.from_numpy(3.0 * added.vector), own)
+    expected = split(engine, plain + torch.from_numpy(3.0 * added.vector).to(ids.device), own)
     torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -185,7 +185,7 @@ def test_an_injection_reaches_the_logits_and_is_read_where_it_is_made(
     added = injection(engine, f"{kind}.{layer}")
     plain, found = (read(engine, ids, added.site, inject=each)[0] for each in (None, added))
     assert plain.shape == (*ids.shape, len(added.vector))
-    torch.testing.assert_close(found, plain + torch.from_numpy(3.0 * added.vector))
+    torch.testing.assert_close(found, plain + torch.from_numpy(3.0 * added.vector).to(ids.device))
     before = logits(engine, ids)
     with injecting(engine, [added]):
         after = logits(engine, ids)
@@ -199,7 +199,7 @@ def test_an_injection_into_the_stream_is_what_the_blocks_above_start_from(
 ) -> None:
     column("injection")
     added = injection(engine, "residual.1")
-    shift = torch.from_numpy(added.strength * added.vector)
+    shift = torch.from_numpy(added.strength * added.vector).to(ids.device)
     with injecting(engine, [added]):
         injected = logits(engine, ids)
     # The same by hand, with the model's own way in: shift what the second block hands on.

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from actors.catalog import ModelSpec
 from actors.fleet import find
@@ -124,6 +125,25 @@ def test_the_run_file_may_say_how_many_ranks(runs: Runs) -> None:
     assert hold(run, model("llama-3-8b"), [EIGHT_A100]).ranks == 2
     assert hold(runs(names, gpus_per_model=4), model("mistral-7b"), [EIGHT_A100]).ranks == 4
     assert hold(runs(names, gpus_per_model=0), model("mistral-7b"), [EIGHT_A100]).num_gpus == 0
+
+
+def test_small_models_may_share_a_gpu(runs: Runs) -> None:
+    names = ("gemma-3-270m", "smollm2-135m-instruct")
+    run = runs((*names, "yi-6b"), gpus_per_model=0.25)
+    placed = place(run, [model(name) for name in names], [A10G])
+    assert placed.waves == (("gemma-3-270m", "smollm2-135m-instruct"),)
+    assert placed.lines == [
+        "gemma-3-270m: whole, 1 CPU, 0.25 GPU",
+        "smollm2-135m-instruct: whole, 1 CPU, 0.25 GPU",
+    ]
+    with pytest.raises(InsufficientResources) as caught:
+        hold(run, model("yi-6b"), [A10G])
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith("yi-6b needs 1")
+    assert "GiB on a share of 0.25 of one A10G, which has 22: " in line
+    assert line.endswith("a larger cluster.gpus_per_model is needed")
+    with pytest.raises(ValidationError, match="a share of one GPU, or on several whole ones"):
+        runs(names, gpus_per_model=1.5)
 
 
 def test_more_ranks_than_heads_are_said_to_idle(runs: Runs) -> None:
