@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from alignment.layers import Agreement, agreement
 from evaluation.cells import AdapterCell, AnyCell, SteeringCell, Value
 from evaluation.retention import Measured
+from evaluation.routes import Route
 
 Grid = tuple[tuple[Measured, ...], ...]  # [Ls][Lt]
 CellValue = str | float | None
@@ -141,6 +142,7 @@ class Matrix(Value):
     similarities: tuple[LayerSimilarity, ...]
     cells: tuple[Annotated[AnyCell, Field(discriminator="cargo")], ...]
     agreements: tuple[GroupAgreement, ...] = ()
+    routes: tuple[Route, ...] = ()
     anchors: AnchorFacts
     lineage: dict[str, str]
     seconds: dict[str, float]
@@ -148,7 +150,7 @@ class Matrix(Value):
     @model_validator(mode="after")
     def _known_once(self) -> "Matrix":
         names = {model.name for model in self.models}
-        for part in (*self.cells, *self.similarities):
+        for part in (*self.cells, *self.similarities, *self.routes):
             if missing := {part.source, part.target} - names:
                 raise ValueError(f"{sorted(missing)} is not among the models {sorted(names)}")
         if len({cell.key for cell in self.cells}) < len(self.cells):

@@ -14,6 +14,8 @@ from evaluation.hypotheses import hypotheses
 from evaluation.matrix import LayerSimilarity, Matrix
 from evaluation.palette import LEVEL_COLOURS, LEVEL_INKS
 from evaluation.retention import LEVEL_RANGES, Level
+from evaluation.route_graph import SIDE as GRAPH_SIDE
+from evaluation.route_graph import route_graphs
 from evaluation.wording import count, listed, number, percent, portion, short, titled, words
 
 TEMPLATE = "page.html.j2"  # a cell has a part of its own, named by its cargo
@@ -67,6 +69,8 @@ def render(matrix: Matrix) -> str:
         hypotheses=hypotheses(matrix.adapters) if matrix.adapters else (),
         forests={cell.key: forest(cell) for cell in matrix.cells},
         maps=_pairs(matrix),
+        routes=route_graphs([model.name for model in matrix.models], matrix.cells, matrix.routes),
+        graph_side=GRAPH_SIDE,
         levels=[(level, LEVEL_RANGES[level], LEVEL_COLOURS[level]) for level in Level],
         colours=LEVEL_COLOURS,
         inks=LEVEL_INKS,

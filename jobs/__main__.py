@@ -242,6 +242,35 @@ def report(
 
 @app.command(
     epilog=example(
+        "isthmus route gemma-3-270m smollm2-permuted",
+        "isthmus route gemma-3-270m smollm2-permuted --cargo steering --from matrix.json",
+    )
+)
+def route(
+    source: Annotated[str, typer.Argument(help="The model it comes from.", show_default=False)],
+    target: Annotated[str, typer.Argument(help="The model it goes to.", show_default=False)],
+    cargo: Annotated[str, typer.Option(help="What goes: steering.")] = "steering",
+    matrix: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="A matrix.json, or a directory of runs.  [default: the runs of this machine]",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Say what goes better through other models: the direct way, the best path, and others.
+
+    All of them were measured on test by a sweep whose run file has a section `routes`. A path is
+    recommended only where the whole interval of its gain is above zero.
+    """
+    from jobs.route import find_routes, routes_table
+
+    Console().print(routes_table(*find_routes(source, target, cargo, matrix or home() / "runs")))
+
+
+@app.command(
+    epilog=example(
         f"isthmus pull {_TRACKED}@champion --to carried",
         f"isthmus pull {_TRACKED}@2 --to carried --uri http://tracker:5000",
     )

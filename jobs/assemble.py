@@ -48,6 +48,7 @@ from evaluation.matrix import (
 from evaluation.prompt_cells import prompt_cell
 from evaluation.protocol import stands_out
 from evaluation.retention import Interval, level, measure_retention
+from evaluation.routes import Route, route
 from evaluation.skills import SKILLS
 from evaluation.suites import SUITES
 from evaluation.trained_ways import Effort, Judging
@@ -57,6 +58,7 @@ from jobs.choosing import Visited
 from jobs.config import CARGOES, RunFile
 from jobs.handing_over import Handed
 from jobs.names import ROOT
+from jobs.routes import BEST, Routed
 from jobs.soft_prompts import Prompted
 from jobs.steer import RELABELLED, Judged
 from jobs.texts import Texts
@@ -76,6 +78,7 @@ class Results:
     adapted: Sequence[Adapted]
     prompted: Sequence[Prompted]
     agreements: Sequence[GroupAgreement]
+    routed: Sequence[Routed]
 
 
 def assemble(
@@ -111,6 +114,7 @@ def assemble(
             *(_prompt_cell(run, each, models, seconds) for each in results.prompted),
         ),
         agreements=tuple(results.agreements),
+        routes=tuple(each for of in results.routed if (each := _route(run, of)) is not None),
         anchors=AnchorFacts(
             texts=len(texts.anchors),
             rows=round(min(rows)),
@@ -125,7 +129,7 @@ def assemble(
 def _address(run: RunFile, work: Work, models: Mapping[str, ModelFacts]) -> str:
     """What settles every number of a sweep: not where it runs, nor where it is kept."""
     where = {"home", "store", "cluster", "tracking", "models"}
-    without = {cargo for cargo in CARGOES if getattr(run, cargo) is None}
+    without = {part for part in (*CARGOES, "routes") if getattr(run, part) is None}
     settings = run.model_dump(mode="json", exclude=where | without)
     fingerprints = {name: facts.fingerprint for name, facts in models.items()}
     return address("sweep", FORMAT, settings, fingerprints, work.anchors)
@@ -204,6 +208,21 @@ def _steering_cell(
         map_bytes=len(store.get(choice.way.map_address)),
         map_address=choice.way.map_address,
         vector_address=address(judged.vector.tobytes().hex()),
+    )
+
+
+def _route(run: RunFile, routed: Routed) -> Route | None:
+    judged = routed.judged
+    return route(
+        routed.key,
+        routed.path.nodes,
+        routed.path.kept,
+        judged.native,
+        judged.ways[judged.choice.way.name],
+        routed.slopes[BEST],
+        {name: of for name, of in routed.slopes.items() if name != BEST},
+        draws=run.steers.bootstrap_draws,
+        seed=run.seed,
     )
 
 

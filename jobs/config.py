@@ -21,6 +21,7 @@ from jobs.sections import (
     Adapters,
     Caches,
     Count,
+    Routes,
     Section,
     Share,
     SoftPrompts,
@@ -154,6 +155,7 @@ class RunFile(Section):
     kv_cache: Caches | None = None
     lora: Adapters | None = None
     soft_prompt: SoftPrompts | None = None
+    routes: Routes | None = None
     cluster: Cluster = Cluster()
     tracking: Tracking = Tracking()
 
@@ -168,6 +170,15 @@ class RunFile(Section):
     def _some_cargo(self) -> Self:
         if all(getattr(self, cargo) is None for cargo in CARGOES):
             raise ValueError(f"nothing is carried: a run has a section {' or '.join(CARGOES)}")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_route(self) -> Self:
+        if self.routes is not None and (self.steering is None or len(self.models) < 3):
+            raise ValueError(
+                "routes: steering vectors are sent through other models, so that a section "
+                f"steering and three models are needed; there are {len(self.models)}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -195,7 +206,7 @@ class RunFile(Section):
     @property
     def without_cargo(self) -> "RunFile":
         """The same models and anchors, with nothing to be carried."""
-        return self.model_copy(update=dict.fromkeys(CARGOES))
+        return self.model_copy(update=dict.fromkeys((*CARGOES, "routes")))
 
     @property
     def steers(self) -> Steering:

@@ -1,10 +1,11 @@
-"""Names that users write: which there are, and the nearest ones when there is no such name."""
+"""Names of files, and names that users write: which there are, and the nearest ones to others."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+MATRIX_FILE = "matrix.json"  # of a run, in its folder
 
 
 def file_names(folder: str, ending: str = ".py") -> tuple[str, ...]:

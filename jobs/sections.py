@@ -151,6 +151,12 @@ class Steering(Section):
         return names[(names.index(concept) + 1) % len(names)]
 
 
+class Routes(Section):
+    """Paths through other models, of at most so many `hops`, judged beside the direct way."""
+
+    hops: Annotated[int, Field(ge=2, le=3)] = 3
+
+
 class Content(CorpusSpec):
     """A kind of text: so many texts of a corpus, one after the other, make one."""
 

@@ -26,15 +26,16 @@ from jobs.fitting import Fitting
 from jobs.handing_over import cache_files, hand_over
 from jobs.harvest import Harvest
 from jobs.lessons import train
+from jobs.names import MATRIX_FILE
 from jobs.opened import opened
 from jobs.progress import Reporter
+from jobs.routes import measure_routes
 from jobs.soft_prompts import carry_prompts, prompt_files, require_forms, require_readers
 from jobs.steer import Judged, Steerer
 from jobs.texts import Texts, gather
 from jobs.units import Asking
 from jobs.work import Work, make_work
 
-MATRIX_FILE = "matrix.json"
 PAGE_FILE = "index.html"
 
 
@@ -67,10 +68,12 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
         fitting = Fitting(store, workers, run.cluster.restarts, reporter)
         work, vectors, agreed = _read(run, texts, asking, workers)
         judged = _steered(run, texts, work, vectors, asking, fitting)
+        known = (run, texts, work, models.facts, vectors)
+        routed = measure_routes(*known, judged, asking, fitting)
         handed = hand_over(run, texts, models, store, reporter)
         adapted = carry_adapters(run, texts, models.facts, asking)
         prompted = carry_prompts(run, texts, models.facts, asking)
-    results = Results(judged, handed, adapted, prompted, agreed)
+    results = Results(judged, handed, adapted, prompted, agreed, routed)
     matrix = assemble(run, work, texts, models.facts, results, store, reporter.seconds)
     return _publish(run, matrix, results, store, reporter)
 

@@ -8,6 +8,7 @@ from evaluation.cells import AdapterCell, CacheCell, Cell, PromptCell
 from evaluation.hypotheses import Hypothesis, hypotheses
 from evaluation.matrix import GroupAgreement, Matrix
 from evaluation.retention import Interval, Level
+from evaluation.routes import Route
 from evaluation.wording import words
 
 _STYLES = {
@@ -39,11 +40,12 @@ def matrix_table(matrix: Matrix) -> Table:
 
 
 def matrix_lines(matrix: Matrix) -> list[str]:
-    """What stands below the table: of caches, of adapters, of latents, of layers and of groups."""
+    """What stands below the table: of caches, adapters, latents, routes, layers, groups."""
     return [
         *_cache_lines(matrix),
         *_adapter_lines(matrix),
         *_prompt_lines(matrix),
+        *_route_lines(matrix),
         *_layer_lines(matrix),
         *_group_lines(matrix),
     ]
@@ -124,6 +126,24 @@ def _prompt_lines(matrix: Matrix) -> list[str]:
         f"{'; '.join(prompt_facts(cell))}"
         for cell in matrix.cells
         if isinstance(cell, PromptCell)
+    ]
+
+
+def route_facts(of: Route) -> Iterator[str]:
+    """Where the best path leads, what it keeps beside the direct way, and what others keep."""
+    yield f"{' → '.join(of.path)} {share(of.routed)}, by its hops {of.expected:.2f}"
+    yield f"direct {share(of.direct)}"
+    worth = "recommended" if of.recommended else "not better than direct"
+    yield f"gain {share(of.gain)}: {worth}"
+    for other in of.others:
+        yield f"{other.name} {share(other.retention)}"
+
+
+def _route_lines(matrix: Matrix) -> list[str]:
+    """The best path for each pair that has one, a line each."""
+    return [
+        f"route    {words(of.cargo)} of {words(of.concept)}: {'; '.join(route_facts(of))}"
+        for of in matrix.routes
     ]
 
 

@@ -93,6 +93,14 @@ class Ways:
             self._pushes[asked] = Push(hop.target_site, direction, length)
         return self._pushes[asked]
 
+    def along(self, hops: Sequence[Hop], maps: Sequence[str]) -> Push:
+        """The first source's vector of the concept, by one map after the other."""
+        direction = self._vectors[hops[0].source, hops[0].place, self.concept][0]
+        for to in maps:
+            direction = carry(direction, map_from_bytes(self.store.get(to)))
+        last = hops[-1]
+        return Push(last.target_site, direction, self.length(last.target, last.place))
+
     def together(self, carried: Sequence[Push], hop: Hop) -> Push:
         """The mean of what several sources carry to one site, each at the same length."""
         units = [each.direction / np.linalg.norm(each.direction) for each in carried]

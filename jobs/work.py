@@ -233,6 +233,13 @@ def shuffled(hop: Hop, fitter: str, seed: int) -> FitOrder:
     return _order(same, hop.order.shards, hop.order.folds, hop.order.reverse, seed)
 
 
+def on_shards(hop: Hop, fitter: str, part: int, parts: int) -> FitOrder:
+    """A hop's map by a fitter, fitted to one of so many parts of the anchors."""
+    same = tuple(recipe for recipe, _ in hop.order.maps if recipe.name == fitter)
+    shards = hop.order.shards[part::parts]
+    return _order(same, shards, hop.order.folds, hop.order.reverse, None)
+
+
 def _anatomy(run: RunFile, facts: ModelFacts, place: Place) -> Anatomy:
     derived = {spec.name: spec.derived.recipe for spec in run.models if spec.derived is not None}
     return Anatomy(

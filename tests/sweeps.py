@@ -19,8 +19,7 @@ import yaml
 from actors.weights import facts
 from evaluation.matrix import Matrix
 from jobs.config import read_run_file
-from jobs.names import ROOT
-from jobs.sweep import MATRIX_FILE
+from jobs.names import MATRIX_FILE, ROOT
 from jobs.texts import gather
 from jobs.work import Work, make_work
 

@@ -15,6 +15,7 @@ from evaluation.cells import Control
 from evaluation.matrix import GroupAgreement, Matrix
 from evaluation.report import render, summary, write_page
 from evaluation.retention import Interval
+from evaluation.routes import Route
 
 Maker = Callable[..., Matrix]
 QUIET = [
@@ -115,6 +116,44 @@ def test_it_reads_at_both_widths(
         assert page["requests"] == 0, "the page asks for nothing"
         assert page["pictures"] == (2 * rows + 3) * count * (count - 1) // 2
         assert 2000 < int(str(page["height"])) < 60_000
+
+
+def routed(matrix: Matrix, gains: tuple[float, ...]) -> Matrix:
+    """With routes of its first pairs, through the last model, that gain so much."""
+    last = matrix.models[-1].name
+    cells = [cell for cell in matrix.steering if last not in (cell.source, cell.target)]
+    routes = [
+        Route(
+            source=cell.source,
+            target=cell.target,
+            cargo=cell.cargo,
+            concept=cell.concept,
+            path=(cell.source, last, cell.target),
+            expected=0.6,
+            direct=Interval(0.4, 0.35, 0.45),
+            routed=Interval(0.4 + gain, 0.35 + gain, 0.45 + gain),
+            gain=Interval(gain, gain - 0.05, gain + 0.05),
+            others=(Control(name="through the shared hub", retention=Interval(0.3, 0.2, 0.4)),),
+        )
+        for cell, gain in zip(cells, gains, strict=False)
+    ]
+    return matrix.model_copy(update={"routes": tuple(routes)})
+
+
+def test_routes_are_a_picture_and_a_table(chromium: str, made_up: Maker, tmp_path: Path) -> None:
+    matrix = routed(made_up(4), (0.2, -0.1))
+    text = render(matrix)
+    seen = _look(chromium, text, tmp_path)
+    plain = _look(chromium, render(made_up(4)), tmp_path)
+    for width, page in seen.items():
+        assert page["overflow"] == 0, f"{width} px: {page['wide']}"
+        assert page["unnamed"] == 0
+        assert page["pictures"] == int(str(plain[width]["pictures"])) + 1
+    assert "1 of 2 routes are recommended" in text
+    assert text.count('class="hop routed"') == 2, "the hops of the recommended path"
+    assert text.count('class="hop"') == 12 - 2
+    assert "not better than direct" in text
+    assert Matrix.from_json(matrix.to_json()).routes == matrix.routes
 
 
 def test_the_file_is_self_contained_and_whole(made_up: Maker, tmp_path: Path) -> None:

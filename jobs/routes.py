@@ -1,0 +1,176 @@
+"""Steering vectors sent through other models, beside the direct way, and measured on test.
+
+A leg is the map between two models at the place at which the last one is steered. What a leg keeps
+is known from dev, where every place was tried. The best path, the shared hub and a middle drawn by
+chance are judged on the same prompts as the direct way; so is the best path with legs that were
+each fitted to a part of the anchors of its own, so that all of it has seen no more than the direct
+map has.
+
+Shapes: p prompts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from actors.catalog import ModelFacts
+from actors.folder import FitOrder
+from alignment.routes import Path, best_path, hub
+from evaluation.cells import Key
+from evaluation.retention import measure_retention
+from evaluation.suites import SUITES
+from jobs.config import RunFile
+from jobs.extract import Vectors
+from jobs.fitting import Fitting
+from jobs.questions import Push, Questions, slopes
+from jobs.steer import Judged
+from jobs.texts import Texts
+from jobs.units import Asking, Unit
+from jobs.ways import HopKey, Ways, key_of
+from jobs.work import Hop, Place, Work, on_shards
+
+BEST, SAME_ROWS, HUB, CHANCE = (
+    "best path",
+    "best path, each leg on its part of the anchors",
+    "through the shared hub",
+    "through a middle drawn by chance",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Routed:
+    """A path for an ordered pair, and the slopes [p] on test of what goes along it and otherwise,
+    by name, in nats per unit of strength."""
+
+    judged: Judged
+    path: Path
+    slopes: Mapping[str, np.ndarray]
+
+    @property
+    def key(self) -> Key:
+        """Source, target, cargo, concept."""
+        return self.judged.key
+
+
+def measure_routes(
+    run: RunFile,
+    texts: Texts,
+    work: Work,
+    models: Mapping[str, ModelFacts],
+    vectors: Vectors,
+    judged: Sequence[Judged],
+    asking: Asking,
+    fitting: Fitting,
+) -> list[Routed]:
+    """A route for every pair that was judged and has one; nothing where a run looks for none."""
+    if run.routes is None:
+        return []
+    found = []
+    for concept in run.steers.concepts:
+        ways = Ways(concept.name, work, models, vectors, fitting.store)
+        of = [each for each in judged if each.concept == concept.name]
+        questions = Questions(models, SUITES[concept.suite])
+        routing = _Routing(run, work, ways, of)
+        found += routing.measured(texts.prompts[concept.name].test, questions, asking, fitting)
+    return found
+
+
+class _Routing:
+    """The paths of one concept."""
+
+    def __init__(self, run: RunFile, work: Work, ways: Ways, judged: Sequence[Judged]) -> None:
+        self._run, self._ways, self._judged = run, ways, judged
+        self._hops: dict[HopKey, Hop] = {key_of(hop): hop for hop in work.hops}
+        self._kept = _kept(judged, run.steers.bootstrap_draws, run.seed)
+
+    def measured(
+        self, prompts: Sequence[str], questions: Questions, asking: Asking, fitting: Fitting
+    ) -> list[Routed]:
+        """Every pair's path, judged on prompts."""
+        paths = [(each, path) for each in self._judged if (path := self._best(each)) is not None]
+        parts = [self._parts(each.choice.hop.place, path) for each, path in paths]
+        fitting.complete(
+            f"{self._ways.concept}: fitting legs to parts of the anchors",
+            [order for of in parts for order, _ in of],
+        )
+        pushes = [
+            self._pushes(each, path, [to for _, to in of])
+            for (each, path), of in zip(paths, parts, strict=True)
+        ]
+        units = [
+            self._unit(each, [*of.values()], prompts, questions)
+            for (each, _), of in zip(paths, pushes, strict=True)
+        ]
+        answers = asking.by_waves(f"{self._ways.concept}: measuring routes on test", units)
+        return [
+            Routed(
+                each,
+                path,
+                dict(zip(of, slopes(answer, (each.choice.strength,))[:, 0], strict=True)),
+            )
+            for (each, path), of, answer in zip(paths, pushes, answers, strict=True)
+        ]
+
+    def _best(self, judged: Judged) -> Path | None:
+        assert self._run.routes is not None, "a run that looks for routes"
+        hop = judged.choice.hop
+        return best_path(self._kept[hop.place], hop.source, hop.target, self._run.routes.hops)
+
+    def _legs(self, place: Place, nodes: Sequence[str]) -> list[Hop]:
+        return [self._hops[one, other, place] for one, other in pairwise(nodes)]
+
+    def _parts(self, place: Place, path: Path) -> list[tuple[FitOrder, str]]:
+        """For each leg, the order of a map that is fitted to its part of the anchors alone."""
+        legs = self._legs(place, path.nodes)
+        found = []
+        for number, leg in enumerate(legs):
+            order = on_shards(leg, self._ways.best_fitted(leg).name, number, len(legs))
+            found.append((order, order.maps[0][1]))
+        return found
+
+    def _pushes(self, judged: Judged, path: Path, parts: Sequence[str]) -> dict[str, Push]:
+        """What is added to the target, by the way that it went."""
+        hop = judged.choice.hop
+        middles = {HUB: hub(self._kept[hop.place]), CHANCE: self._drawn(hop)}
+        pushes = {BEST: self._along(hop, path.nodes)}
+        pushes[SAME_ROWS] = self._ways.along(self._legs(hop.place, path.nodes), parts)
+        for name, middle in middles.items():
+            if middle not in (hop.source, hop.target):
+                pushes[name] = self._along(hop, (hop.source, middle, hop.target))
+        return pushes
+
+    def _along(self, hop: Hop, nodes: Sequence[str]) -> Push:
+        legs = self._legs(hop.place, nodes)
+        return self._ways.along(legs, [self._ways.best_fitted(leg).map_address for leg in legs])
+
+    def _drawn(self, hop: Hop) -> str:
+        """A model that is neither end, the same one whenever this is asked."""
+        names = [spec.name for spec in self._run.models]
+        others = [name for name in names if name not in (hop.source, hop.target)]
+        ends = [names.index(hop.source), names.index(hop.target)]
+        return str(np.random.default_rng([self._run.seed, *ends]).choice(others))
+
+    def _unit(
+        self, judged: Judged, pushes: Sequence[Push], prompts: Sequence[str], of: Questions
+    ) -> Unit:
+        return of.propensity(judged.key[1], pushes, (judged.choice.strength,), prompts)
+
+
+def _kept(
+    judged: Sequence[Judged], draws: int, seed: int
+) -> Mapping[Place, Mapping[tuple[str, str], float]]:
+    """At every place, what of the native effect is kept on dev between each two models. Where the
+    native vector does no more there than chance, nothing is."""
+    found: dict[Place, dict[tuple[str, str], float]] = {}
+    for each in judged:
+        for visited in each.choice.visited:
+            native, hop = visited.setting.slopes, visited.hop
+            of = measure_retention(
+                np.zeros_like(native), native, visited.carried, draws=draws, seed=seed
+            ).retention
+            found.setdefault(hop.place, {})[hop.source, hop.target] = (
+                0.0 if of is None else of.value
+            )
+    return found
