@@ -54,9 +54,17 @@ bench: $(INSTALLED) $(ASSETS)
 	$(BIN)/python -m benchmarks.kv_fused
 	$(BIN)/python -m benchmarks.kv_weighted
 	$(BIN)/python -m benchmarks.kv_residual
+	$(BIN)/python -m benchmarks.lora_carriers
 	$(BIN)/python -m benchmarks.lora_tables
 	$(BIN)/python -m benchmarks.lora_twins
 	$(BIN)/python -m benchmarks.lora_merging
+	$(BIN)/python -m benchmarks.latents
+	$(BIN)/python -m benchmarks.latents configs/latents/fleet.yaml
+	$(BIN)/python -m benchmarks.latents configs/latents/extraction.yaml
+	$(BIN)/python -m benchmarks.latent_rate
+	$(BIN)/python -m benchmarks.latent_steps
+	$(BIN)/python -m benchmarks.prompt_floor
+	$(BIN)/python -m benchmarks.routes
 	$(BIN)/python -m benchmarks.harvest_overhead
 	$(BIN)/python -m benchmarks.plan_memory
 	$(BIN)/python -m benchmarks.conformance
