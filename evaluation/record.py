@@ -5,6 +5,7 @@ NaN metrics are left in: who logs them drops what is not finite.
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydantic import JsonValue
@@ -246,6 +247,24 @@ def _of_way(score: TrainedWay) -> dict[str, float]:
         f"{way}.held": score.held,
         **_bounds(f"{way}.retention", score.retention),
     }
+
+
+def retention_tags(cell: AnyCell) -> dict[str, str]:
+    """What the next version will be judged against; nothing where retention is undefined."""
+    kept = cell.retention
+    if kept is None:
+        return {}
+    return {"retention": repr(kept.value), "retention_low": repr(kept.low)}
+
+
+def not_worse(new: Mapping[str, str], old: Mapping[str, str]) -> bool:
+    """Whether one version may take the place of another, by the tags of both."""
+    if "retention" not in old:
+        return True
+    if "retention" not in new:
+        return False
+    keys = ("retention_low", "retention")
+    return any(float(new[key]) >= float(old[key]) for key in keys)
 
 
 def _plain(interval: Interval | None) -> JsonValue:

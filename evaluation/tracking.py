@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import JsonValue
 
-from evaluation.cells import AnyCell, Cell, Key
+from evaluation.cells import AnyCell, Key
 from evaluation.figure import matrix_figure
 from evaluation.matrix import Matrix
 from evaluation.pulled_readme import how_to_use
@@ -30,6 +30,8 @@ from evaluation.record import (
     cell_metrics,
     cell_tags,
     model_name,
+    not_worse,
+    retention_tags,
     slug,
     sweep_metrics,
     sweep_tags,
@@ -164,6 +166,21 @@ def _kind(file: Path) -> str:
     return said.get("kind") or said["peft_type"].lower()
 
 
+def best(uri: str, asked: Mapping[str, str]) -> tuple[str, str]:
+    """The name and version of what is registered with all of these tags (`source`, `target`,
+    `cargo`, `concept`) and keeps most of the native effect.
+
+    Raises:
+        TrackingError: nothing of the kind, or nowhere is there a native effect to take a share of.
+    """
+    found = [of for of, _ in versions(uri, asked) if "retention" in of.tags]
+    if not found:
+        said = ", ".join(f"{key} {value}" for key, value in asked.items())
+        raise TrackingError(f"nothing with a retention is registered of {said} in {uri}")
+    chosen = max(found, key=lambda of: (float(of.tags["retention"]), int(of.version)))
+    return chosen.name, str(chosen.version)
+
+
 def versions(uri: str, tags: Mapping[str, str]) -> list[tuple[ModelVersion, Run]]:
     """Every registered version with all of these tags, and its run; none where no store is yet."""
     if uri.startswith(SQLITE) and not _database(uri).is_file():
@@ -261,7 +278,7 @@ def _track_cell(
         facts = cell_facts(matrix, cell)
         files = [directory / file for file in cell_files(cell)]
         model = _log_model(client, child, name, facts, files)
-        tags = cell_tags(matrix, cell) | _retention_tags(cell) | {SWEEP: matrix.address}
+        tags = cell_tags(matrix, cell) | retention_tags(cell) | {SWEEP: matrix.address}
         tracked = _register(client, name, child, model, tags)
     _judge(client, name, tracked)
     if COMPLETE not in child.data.tags:
@@ -358,27 +375,10 @@ def _judge(client: MlflowClient, name: str, new: ModelVersion) -> None:
         return
     aliases = client.get_registered_model(name).aliases
     old = client.get_model_version(name, aliases[CHAMPION]) if CHAMPION in aliases else None
-    moved = old is None or _not_worse(new.tags, old.tags)
+    moved = old is None or not_worse(new.tags, old.tags)
     if moved:
         client.set_registered_model_alias(name, CHAMPION, new.version)
     client.set_model_version_tag(name, new.version, JUDGED, "champion" if moved else "kept old")
-
-
-def _retention_tags(cell: Cell) -> dict[str, str]:
-    """What the next version will be judged against; nothing where retention is undefined."""
-    kept = cell.retention
-    if kept is None:
-        return {}
-    return {"retention": repr(kept.value), "retention_low": repr(kept.low)}
-
-
-def _not_worse(new: Mapping[str, str], old: Mapping[str, str]) -> bool:
-    if "retention" not in old:
-        return True
-    if "retention" not in new:
-        return False
-    keys = ("retention_low", "retention")
-    return any(float(new[key]) >= float(old[key]) for key in keys)
 
 
 def _version_of_sweep(client: MlflowClient, name: str, address: str) -> ModelVersion | None:

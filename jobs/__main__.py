@@ -273,13 +273,29 @@ def route(
     epilog=example(
         f"isthmus pull {_TRACKED}@champion --to carried",
         f"isthmus pull {_TRACKED}@2 --to carried --uri http://tracker:5000",
+        "isthmus pull --from smollm2-135m-instruct --into gemma-3-270m --cargo lora --to carried",
     )
 )
 def pull(
+    *,
     model: Annotated[
-        str,
-        typer.Argument(help="NAME@ALIAS or NAME@VERSION of a registered map.", show_default=False),
-    ],
+        str | None,
+        typer.Argument(
+            help="NAME@ALIAS or NAME@VERSION of a registered map.  [default: the best of what is "
+            "asked for]",
+            show_default=False,
+        ),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", help="A source.", show_default=False)
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--into", help="A target.", show_default=False)
+    ] = None,
+    cargo: Annotated[str | None, typer.Option(help="A cargo.", show_default=False)] = None,
+    concept: Annotated[
+        str | None, typer.Option(help="A concept or skill.", show_default=False)
+    ] = None,
     to: Annotated[Path, typer.Option(help="The directory to make.", show_default=False)],
     uri: Annotated[
         str | None,
@@ -289,14 +305,29 @@ def pull(
         ),
     ] = None,
 ) -> None:
-    """Fetch a tracked map: plain safetensors and JSON, usable without this project."""
-    name, at, which = model.partition("@")
-    if not (name and at and which):
-        example = f"{model.strip('@') or 'NAME'}@champion"
-        _stop(f"{model!r}: write NAME@ALIAS or NAME@VERSION, for example {example}")
+    """Fetch a tracked map: plain safetensors and JSON, usable without this project.
+
+    By its name, or the one that keeps most of the native effect of all that go from a source into a
+    target, are of a cargo, and of a concept.
+    """
+    store = uri or tracking_uri(home())
+    asked = {"source": source, "target": target, "cargo": cargo, "concept": concept}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if (model is None) != bool(given):
+        _stop("pull: give NAME@ALIAS or NAME@VERSION, or else --from, --into, --cargo, --concept")
+    if model is None:
+        from evaluation.tracking import best
+
+        name, which = best(store, given)
+        Console().print(f"best     {name}@{which}", soft_wrap=True)
+    else:
+        name, at, which = model.partition("@")
+        if not (name and at and which):
+            example = f"{model.strip('@') or 'NAME'}@champion"
+            _stop(f"{model!r}: write NAME@ALIAS or NAME@VERSION, for example {example}")
     from evaluation.tracking import pull as fetch
 
-    where = fetch(name, which, uri=uri or tracking_uri(home()), to=to)
+    where = fetch(name, which, uri=store, to=to)
     Console().print(f"pulled   {where.absolute()} (README.txt says how to use it)", soft_wrap=True)
 
 

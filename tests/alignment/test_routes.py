@@ -49,6 +49,6 @@ def test_a_hop_that_keeps_more_than_all_keeps_all() -> None:
 
 
 def test_most_goes_through_the_hub() -> None:
-    spokes = {hop: 0.9 if "c" in hop else 0.2 for hop in HOPS}
+    spokes: dict[tuple[str, str], float] = {hop: 0.9 if "c" in hop else 0.2 for hop in HOPS}
     assert hub(spokes) == "c"
     assert math.isclose(along(spokes, "ace"), 0.81)

@@ -12,7 +12,8 @@ import pytest
 from mlflow.entities import Run
 
 from evaluation.matrix import Matrix
-from evaluation.tracking import CHAMPION, TrackedRun, TrackingError, pull
+from evaluation.record import model_name
+from evaluation.tracking import CHAMPION, TrackedRun, TrackingError, best, pull
 from tests.tracking_bench import KEY, NAME, Bench
 
 Maker = Callable[..., Matrix]
@@ -105,6 +106,24 @@ def test_the_champion_moves_unless_the_new_one_is_worse(bench: Bench, made_up: M
     assert champions == ["1", "2", "2", "2", "5", "6"]
     bench.track(sweep(0.8, "4"))
     assert bench.champion() == "6", "an old sweep tracked again takes nothing back"
+
+
+def test_the_best_of_what_is_asked_for_is_found(bench: Bench, made_up: Maker) -> None:
+    for index, kept in enumerate((0.8, 0.93, None)):
+        bench.track(made_up(3, address=str(index), first=kept))
+    source, target, cargo, concept = KEY
+    asked = {"source": source, "target": target, "cargo": cargo}
+    assert best(bench.uri, asked) == (NAME, "2")
+    assert best(bench.uri, {**asked, "concept": concept}) == (NAME, "2")
+    assert best(bench.uri, {"cargo": cargo}) == (NAME, "2")
+    back = model_name(target, source, cargo, concept)
+    assert best(bench.uri, {**asked, "source": target, "target": source}) == (back, "3"), (
+        "the newest of equals"
+    )
+    with pytest.raises(TrackingError) as caught:
+        best(bench.uri, {"source": target, "cargo": "lora"})
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"nothing with a retention is registered of source {target}, cargo lora")
 
 
 def test_what_is_measured_of_caches_is_logged(bench: Bench, made_up: Maker) -> None:

@@ -113,6 +113,19 @@ def test_a_pull_of_a_name_without_its_alias(tmp_path: Path, name: str) -> None:
     assert told.endswith("@champion")
 
 
+def test_a_pull_of_a_name_or_of_the_best_but_not_of_both(tmp_path: Path) -> None:
+    to = ("--to", str(tmp_path / "to"))
+    for asked in ((), ("a--b--steering--x@1", "--from", "a")):
+        assert refusal("pull", *asked, *to) == (
+            "pull: give NAME@ALIAS or NAME@VERSION, or else --from, --into, --cargo, --concept"
+        )
+    told = refusal("pull", "--from", "a", "--cargo", "lora", *to, ISTHMUS_HOME=str(tmp_path))
+    assert told == (
+        "nothing with a retention is registered of source a, cargo lora in "
+        f"sqlite:///{tmp_path}/mlflow.db"
+    )
+
+
 def test_a_pull_from_no_store(tmp_path: Path) -> None:
     to = tmp_path / "to"
     pull = ("pull", "a--b--steering--sentiment@champion", "--to", str(to))
