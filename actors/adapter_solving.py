@@ -25,6 +25,7 @@ from actors.adapter_training import TrainedAdapter
 from actors.adapting import adapting
 from actors.engine import Engine
 from actors.examples import Example, passes
+from actors.learning import Taken
 from actors.matrices import Rows, places
 from actors.matrix_reading import sides
 from alignment.updates import Update
@@ -88,7 +89,7 @@ def solve_adapter(
             seen.append(loss)
     updates = {place: Update(each.up.cpu(), each.down.cpu()) for place, each in here.items()}
     updates = updates or _nothing(engine, solving.rank)  # where every step went astray
-    return TrainedAdapter(updates, tuple(seen), read, time.monotonic() - started)
+    return Taken(updates, tuple(seen), read, time.monotonic() - started)
 
 
 def _nothing(engine: Engine, rank: int) -> dict[str, Update]:

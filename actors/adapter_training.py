@@ -4,8 +4,9 @@ Shapes: o and i what a layer returns and reads, r rank.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from actors.adapting import adapting
 from actors.engine import Engine
 from actors.examples import Example
-from actors.learning import Course, Foreseeing, take
+from actors.learning import Course, Foreseeing, Taken, take
 from actors.matrices import Rows, places
 from alignment.updates import Update
 
@@ -35,15 +36,7 @@ class AdapterTraining:
     seed: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class TrainedAdapter:
-    """What was learned, by place, after the epoch whose held-out loss is least. `held_out` is that
-    loss before any step and after each epoch; `tokens` is how many were read to learn."""
-
-    updates: Mapping[str, Update]
-    held_out: tuple[float, ...]
-    tokens: int
-    seconds: float
+TrainedAdapter: TypeAlias = Taken[Mapping[str, Update]]  # changes, by place
 
 
 def train_adapter(
@@ -87,7 +80,7 @@ def learned(
     parameters = [each for pair in factors.values() for each in pair]
     taken = take(engine, course, parameters, updates, kept, training)
     best = {place: Update(each.up.cpu(), each.down.cpu()) for place, each in taken.best.items()}
-    return TrainedAdapter(best, taken.held_out, taken.tokens, taken.seconds)
+    return replace(taken, best=best)
 
 
 def begun(

@@ -342,7 +342,7 @@ def _foreseeing(model: ModelFacts, adapter: Made, examples: Sequence[Example]) -
 
 
 def _kept(of: TrainedAdapter) -> Arrays:
-    return to_arrays(of.updates) | {
+    return to_arrays(of.best) | {
         "held_out": np.array(of.held_out),
         "tokens": np.array(of.tokens),
         "seconds": np.array(of.seconds),

@@ -57,7 +57,7 @@ def test_what_an_adapter_changes_is_taken_over(
     training = AdapterTraining(rank=4, learning_rate=1e-2, batch=3, epochs=30)
     made = refit_adapter(llama, texts, taught, len(sentences), tokens, training)
     assert made.held_out[-1] < 0.1 * made.held_out[0]
-    said = changes(llama, made.updates, texts[: len(sentences)], tokens)
+    said = changes(llama, made.best, texts[: len(sentences)], tokens)
     for mine, theirs in zip(said, taught, strict=False):
         near = np.corrcoef(mine.added.ravel(), theirs.added.ravel())[0, 1]
         assert near > 0.9
@@ -77,7 +77,7 @@ def test_what_is_said_is_taken_over_outright(
     training = AdapterTraining(rank=4, learning_rate=1e-2, batch=3, epochs=30)
     made = refit_adapter(llama, texts, taught, len(sentences), tokens, training)
     assert made.held_out[-1] < 0.1 * made.held_out[0]
-    said = changes(llama, made.updates, texts[:1], tokens, outright=True)
+    said = changes(llama, made.best, texts[:1], tokens, outright=True)
     near = np.corrcoef(said[0].added.ravel(), taught[0].added.ravel())[0, 1]
     assert near > 0.9
 
@@ -153,7 +153,7 @@ def test_texts_are_foreseen_as_far_as_is_asked(
     made = [refit_adapter(*order, share) for share in (0.0, 2.0)]
     told = []
     for each in made:
-        with adapting(llama, each.updates):
+        with adapting(llama, each.best):
             told.append(foreseen_nats(llama, sentences))
     assert told[1] < 0.9 * told[0]
     assert min(made[1].held_out[1:]) > min(made[0].held_out[1:])

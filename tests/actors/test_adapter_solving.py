@@ -26,7 +26,7 @@ def test_an_adapter_is_solved_for_in_every_family(
     solved = solve_adapter(engine, texts, taught, len(sentences), TOKENS, Solving(rank=4, steps=2))
     plain, once, twice = solved.held_out
     assert twice <= once < 0.9 * plain
-    assert {each.rank for each in solved.updates.values()} == {4}
+    assert {each.rank for each in solved.best.values()} == {4}
     assert all(weight(engine, at).equal(before[place]) for place, at in places(engine).items())
     again = solve_adapter(engine, texts, taught, len(sentences), TOKENS, Solving(rank=4, steps=2))
     assert again.held_out == solved.held_out
@@ -40,8 +40,8 @@ def test_where_no_step_helps_nothing_is_changed(
     taught = changes(engine, drawn_adapter(engine, 0.05), texts, TOKENS)
     solved = solve_adapter(engine, texts, taught, 2, TOKENS, Solving(lengths=(1e3,)))
     assert solved.held_out[0] == solved.held_out[1]
-    assert all(not each.matrix.any() for each in solved.updates.values())
-    assert solved.updates.keys() == places(engine).keys()
+    assert all(not each.matrix.any() for each in solved.best.values())
+    assert solved.best.keys() == places(engine).keys()
 
 
 @pytest.mark.parametrize("case", ["llama", "gpt2"])

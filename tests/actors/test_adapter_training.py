@@ -80,8 +80,8 @@ def test_what_is_taught_is_learned_and_the_model_is_left_alone(gemma: Engine) ->
     read = sum(each.ids.numel() for each in passes(gemma, examples[:20]))
     assert made.tokens == pytest.approx(3 * read, rel=0.2)
     again = train_adapter(gemma, examples[:20], examples[20:], training)
-    for place, update in made.updates.items():
-        assert np.array_equal(update.up, again.updates[place].up), "the same to the bit"
+    for place, update in made.best.items():
+        assert np.array_equal(update.up, again.best[place].up), "the same to the bit"
     for name, each in gemma.model.named_parameters():
         assert each.equal(before[name])
         assert each.grad is None
@@ -92,7 +92,7 @@ def test_the_epoch_that_does_best_on_what_is_held_out_is_kept(gemma: Engine) -> 
     other = [Example("Nobody told her that it rained")]
     once = AdapterTraining(rank=4, learning_rate=3e-2, batch=6, epochs=6)
     made = train_adapter(gemma, examples, other, once)
-    with adapting(gemma, made.updates):
+    with adapting(gemma, made.best):
         costs, tokens = foreseen(gemma, other)
     best = min(made.held_out[1:])
     assert best < made.held_out[-1], "it forgets, in the end"
