@@ -132,6 +132,14 @@ class AnchorFacts(Value):
     corpora: tuple[str, ...]
 
 
+class PriorScore(Value):
+    """What architectures alone say of an ordered pair, from 0 to 1: an expectation."""
+
+    source: str
+    target: str
+    score: float
+
+
 class Matrix(Value):
     """All that one sweep measured. `address` is the content address of the sweep itself."""
 
@@ -143,6 +151,7 @@ class Matrix(Value):
     cells: tuple[Annotated[AnyCell, Field(discriminator="cargo")], ...]
     agreements: tuple[GroupAgreement, ...] = ()
     routes: tuple[Route, ...] = ()
+    priors: tuple[PriorScore, ...] = ()
     anchors: AnchorFacts
     lineage: dict[str, str]
     seconds: dict[str, float]
@@ -150,7 +159,7 @@ class Matrix(Value):
     @model_validator(mode="after")
     def _known_once(self) -> "Matrix":
         names = {model.name for model in self.models}
-        for part in (*self.cells, *self.similarities, *self.routes):
+        for part in (*self.cells, *self.similarities, *self.routes, *self.priors):
             if missing := {part.source, part.target} - names:
                 raise ValueError(f"{sorted(missing)} is not among the models {sorted(names)}")
         if len({cell.key for cell in self.cells}) < len(self.cells):

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from evaluation import scatter
 from evaluation.cells import AnyCell, CacheCell, Cell
 from evaluation.digest import HELD, Digest, digest
 from evaluation.drawing import SIDE, LayerMap, forest, layer_maps, neighbour_top
 from evaluation.hypotheses import hypotheses
 from evaluation.matrix import LayerSimilarity, Matrix
 from evaluation.palette import LEVEL_COLOURS, LEVEL_INKS
+from evaluation.predictors import predictors
 from evaluation.retention import LEVEL_RANGES, Level
 from evaluation.route_graph import SIDE as GRAPH_SIDE
 from evaluation.route_graph import route_graphs
@@ -71,6 +73,8 @@ def render(matrix: Matrix) -> str:
         maps=_pairs(matrix),
         routes=route_graphs([model.name for model in matrix.models], matrix.cells, matrix.routes),
         graph_side=GRAPH_SIDE,
+        predictors=predictors(matrix),
+        scatter=scatter,
         levels=[(level, LEVEL_RANGES[level], LEVEL_COLOURS[level]) for level in Level],
         colours=LEVEL_COLOURS,
         inks=LEVEL_INKS,

@@ -58,6 +58,7 @@ from jobs.choosing import Visited
 from jobs.config import CARGOES, RunFile
 from jobs.handing_over import Handed
 from jobs.names import ROOT
+from jobs.priors import priors
 from jobs.routes import BEST, Routed
 from jobs.soft_prompts import Prompted
 from jobs.steer import RELABELLED, Judged
@@ -115,6 +116,7 @@ def assemble(
         ),
         agreements=tuple(results.agreements),
         routes=tuple(each for of in results.routed if (each := _route(run, of)) is not None),
+        priors=priors(run),
         anchors=AnchorFacts(
             texts=len(texts.anchors),
             rows=round(min(rows)),

@@ -7,6 +7,7 @@ from rich.table import Table
 from evaluation.cells import AdapterCell, CacheCell, Cell, PromptCell
 from evaluation.hypotheses import Hypothesis, hypotheses
 from evaluation.matrix import GroupAgreement, Matrix
+from evaluation.predictors import Predictor, predictors
 from evaluation.retention import Interval, Level
 from evaluation.routes import Route
 from evaluation.wording import words
@@ -40,12 +41,13 @@ def matrix_table(matrix: Matrix) -> Table:
 
 
 def matrix_lines(matrix: Matrix) -> list[str]:
-    """What stands below the table: of caches, adapters, latents, routes, layers, groups."""
+    """What stands below the table: of each cargo, of routes, of layers, of groups."""
     return [
         *_cache_lines(matrix),
         *_adapter_lines(matrix),
         *_prompt_lines(matrix),
         *_route_lines(matrix),
+        *_predictor_lines(matrix),
         *_layer_lines(matrix),
         *_group_lines(matrix),
     ]
@@ -137,6 +139,22 @@ def route_facts(of: Route) -> Iterator[str]:
     yield f"gain {share(of.gain)}: {worth}"
     for other in of.others:
         yield f"{other.name} {share(other.retention)}"
+
+
+def predictor_facts(of: Predictor) -> str:
+    """How one thing that was known beforehand goes with retention."""
+    rank = "undefined" if of.spearman is None else share(of.spearman)
+    if of.error is None or of.naive is None:
+        return f"{of.name} ρ {rank}"
+    return f"{of.name} ρ {rank}, off by {of.error:.2f} (the mean by {of.naive:.2f})"
+
+
+def _predictor_lines(matrix: Matrix) -> list[str]:
+    """What told beforehand how much crosses, a line for each cargo with enough pairs."""
+    return [
+        f"foretold {words(cargo)}, {some[0].pairs} pairs: {'; '.join(map(predictor_facts, some))}"
+        for cargo, some in predictors(matrix).items()
+    ]
 
 
 def _route_lines(matrix: Matrix) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 
 from evaluation.cells import Control
 from evaluation.matrix import GroupAgreement, Matrix
+from evaluation.predictors import predictors
 from evaluation.report import render, summary, write_page
 from evaluation.retention import Interval
 from evaluation.routes import Route
@@ -106,6 +107,8 @@ def test_it_reads_at_both_widths(
     taught = ("social_media", "json_answers")[:skills]
     matrix = made_up(count, concepts=names, caches=caches, skills=taught)
     rows = 8 * concepts + 6 * caches + 5 * skills  # of the forest of each pair
+    scatters = sum(map(len, predictors(matrix).values()))
+    assert bool(scatters) == (count > 2)
     seen = _look(chromium, render(matrix), tmp_path)
     assert set(seen) == {"1440", "390"}
     for width, page in seen.items():
@@ -114,7 +117,7 @@ def test_it_reads_at_both_widths(
         assert page["unnamed"] == 0
         assert page["named"] is True
         assert page["requests"] == 0, "the page asks for nothing"
-        assert page["pictures"] == (2 * rows + 3) * count * (count - 1) // 2
+        assert page["pictures"] == (2 * rows + 3) * count * (count - 1) // 2 + scatters
         assert 2000 < int(str(page["height"])) < 60_000
 
 
