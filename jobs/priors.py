@@ -37,4 +37,4 @@ def _entry(spec: ModelSpec) -> Entry | None:
         return Entry(name=spec.name, config=config)
     depth = base.blueprint.layers if spec.derived.recipe == UPSCALED else None
     told = {"name": spec.name, "config": config, "depth_upscaled_from": depth}
-    return Entry.model_validate({**dict(base), **told})  # with a blueprint of its own
+    return Entry.model_validate(base.model_dump() | told)  # with a blueprint of its own
