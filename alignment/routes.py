@@ -8,6 +8,8 @@ from itertools import pairwise
 import networkx
 
 Hops = Mapping[tuple[str, str], float]  # what is kept from one node to another, as a share
+_END = ("", -1)  # after the target, by however many hops it was reached
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -19,23 +21,29 @@ class Path:
 
 
 def best_path(kept: Hops, source: str, target: str, most: int) -> Path | None:
-    """The path of two hops up to `most` whose hops keep the largest product; None without any.
+    """The path of two hops up to `most` (3 at the most) whose hops keep the largest product; of
+    equals one with fewer. None without any.
 
-    A hop that keeps nothing leads nowhere, and one that keeps more than all keeps all: products are
-    compared as sums of -log, over which no path gains by going round (Dijkstra 1959; in order of
-    length by Yen 1971).
+    A hop that keeps nothing leads nowhere, and one that keeps more than all keeps all, so that no
+    path gains by going round: products are compared as sums of -log (Dijkstra 1959), between nodes
+    that are told apart by how many hops lead there.
     """
     graph = networkx.DiGraph()
-    graph.add_nodes_from((source, target))
+    graph.add_nodes_from([(source, 0), _END])
     for (one, other), share in kept.items():
-        if share > 0 and (one, other) != (source, target):
-            graph.add_edge(one, other, cost=-math.log(min(1.0, share)))
+        if share <= 0 or other == source or one == target:
+            continue
+        for step in [0] if one == source else range(1, most):
+            if (step, other) != (0, target):
+                graph.add_edge((one, step), (other, step + 1), cost=-math.log(min(1.0, share)))
+    for step in range(2, most + 1):
+        graph.add_edge((target, step), _END, cost=step * _ROUNDING)
     try:
-        paths = networkx.shortest_simple_paths(graph, source, target, weight="cost")
-        nodes = next((path for path in paths if len(path) <= most + 1), None)
+        way = networkx.dijkstra_path(graph, (source, 0), _END, weight="cost")
     except networkx.NetworkXNoPath:
         return None
-    return None if nodes is None else Path(tuple(nodes), along(kept, nodes))
+    nodes = tuple(node for node, _ in way[:-1])
+    return Path(nodes, along(kept, nodes))
 
 
 def along(kept: Hops, nodes: Iterable[str]) -> float:

@@ -52,3 +52,9 @@ def test_most_goes_through_the_hub() -> None:
     spokes: dict[tuple[str, str], float] = {hop: 0.9 if "c" in hop else 0.2 for hop in HOPS}
     assert hub(spokes) == "c"
     assert math.isclose(along(spokes, "ace"), 0.81)
+
+
+def test_of_equal_paths_the_shorter_is_taken() -> None:
+    found = best_path(dict.fromkeys(HOPS, 1.0), "a", "e", 3)
+    assert found is not None
+    assert len(found.nodes) == 3
