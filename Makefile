@@ -57,6 +57,7 @@ bench: $(INSTALLED) $(ASSETS)
 	$(BIN)/python -m benchmarks.lora_carriers
 	$(BIN)/python -m benchmarks.lora_tables
 	$(BIN)/python -m benchmarks.lora_twins
+	$(BIN)/python -m benchmarks.lora_coverage
 	$(BIN)/python -m benchmarks.lora_merging
 	$(BIN)/python -m benchmarks.latents
 	$(BIN)/python -m benchmarks.latents configs/latents/fleet.yaml
