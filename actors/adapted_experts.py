@@ -60,9 +60,16 @@ def _made(experts: nn.Module, name: str, expert: int, read: Tensor) -> Tensor:
     """What a matrix makes of what an expert reads, [s, o], with what is on it."""
     made = nn.functional.linear(read, experts.get_parameter(name)[expert])
     for at, update in _on.get(experts, {}).get((name, expert), ()):
-        change = (read.to(update.down) @ update.down.mT @ update.up.mT).to(made)
-        made = made.index_add(-1, at.rows.to(made.device), change)
+        made = changed(made, read, at, update)
     return made
+
+
+def changed(made: Tensor, read: Tensor, at: Rows, update: Update) -> Tensor:
+    """What a layer makes [.., o] of what it reads [.., i], with a change of some of its rows."""
+    change = (read.to(update.down) @ update.down.mT @ update.up.mT).to(made)
+    if len(at.rows) == made.shape[-1]:
+        return made + change
+    return made.index_add(-1, at.rows.to(made.device), change)
 
 
 ALL_EXPERTS_FUNCTIONS.register(_IMPLEMENTATION, _forward)

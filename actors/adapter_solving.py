@@ -87,7 +87,7 @@ def solve_adapter(
             here, loss = _best_step(course, here, seen[-1], matters, slopes, solving)
             read += for_these + for_all
             seen.append(loss)
-    updates = {place: Update(each.up.cpu(), each.down.cpu()) for place, each in here.items()}
+    updates = {place: each.on(torch.device("cpu")) for place, each in here.items()}
     updates = updates or _nothing(engine, solving.rank)  # where every step went astray
     return Taken(updates, tuple(seen), read, time.monotonic() - started)
 

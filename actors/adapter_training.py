@@ -79,7 +79,7 @@ def learned(
 
     parameters = [each for pair in factors.values() for each in pair]
     taken = take(engine, course, parameters, updates, kept, training)
-    best = {place: Update(each.up.cpu(), each.down.cpu()) for place, each in taken.best.items()}
+    best = {place: each.on(torch.device("cpu")) for place, each in taken.best.items()}
     return replace(taken, best=best)
 
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 from torch import Tensor, nn
 
-from actors.adapted_experts import Change, adapting_experts
+from actors.adapted_experts import Change, adapting_experts, changed
 from actors.matrices import Rows, places
 from actors.module_tree import ModuleTree
 from alignment.updates import Update
@@ -38,9 +38,6 @@ def adapting(tree: ModuleTree, updates: Mapping[str, Update]) -> Iterator[None]:
 
 def _adding(update: Update, at: Rows) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
     def hook(_layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        change = (args[0].to(update.down) @ update.down.mT @ update.up.mT).to(output)
-        if len(at.rows) == output.shape[-1]:
-            return output + change
-        return output.index_add(-1, at.rows.to(output.device), change)
+        return changed(output, args[0], at, update)
 
     return hook

@@ -127,7 +127,14 @@ class Scored:
 
     def test(self, on: Updates) -> dict[str, float] | None:
         """Of the native gain over test items, with its interval; None where nothing is native."""
-        carried = scores(self.target, self.skill, self.items.test, on)
+        return self.share(self.done(on))
+
+    def done(self, on: Updates) -> NDArray[np.float64]:
+        """How well each test item is done with these on [m]."""
+        return scores(self.target, self.skill, self.items.test, on)
+
+    def share(self, carried: NDArray[np.float64]) -> dict[str, float] | None:
+        """Of the native gain what these scores are, with the interval."""
         found = measure_retention(self.base, self.native, carried).retention
         return None if found is None else asdict(found)
 

@@ -8,32 +8,27 @@ alike the best partners are on average, beside the best closed form's retention.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
-from functools import partial
 
-from actors.anchors import batches
-from actors.catalog import Derivation, ModelSpec
 from actors.fleet import find, spec
-from actors.reading import activations
 from alignment.coverage import coverage
-from alignment.similarity import Similarity, compare
-from benchmarks.adapter_carriers import paired
+from alignment.similarity import Similarity
 from benchmarks.adapters import Model, Run, live
-from benchmarks.lora_twins import RECIPES, SKILL, TEXTS
+from benchmarks.lora_twins import BASE, RECIPES, SKILL, TEXTS, compared, twin
 from benchmarks.record import RESULTS, kept, record
 from evaluation.predictors import Point, predictor
 
 SOLVED = "solved on own texts"
-BASE, OTHER = "smollm2-135m-instruct", "gemma-3-270m"
+OTHER = "gemma-3-270m"
 
 
 def main() -> None:
     """Measure and record."""
-    anchors, retentions = Run.read().texts.anchors[:TEXTS], dict(_recorded())
-    points = []
-    for name, base, other in _pairs():
-        found = _compared(base, other, anchors)
+    anchors, retentions = Run.read().texts.anchors, dict(_recorded())
+    base, points = live(spec(find(BASE))), []
+    for name, other in _others():
+        found = compared(base, other, anchors)
         directions = ((BASE, name, found), (name, BASE, found.swapped))
         points += [
             Point(one, two, _known(of), retentions[one, two])
@@ -54,27 +49,11 @@ def main() -> None:
     )
 
 
-def _pairs() -> Iterator[tuple[str, Model, Model]]:
-    """The base with each of the others, one after the other: their name comes first."""
-    plain = spec(find(BASE))
-    base = live(plain)
-    yield OTHER, base, live(spec(find(OTHER)))
-    for name, of in RECIPES.items():
-        yield name, base, live(ModelSpec(name=name, derived=Derivation(base=plain, **of)))
-
-
-def _compared(one: Model, other: Model, texts: Sequence[str]) -> Similarity:
-    (shard,) = batches(texts, shard_texts=TEXTS, batch_texts=8)
-    reads = [
-        partial(
-            activations,
-            model.engine,
-            model.facts.fingerprint,
-            sites=[f"residual.{layer}" for layer in range(len(model.engine.blocks))],
-        )
-        for model in (one, other)
-    ]
-    return compare(*([*of.values()] for of in paired(shard, reads)))
+def _others() -> Iterator[tuple[str, Model]]:
+    """What the base is compared to, one after the other."""
+    yield OTHER, live(spec(find(OTHER)))
+    for name in RECIPES:
+        yield name, twin(name)
 
 
 def _known(found: Similarity) -> dict[str, float]:

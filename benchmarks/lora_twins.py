@@ -24,15 +24,16 @@ from actors.fleet import find, spec
 from actors.matrices import places, weight
 from actors.reading import activations
 from alignment.carriers.reordered import Reordered
-from alignment.coverage import Coverage, coverage
+from alignment.coverage import coverage
 from alignment.crossing import Crossing
 from alignment.permutation import Attention, match_heads, match_neurons, rows_of
-from alignment.similarity import compare
+from alignment.similarity import Similarity, compare
 from alignment.updates import Update
 from benchmarks.adapter_carriers import SHUFFLED, carried, paired
 from benchmarks.adapters import Figures, Model, Run, Scored, live, named_pairs
 from benchmarks.record import record
 
+BASE = "smollm2-135m-instruct"
 SKILL = "social_media"
 TEXTS = 72  # of the anchors
 LAMBDA = 1e-4  # what twins hold is the same but for its basis, with little noise to be damped
@@ -50,16 +51,20 @@ FITTED = {"permuted": ("ridge", SHUFFLED), "rotated": ("ridge", "procrustes", SH
 
 def main() -> None:
     """Measure and record, a file for each twin."""
-    run, plain = Run.read(), spec(find("smollm2-135m-instruct"))
-    base = live(plain)
+    run, base = Run.read(), live(spec(find(BASE)))
     asked = {"exact twins": ">= 0.98", "sparse": ">= 0.80", "controls": "<= 0.1"}
+    scored = {base.facts.name: Scored.of(run, base, SKILL)}
     for name in sys.argv[1:] or RECIPES:
-        twin = live(ModelSpec(name=name, derived=Derivation(base=plain, **RECIPES[name])))
+        made = twin(name)
+        alike = compared(base, made, run.texts.anchors)
+        scored[name] = Scored.of(run, made, SKILL)
         crossings: Figures = {}
-        for direction, source, target in named_pairs([base, twin]):
+        for direction, source, target in named_pairs([base, made]):
+            there = alike if source is base else alike.swapped
+            theirs, own = (scored[of.facts.name] for of in (source, target))
             crossings[direction] = {
-                "coverage": asdict(_coverage(run, source, target)),
-                **_crossing(run, source, target, FITTED.get(name, ())),
+                "coverage": asdict(coverage(there)),
+                **_crossing(run, theirs, own, FITTED.get(name, ())),
             }
             print(direction, crossings[direction], file=sys.stderr)
         record(
@@ -68,27 +73,33 @@ def main() -> None:
         )
 
 
-def _crossing(run: Run, source: Model, target: Model, fitted: Sequence[str]) -> Figures:
+def _crossing(run: Run, theirs: Scored, scored: Scored, fitted: Sequence[str]) -> Figures:
+    source, target = theirs.target, scored.target
     native = run.native(source, SKILL).updates
     ways: dict[str, Mapping[str, Update]] = {REORDERED: _reordered(source, target, native)}
     if fitted:
         anchors = run.texts.anchors[:TEXTS]
         made = carried(source, target, {SKILL: native}, anchors, fitted, strength=LAMBDA)
         ways |= {way: of[SKILL] for way, of in made.items()}
-    scored = Scored.of(run, target, SKILL)
     # Of a twin the source's own gain is what a crossing without loss keeps whole: the two models
     # are taught in different bases, and one may learn more.
-    theirs = Scored.of(run, source, SKILL)
     own = replace(scored, native=scored.base + theirs.native - theirs.base)
+    done = {way: scored.done(on) for way, on in ways.items()}
     return {
-        "retention": {way: scored.test(on) for way, on in ways.items()},
-        "of_the_source's_gain": {way: own.test(on) for way, on in ways.items()},
+        "retention": {way: scored.share(of) for way, of in done.items()},
+        "of_the_source's_gain": {way: own.share(of) for way, of in done.items()},
     }
 
 
-def _coverage(run: Run, source: Model, target: Model) -> Coverage:
-    """How many layers of the target are like one of the source, by each criterion."""
-    (shard,) = batches(run.texts.anchors[:TEXTS], shard_texts=TEXTS, batch_texts=8)
+def twin(name: str) -> Model:
+    """A model that was made of the base."""
+    derived = Derivation(base=spec(find(BASE)), **RECIPES[name])
+    return live(ModelSpec(name=name, derived=derived))
+
+
+def compared(one: Model, other: Model, anchors: Sequence[str]) -> Similarity:
+    """How alike every layer of one is to every layer of another, over the first anchors."""
+    (shard,) = batches(anchors[:TEXTS], shard_texts=TEXTS, batch_texts=8)
     reads = [
         partial(
             activations,
@@ -96,10 +107,9 @@ def _coverage(run: Run, source: Model, target: Model) -> Coverage:
             model.facts.fingerprint,
             sites=[f"residual.{layer}" for layer in range(len(model.engine.blocks))],
         )
-        for model in (source, target)
+        for model in (one, other)
     ]
-    one, other = ([*of.values()] for of in paired(shard, reads))
-    return coverage(compare(one, other))
+    return compare(*([*of.values()] for of in paired(shard, reads)))
 
 
 def _reordered(source: Model, target: Model, native: Mapping[str, Update]) -> dict[str, Update]:

@@ -35,6 +35,11 @@ class Route(Value):
         """Whether it is better than the direct way beyond chance."""
         return self.gain.low > 0
 
+    @property
+    def verdict(self) -> str:
+        """The same in words."""
+        return "recommended" if self.recommended else "not better than direct"
+
     @field_validator("path")
     @classmethod
     def _several_hops(cls, path: tuple[str, ...]) -> tuple[str, ...]:

@@ -319,14 +319,12 @@ def _judged(run: RunFile, of: Judged, draws: dict[str, int]) -> tuple[JudgedRow,
 
 
 def _place(visited: Visited, draws: dict[str, int]) -> PlaceScore:
-    native = visited.setting.slopes
-    retention = measure_retention(np.zeros_like(native), native, visited.carried, **draws)
     return PlaceScore(
         site=visited.hop.target_site,
         role=visited.hop.place.role,
         strength=visited.setting.strength,
         native=visited.setting.effect,
-        retention=retention.retention,
+        retention=visited.kept(**draws),
     )
 
 

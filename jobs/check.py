@@ -19,7 +19,7 @@ from evaluation.expectation import CARGOS, Band, expected
 from evaluation.matrix import Matrix, MatrixError
 from jobs.config import home
 from jobs.footprint import LOAD_BYTES_PER_SECOND, Footprint, footprint, memory_here
-from jobs.names import one_of
+from jobs.names import MATRIX_FILE, one_of
 from jobs.table import adapter_facts, cache_facts, gib, share
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def _too_long(entry: Entry, question: Question) -> bool:
 
 def _measured(question: Question) -> Iterator[AnyCell]:
     """What sweeps on this machine measured of the same pair and cargo."""
-    for path in sorted(home().glob("runs/*/matrix.json")):
+    for path in sorted(home().glob(f"runs/*/{MATRIX_FILE}")):
         try:
             matrix = Matrix.from_json(path.read_bytes())
         except MatrixError:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.protocol import simplest
+from evaluation.retention import Interval, measure_retention
 from jobs.config import RunFile
 from jobs.questions import Push, Questions, costs, slopes
 from jobs.texts import Texts
@@ -42,6 +43,12 @@ class Visited:
     hop: Hop
     setting: Setting
     carried: np.ndarray
+
+    def kept(self, draws: int, seed: int) -> Interval | None:
+        """The share of the native effect that is carried there; None where there is none."""
+        native = self.setting.slopes
+        base = np.zeros_like(native)
+        return measure_retention(base, native, self.carried, draws=draws, seed=seed).retention
 
 
 @dataclass(frozen=True, eq=False)

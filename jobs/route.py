@@ -48,7 +48,7 @@ def routes_table(matrix: Matrix, routes: list[Route]) -> Table:
     for column in ("concept", "way", "kept of the native effect", "more than direct"):
         table.add_column(column, overflow="fold")
     for of in routes:
-        worth = "[bold green]recommended[/]" if of.recommended else "not better than direct"
+        worth = f"[bold green]{of.verdict}[/]" if of.recommended else of.verdict
         table.add_row(words(of.concept), "direct", share(of.direct), "")
         path = " → ".join(of.path)
         told = f"{share(of.routed)}\nby its hops {of.expected:.2f}"

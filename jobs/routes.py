@@ -19,7 +19,6 @@ from actors.catalog import ModelFacts
 from actors.folder import FitOrder
 from alignment.routes import Path, best_path, hub
 from evaluation.cells import Key
-from evaluation.retention import measure_retention
 from evaluation.suites import SUITES
 from jobs.config import RunFile
 from jobs.extract import Vectors
@@ -27,7 +26,7 @@ from jobs.fitting import Fitting
 from jobs.questions import Push, Questions, slopes
 from jobs.steer import Judged
 from jobs.texts import Texts
-from jobs.units import Asking, Unit
+from jobs.units import Asking
 from jobs.ways import HopKey, Ways, key_of
 from jobs.work import Hop, Place, Work, on_shards
 
@@ -84,6 +83,7 @@ class _Routing:
         self._run, self._ways, self._judged = run, ways, judged
         self._hops: dict[HopKey, Hop] = {key_of(hop): hop for hop in work.hops}
         self._kept = _kept(judged, run.steers.bootstrap_draws, run.seed)
+        self._hubs = {place: hub(kept) for place, kept in self._kept.items()}
 
     def measured(
         self, prompts: Sequence[str], questions: Questions, asking: Asking, fitting: Fitting
@@ -93,14 +93,14 @@ class _Routing:
         parts = [self._parts(each.choice.hop.place, path) for each, path in paths]
         fitting.complete(
             f"{self._ways.concept}: fitting legs to parts of the anchors",
-            [order for of in parts for order, _ in of],
+            [order for of in parts for order in of],
         )
         pushes = [
-            self._pushes(each, path, [to for _, to in of])
+            self._pushes(each, path, [order.maps[0][1] for order in of])
             for (each, path), of in zip(paths, parts, strict=True)
         ]
         units = [
-            self._unit(each, [*of.values()], prompts, questions)
+            questions.propensity(each.key[1], [*of.values()], (each.choice.strength,), prompts)
             for (each, _), of in zip(paths, pushes, strict=True)
         ]
         answers = asking.by_waves(f"{self._ways.concept}: measuring routes on test", units)
@@ -121,19 +121,18 @@ class _Routing:
     def _legs(self, place: Place, nodes: Sequence[str]) -> list[Hop]:
         return [self._hops[one, other, place] for one, other in pairwise(nodes)]
 
-    def _parts(self, place: Place, path: Path) -> list[tuple[FitOrder, str]]:
-        """For each leg, the order of a map that is fitted to its part of the anchors alone."""
+    def _parts(self, place: Place, path: Path) -> list[FitOrder]:
+        """For each leg, a map that is fitted to its part of the anchors alone."""
         legs = self._legs(place, path.nodes)
-        found = []
-        for number, leg in enumerate(legs):
-            order = on_shards(leg, self._ways.best_fitted(leg).name, number, len(legs))
-            found.append((order, order.maps[0][1]))
-        return found
+        return [
+            on_shards(leg, self._ways.best_fitted(leg).name, number, len(legs))
+            for number, leg in enumerate(legs)
+        ]
 
     def _pushes(self, judged: Judged, path: Path, parts: Sequence[str]) -> dict[str, Push]:
         """What is added to the target, by the way that it went."""
         hop = judged.choice.hop
-        middles = {HUB: hub(self._kept[hop.place]), CHANCE: self._drawn(hop)}
+        middles = {HUB: self._hubs[hop.place], CHANCE: self._drawn(hop)}
         pushes = {BEST: self._along(hop, path.nodes)}
         pushes[SAME_ROWS] = self._ways.along(self._legs(hop.place, path.nodes), parts)
         for name, middle in middles.items():
@@ -152,11 +151,6 @@ class _Routing:
         ends = [names.index(hop.source), names.index(hop.target)]
         return str(np.random.default_rng([self._run.seed, *ends]).choice(others))
 
-    def _unit(
-        self, judged: Judged, pushes: Sequence[Push], prompts: Sequence[str], of: Questions
-    ) -> Unit:
-        return of.propensity(judged.key[1], pushes, (judged.choice.strength,), prompts)
-
 
 def _kept(
     judged: Sequence[Judged], draws: int, seed: int
@@ -166,11 +160,7 @@ def _kept(
     found: dict[Place, dict[tuple[str, str], float]] = {}
     for each in judged:
         for visited in each.choice.visited:
-            native, hop = visited.setting.slopes, visited.hop
-            of = measure_retention(
-                np.zeros_like(native), native, visited.carried, draws=draws, seed=seed
-            ).retention
-            found.setdefault(hop.place, {})[hop.source, hop.target] = (
-                0.0 if of is None else of.value
-            )
+            of, hop = visited.kept(draws, seed), visited.hop
+            share = 0.0 if of is None else of.value
+            found.setdefault(hop.place, {})[hop.source, hop.target] = share
     return found

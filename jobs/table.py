@@ -135,8 +135,7 @@ def route_facts(of: Route) -> Iterator[str]:
     """Where the best path leads, what it keeps beside the direct way, and what others keep."""
     yield f"{' → '.join(of.path)} {share(of.routed)}, by its hops {of.expected:.2f}"
     yield f"direct {share(of.direct)}"
-    worth = "recommended" if of.recommended else "not better than direct"
-    yield f"gain {share(of.gain)}: {worth}"
+    yield f"gain {share(of.gain)}: {of.verdict}"
     for other in of.others:
         yield f"{other.name} {share(other.retention)}"
 

@@ -87,19 +87,23 @@ class Ways:
         concept = concept or self.concept
         asked = key_of(hop), way, concept
         if asked not in self._pushes:
-            vector = self._vectors[hop.source, hop.place, concept][0]
-            direction = carry(vector, map_from_bytes(self.store.get(way.map_address)))
+            direction = self._through(hop, [way.map_address], concept)
             length = self.length(way.unit_of, hop.place)
             self._pushes[asked] = Push(hop.target_site, direction, length)
         return self._pushes[asked]
 
     def along(self, hops: Sequence[Hop], maps: Sequence[str]) -> Push:
         """The first source's vector of the concept, by one map after the other."""
-        direction = self._vectors[hops[0].source, hops[0].place, self.concept][0]
+        first, last = hops[0], hops[-1]
+        direction = self._through(first, maps, self.concept)
+        return Push(last.target_site, direction, self.length(last.target, last.place))
+
+    def _through(self, hop: Hop, maps: Sequence[str], concept: str) -> np.ndarray:
+        """The vector of a hop's source, by one map after the other."""
+        direction = self._vectors[hop.source, hop.place, concept][0]
         for to in maps:
             direction = carry(direction, map_from_bytes(self.store.get(to)))
-        last = hops[-1]
-        return Push(last.target_site, direction, self.length(last.target, last.place))
+        return direction
 
     def together(self, carried: Sequence[Push], hop: Hop) -> Push:
         """The mean of what several sources carry to one site, each at the same length."""

@@ -228,16 +228,19 @@ def _hop(
 
 def shuffled(hop: Hop, fitter: str, seed: int) -> FitOrder:
     """The control map of a hop: the same fitter on rows paired at random."""
-    same = tuple(recipe for recipe, _ in hop.order.maps if recipe.name == fitter)
-    assert same, f"no {fitter} from {hop.source} to {hop.target}"
-    return _order(same, hop.order.shards, hop.order.folds, hop.order.reverse, seed)
+    return _again(hop, fitter, hop.order.shards, seed)
 
 
 def on_shards(hop: Hop, fitter: str, part: int, parts: int) -> FitOrder:
     """A hop's map by a fitter, fitted to one of so many parts of the anchors."""
+    return _again(hop, fitter, hop.order.shards[part::parts], None)
+
+
+def _again(hop: Hop, fitter: str, shards: tuple[str, ...], shuffle: int | None) -> FitOrder:
+    """One fitter's map of a hop, on other rows."""
     same = tuple(recipe for recipe, _ in hop.order.maps if recipe.name == fitter)
-    shards = hop.order.shards[part::parts]
-    return _order(same, shards, hop.order.folds, hop.order.reverse, None)
+    assert same, f"no {fitter} from {hop.source} to {hop.target}"
+    return _order(same, shards, hop.order.folds, hop.order.reverse, shuffle)
 
 
 def _anatomy(run: RunFile, facts: ModelFacts, place: Place) -> Anatomy:
