@@ -26,6 +26,7 @@ from actors.encoding import encode, of_like_length
 from actors.engine import Engine
 from actors.examples import Example, Pass, costs, passes
 from alignment.updates import Update
+from cluster.pace import paced, part
 
 SAMPLED = 48  # texts that tell which tokens are likely
 TOGETHER = 8  # texts of a pass
@@ -57,7 +58,7 @@ def likely(
         TextError: a text of which the tokenizer makes no token.
     """
     chances = np.zeros(len(tokens))
-    for each in ({}, updates):
+    for each in paced(({}, updates)):
         with adapting(engine, each):
             for read in _read(engine, texts[:SAMPLED]):
                 said = _log_chances(engine, read.states, tokens).exp()
@@ -116,12 +117,13 @@ def changes(
     Raises:
         TextError: a text of which the tokenizer makes no token.
     """
-    plain = {
-        read.number: _log_chances(engine, read.states, tokens)
-        for read in ([] if outright else _read(engine, texts))
-    }
+    with part(0, 0.5):
+        plain = {
+            read.number: _log_chances(engine, read.states, tokens)
+            for read in ([] if outright else _read(engine, texts))
+        }
     found = {}
-    with adapting(engine, updates):
+    with part(0.5, 1), adapting(engine, updates):
         for read in _read(engine, texts):
             said = _log_chances(engine, read.states, tokens)
             added = said if outright else said - plain.pop(read.number)
@@ -157,8 +159,10 @@ def refit_adapter(
         room = int(np.searchsorted(np.cumsum(sizes), most / training.epochs, side="right"))
         count = max(1, room)
     some, of_these = beginning(texts, count, held_out), beginning(taught, count, held_out)
-    course = Relearning(engine, some, of_these, held_out, tokens, foreseen)
-    return learned(engine, course, training)
+    with part(0, 0.1):
+        course = Relearning(engine, some, of_these, held_out, tokens, foreseen)
+    with part(0.1, 1):
+        return learned(engine, course, training)
 
 
 def beginning(of: Sequence[What], count: int, held_out: int) -> list[What]:

@@ -29,6 +29,7 @@ from actors.learning import Taken
 from actors.matrices import Rows, places
 from actors.matrix_reading import sides
 from alignment.updates import Update
+from cluster.pace import paced, part
 
 _SPARE = 8  # directions beyond the rank, by which the first ones are found well
 _ASTRAY = 1.02  # no longer step is tried after this; where routes of experts change a loss jumps
@@ -75,16 +76,20 @@ def solve_adapter(
     started = time.monotonic()
     some = beginning(texts, solving.texts, held_out)
     of_these = beginning(taught, solving.texts, held_out)
-    course = Relearning(engine, some, of_these, held_out, tokens, foreseen)
-    sampled = some[: min(solving.sampled, course.count)]
     here: dict[str, Update] = {}
-    seen, read = [course.look(here)], 0
+    with part(0, 0):
+        course = Relearning(engine, some, of_these, held_out, tokens, foreseen)
+        seen, read = [course.look(here)], 0
+    sampled = some[: min(solving.sampled, course.count)]
     with engine.held.with_gradients():
-        for step in range(solving.steps):
+        for step in paced(range(solving.steps)):
             drawn = torch.Generator(engine.device).manual_seed(solving.seed + step)
-            matters, for_these = _matters(engine, sampled, here, drawn)
-            slopes, for_all = falls(engine, course, here)
-            here, loss = _best_step(course, here, seen[-1], matters, slopes, solving)
+            with part(0, 0.3):
+                matters, for_these = _matters(engine, sampled, here, drawn)
+            with part(0.3, 0.6):
+                slopes, for_all = falls(engine, course, here)
+            with part(0.6, 1):
+                here, loss = _best_step(course, here, seen[-1], matters, slopes, solving)
             read += for_these + for_all
             seen.append(loss)
     updates = {place: each.on(torch.device("cpu")) for place, each in here.items()}
@@ -144,7 +149,7 @@ def _best_step(
         for place, of in slopes.items()
     }
     whole = sum(length for _, length in step.values()) or math.inf  # nothing is to be changed
-    for length in solving.lengths:
+    for length in paced(solving.lengths):
         strength = math.sqrt(length / whole)
         tried = {
             place: Update.total([*([here[place]] if here else []), each.scaled(strength)]).rounded(

@@ -23,6 +23,7 @@ from actors.encoding import (
 )
 from actors.engine import Engine
 from actors.sites import Injection, fanning_out, injecting, is_live
+from cluster.pace import paced
 
 TOKENS_A_PASS = 4096  # bounds the memory of a pass, and fills the processor
 ROWS_A_HEAD = 64  # of logits at a time: 67 MB with a vocabulary of 262,144
@@ -158,7 +159,7 @@ def generate(
         pad_token_id=tokenizer.eos_token_id,
     )
     written: list[list[str]] = [[] for _ in injections]
-    for prompt in prompts:
+    for prompt in paced(prompts):
         ids = encode(engine, [prompt]).ids.repeat(len(injections), 1)
         with injecting(engine, injections):
             out = run(inputs=ids, attention_mask=torch.ones_like(ids), generation_config=config)

@@ -24,6 +24,7 @@ from actors.hand_over import Passage
 from alignment.cache_map import CacheMap
 from alignment.four_bits import rounded, units_of
 from alignment.maps import LowRank
+from cluster.pace import paced
 
 WARM = 10  # steps until they are as large as they get
 DRAWN = 4096  # tokens of the vocabulary that chances are compared on, beside those of the texts
@@ -228,8 +229,8 @@ def _trained(
     step, last = 0, training.epochs * in_epoch
     best, at = None, 0
     seen = [look()]
-    for epoch in range(1, training.epochs + 1):
-        for some in np.array_split(draw.permutation(lessons), in_epoch):
+    for epoch in paced(range(1, training.epochs + 1)):
+        for some in paced(np.array_split(draw.permutation(lessons), in_epoch)):
             now = min(1.0, (step + 1) / WARM) * (1 - step / last)
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * now

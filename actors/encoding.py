@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from actors.engine import Engine
+from cluster.pace import paced
 
 Span = tuple[int, int]
 
@@ -54,7 +55,7 @@ def encode(engine: Engine, texts: Sequence[str]) -> Encoded:
 def of_like_length(texts: Sequence[str], count: int) -> Iterator[list[int]]:
     """The numbers of texts that go together, so many at a time: little is padded."""
     by_length = sorted(range(len(texts)), key=lambda number: len(texts[number]))
-    for start in range(0, len(texts), count):
+    for start in paced(range(0, len(texts), count)):
         yield by_length[start : start + count]
 
 

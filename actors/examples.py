@@ -12,6 +12,7 @@ from torch import Tensor
 
 from actors.encoding import encode
 from actors.engine import Engine
+from cluster.pace import paced
 
 TOKENS_A_PASS = 512  # bounds the memory of a pass that is gone back through
 _CHARACTERS = 3  # there are hardly more tokens than one for so many
@@ -42,14 +43,14 @@ def passes(engine: Engine, examples: Sequence[Example]) -> Iterator[Pass]:
     Raises:
         TextError: an example has no token.
     """
-    some: list[int] = []
+    together: list[list[int]] = []
     for number in sorted(range(len(examples)), key=lambda each: len(examples[each].text)):
         longest = len(examples[number].text) // _CHARACTERS
-        if some and (len(some) + 1) * longest > TOKENS_A_PASS * engine.at_once:
-            yield _pass(engine, examples, some)
-            some = []
-        some.append(number)
-    if some:
+        room = TOKENS_A_PASS * engine.at_once
+        if not together or (len(together[-1]) + 1) * longest > room:
+            together.append([])
+        together[-1].append(number)
+    for some in paced(together):
         yield _pass(engine, examples, some)
 
 

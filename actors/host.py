@@ -49,6 +49,7 @@ from actors.training import TrainedMap, TrainOrder
 from actors.verifying import Trial
 from alignment.cache_map import CacheMap
 from alignment.updates import Update
+from cluster.pace import part
 from cluster.world import World
 
 
@@ -267,9 +268,11 @@ class ModelHost:
     ) -> tuple[np.ndarray, list[Changes]]:
         """What an adapter changes of the likeliest of these tokens, and which these are: see
         `actors.adapter_refit`."""
-        kept = adapter_refit.likely(self._engine, updates, texts, tokens, most)
+        with part(0, 0.3):
+            kept = adapter_refit.likely(self._engine, updates, texts, tokens, most)
         order = (self._engine, updates, texts, tokens[kept])
-        return kept, adapter_refit.changes(*order, outright=outright)
+        with part(0.3, 1):
+            return kept, adapter_refit.changes(*order, outright=outright)
 
     def refit_adapter(
         self,

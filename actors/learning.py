@@ -13,6 +13,7 @@ from torch import Tensor
 
 from actors.engine import Engine
 from actors.examples import Example, foreseen, nats, passes
+from cluster.pace import paced, part
 
 WARM = 0.1  # of the steps, until they are as large as they get
 Learned = TypeVar("Learned")
@@ -90,9 +91,10 @@ def take(
     draw, tokens = np.random.default_rng(schedule.seed), 0
     with engine.held.with_gradients():
         best = kept(put_on())
-        seen = [course.look(best)]
-        for _ in range(schedule.epochs):
-            for some in np.array_split(draw.permutation(course.count), in_epoch):
+        with part(0, 0):
+            seen = [course.look(best)]
+        for _ in paced(range(schedule.epochs)):
+            for some in paced(np.array_split(draw.permutation(course.count), in_epoch)):
                 optimizer.zero_grad()
                 with torch.enable_grad():
                     tokens += course.step(some.tolist(), put_on())

@@ -15,6 +15,7 @@ from actors.encoding import encode, of_like_length
 from actors.engine import Engine
 from actors.prompting import prompting
 from actors.sites import Site, reading, site_width
+from cluster.pace import paced
 
 TOGETHER = 16  # texts of a pass
 
@@ -120,7 +121,7 @@ def pooled(
     order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
     widths = {site: site_width(engine, Site.parse(site)) for site in sites}
     pools = {site: np.empty((len(texts), of), dtype=np.float32) for site, of in widths.items()}
-    for start in range(0, len(order), batch_texts):
+    for start in paced(range(0, len(order), batch_texts)):
         numbers = order[start : start + batch_texts]
         some = [texts[each] for each in numbers], [first_words[each] for each in numbers]
         for site, points in _pooled_batch(engine, *some, sites).items():

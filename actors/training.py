@@ -21,6 +21,7 @@ from actors.encoding import encode
 from actors.engine import Engine
 from actors.sites import Site, fanning_out_at, require_injected, site_width
 from alignment.maps import Affine, Linear, LowRank, Map, map_from_bytes
+from cluster.pace import paced
 
 SIGNS = (1.0, -1.0)  # with and against each vector, in the order in which effects are kept
 # Of all copies together: every block above the site keeps them for the way back.
@@ -276,8 +277,8 @@ def _trained(
 
     best, at = None, 0
     held_out, losses = [look()], []
-    for epoch in range(1, training.epochs + 1):
-        starts = range(0, p, training.batch)
+    for epoch in paced(range(1, training.epochs + 1)):
+        starts = paced(range(0, p, training.batch))
         losses += [step(range(start, min(start + training.batch, p))) for start in starts]
         held_out.append(look())
         if held_out[-1] < held_out[at]:

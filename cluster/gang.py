@@ -13,6 +13,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from cluster.pace import heard
 from cluster.placement import Request
 from cluster.room import make_room
 from cluster.world import Place, World
@@ -20,6 +21,7 @@ from cluster.world import Place, World
 Ref: TypeAlias = ray.ObjectRef
 
 _GLANCE = 0.5  # seconds after which a watch looks whether there is more to wait for
+_PACE = "pace"  # calls that are answered while others are under way
 
 
 class ActorLost(RuntimeError):
@@ -42,6 +44,7 @@ class Rank:
         self._body: object | None = None
         self._world: World | None = None
         self._broken: str | None = None
+        self._pace = 0.0
 
     def meet(self, place: Place | None, patience: float) -> Place:
         """Open the place where the ranks of one world meet, or go to it."""
@@ -67,8 +70,14 @@ class Rank:
 
     def call(self, method: str, *args: Any) -> Any:
         self.build()
-        with self._together():
+        before = self._pace
+
+        def hear(share: float) -> None:
+            self._pace = max(self._pace, before + share)
+
+        with self._together(), heard(hear):
             answer = getattr(self._body, method)(*args)
+        self._pace = before + 1
         # All ranks come to the same answer.
         return answer if self._rank == 0 else None
 
@@ -79,6 +88,10 @@ class Rank:
 
     def pid(self) -> int:
         return os.getpid()
+
+    @ray.method(concurrency_group=_PACE)
+    def pace(self) -> float:
+        return self._pace
 
     @contextmanager
     def _together(self) -> Iterator[None]:
@@ -162,7 +175,7 @@ class Gang:
         self._group = make_room(request, self._timeout)
         alone = request.ranks == 1
         self._ranks: list[Any] = [
-            ray.remote(Rank)
+            ray.remote(concurrency_groups={_PACE: 1})(Rank)  # pyrefly: ignore[unexpected-keyword]
             .options(
                 # The name is only there for Ray's messages; it must be new in the whole cluster.
                 name=f"{self.name} {uuid.uuid4().hex[:8]}",
@@ -234,6 +247,14 @@ class Gang:
     def call(self, method: str, *args: Any) -> Any:
         """Call and wait for the answer. Raises what the body raised, or ActorLost."""
         return fetch(self.submit(method, *args))
+
+    def pace(self) -> float | None:
+        """How many calls it has answered since its process began, and what share of the next one;
+        None where nobody says."""
+        try:
+            return fetch(self._ranks[0].pace.remote(), _GLANCE)
+        except (ActorLost, TimeoutError):
+            return None
 
     def pids(self) -> list[int]:
         """The numbers of the processes, on their node, by rank."""
@@ -319,6 +340,13 @@ def _line(error: BaseException) -> str:
 def share(value: object) -> Ref:
     """Lay something down once, for many calls to take up."""
     return ray.put(value)
+
+
+def waited(ref: Ref | list[Ref], seconds: float) -> bool:
+    """Whether the answer, or all of them, came within so many seconds."""
+    refs = ref if isinstance(ref, list) else [ref]
+    _, open_ = ray.wait(refs, num_returns=len(refs), timeout=seconds, fetch_local=False)
+    return not open_
 
 
 @overload

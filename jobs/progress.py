@@ -47,7 +47,8 @@ class Stage:
     def __init__(self, console: Console, name: str, total: int, done: int) -> None:
         self.console, self.name, self.total, self.done = console, name, total, done
         self.start = time.monotonic()
-        self.fresh = 0
+        self.fresh = 0.0
+        self.at = float(done)  # with what is begun
 
     def __enter__(self) -> "Stage":
         return self
@@ -58,7 +59,15 @@ class Stage:
     def advance(self, steps: int = 1) -> None:
         """So many steps more are done."""
         self.done += steps
-        self.fresh += steps
+        self._move(self.done if steps < 0 else max(self.at, self.done))
+
+    def reach(self, at: float) -> None:
+        """So many steps are done, with shares of those that are begun."""
+        self._move(min(max(self.at, at), self.total))
+
+    def _move(self, at: float) -> None:
+        self.fresh += at - self.at
+        self.at = float(at)
 
 
 class _Bar(Stage):
@@ -83,9 +92,9 @@ class _Bar(Stage):
             self._progress.update(self._task, total=self.done or 1, completed=self.done or 1)
         self._progress.stop()
 
-    def advance(self, steps: int = 1) -> None:
-        super().advance(steps)
-        self._progress.advance(self._task, steps)
+    def _move(self, at: float) -> None:
+        super()._move(at)
+        self._progress.update(self._task, completed=self.at)
 
 
 class _Lines(Stage):
@@ -101,14 +110,15 @@ class _Lines(Stage):
         if kind is None:
             self._print(f"{self.name}: done in {_clock(time.monotonic() - self.start)}")
 
-    def advance(self, steps: int = 1) -> None:
-        super().advance(steps)
+    def _move(self, at: float) -> None:
+        super()._move(at)
         now = time.monotonic()
-        if now - self._said < PLAIN_EVERY_SECONDS or self.done >= self.total or self.fresh < 1:
+        if now - self._said < PLAIN_EVERY_SECONDS or self.done >= self.total or self.fresh <= 0:
             return  # nothing new to go by, as after a loss
         self._said = now
-        left = (now - self.start) / self.fresh * (self.total - self.done)
-        self._print(f"{self.name}: {self.done} of {self.total}, {_clock(left)} left")
+        left = (now - self.start) / self.fresh * (self.total - self.at)
+        reached = f"{self.at:.1f}".removesuffix(".0")
+        self._print(f"{self.name}: {reached} of {self.total}, {_clock(left)} left")
 
     def _print(self, text: str) -> None:
         self.console.print(text, soft_wrap=True)

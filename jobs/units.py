@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, zip_longest
@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import numpy as safetensors_numpy
 
 from actors.catalog import ModelFacts
+from actors.pool import Live
 from cluster.gang import Ref
 from cluster.storage import Store, address
 from cluster.stream import stream
@@ -76,7 +77,14 @@ class Asking:
                 def submit(unit: Unit) -> Ref:
                     return hosts[unit.model.name].host.submit(unit.method, *unit.args)
 
-                with closing(stream(_taking_turns(units), submit, in_flight)) as answers:
+                before, done = _paces(hosts), stage.done
+
+                def look() -> None:
+                    paces = _paces(hosts)
+                    stage.reach(done + sum(paces[name] - before[name] for name in hosts))
+
+                asked = stream(_taking_turns(units), submit, in_flight, look)
+                with closing(asked) as answers:
                     for unit, answer in answers:
                         self.store.put(unit.to, safetensors_numpy.save(unit.keep(answer)))
                         stage.advance()
@@ -102,6 +110,11 @@ class Asking:
 
     def _lost(self) -> None:
         self.reporter.note("a model was lost; what it has not answered is asked again")
+
+
+def _paces(hosts: Mapping[str, Live]) -> dict[str, float]:
+    """How many calls each has answered, and what share of the next."""
+    return {name: live.host.pace() or 0.0 for name, live in hosts.items()}
 
 
 def _models(units: Iterable[Unit]) -> list[str]:

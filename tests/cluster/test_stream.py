@@ -7,6 +7,7 @@ import pytest
 from ray import cloudpickle
 
 from cluster.gang import Gang, Ref
+from cluster.pace import paced
 from cluster.stream import stream
 
 pytestmark = pytest.mark.ray
@@ -23,6 +24,11 @@ class Echo:
         if x == 13:
             raise ValueError("13 is unlucky")
         return 10 * x
+
+    def count(self, to: int) -> int:
+        for _ in paced(range(to)):
+            time.sleep(0.5)
+        return to
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +82,20 @@ def test_a_failed_call_ends_the_stream(gangs, directory):
 def test_in_flight_is_at_least_one(gangs):
     with pytest.raises(ValueError, match="in_flight is 0, and must be at least 1"):
         next(stream([1], lambda x: gangs[0].submit("echo", x), 0))
+
+
+def test_how_far_calls_have_come_is_known_while_they_are_waited_for(gangs):
+    gang, seen = gangs[1], []
+    before = gang.pace()
+    counted = stream([8, 2], lambda x: gang.submit("count", x), 2, lambda: seen.append(gang.pace()))
+    assert [answer for _, answer in counted] == [8, 2]
+    assert seen == sorted(seen)
+    assert any(before < pace < before + 1 for pace in seen)
+    assert gang.pace() == before + 2
+
+
+def test_nobody_says_how_far_a_stopped_process_is(local_ray, directory):
+    gang = Gang.launch(Echo, directory, name="stopped echo")
+    assert gang.call("echo", 1) == 10
+    gang.stop()
+    assert gang.pace() is None

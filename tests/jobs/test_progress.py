@@ -23,3 +23,23 @@ def test_steps_that_are_taken_back_after_a_loss_are_no_error(
     assert next(line for line in lines if "of 4" in line).startswith("reading: 2 of 4")
     assert [line for line in lines if "of 4" in line][-1].startswith("reading: 1 of 4")
     assert lines[-1].startswith("reading: done in")
+
+
+def test_steps_that_are_begun_are_said_and_count_for_what_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "PLAIN_EVERY_SECONDS", 0.0)
+    said = io.StringIO()
+    with Reporter(Console(file=said)).stage("training", 2) as stage:
+        stage.reach(0.5)
+        stage.reach(0.25)  # nobody goes back
+        stage.advance()
+        stage.reach(7.0)
+        stage.advance()
+    lines = said.getvalue().splitlines()
+    assert [line.split(",")[0] for line in lines[1:-1]] == [
+        "training: 0.5 of 2",
+        "training: 0.5 of 2",
+        "training: 1 of 2",
+        "training: 2 of 2",
+    ]
