@@ -15,7 +15,7 @@ from actors.architectures import Role
 from actors.encoding import encode
 from actors.engine import Engine
 from actors.matrices import places
-from actors.reading import Activations, NotFinite
+from actors.reading import Activations, NotFinite, activations
 
 # Matrices of a block that read the same, by the name of what they read.
 READ_BY: dict[str, tuple[Role, ...]] = {
@@ -35,10 +35,15 @@ def sides(place: str) -> tuple[str, str]:
 
 @torch.inference_mode()
 def matrix_rows(
-    engine: Engine, fingerprint: str, batch: AnchorBatch, wanted: Sequence[str]
+    engine: Engine,
+    fingerprint: str,
+    batch: AnchorBatch,
+    wanted: Sequence[str],
+    sites: Sequence[str] = (),
 ) -> Activations:
     """What some places read [n, i] and return [n, o] at every row of the batch, by `sides`; none of
-    an expert, which does not read every row.
+    an expert, which does not read every row. What `sites` hold is read in the same pass, which ends
+    at the highest of them, if there are any.
 
     Raises:
         NotFinite: one of them holds NaN or Inf.
@@ -51,9 +56,13 @@ def matrix_rows(
     def keep(held: Tensor) -> Tensor:
         return held.reshape(*shape, -1)[at].float().cpu()  # some parts see all texts as one
 
+    points: dict[str, np.ndarray] = {}
     with _reading(engine, wanted, keep) as found:
-        engine.states(encoded.ids)
-    points = {name: held.numpy() for name, held in found.items()}
+        if sites:
+            points |= activations(engine, fingerprint, batch, sites).points
+        else:
+            engine.states(encoded.ids)
+    points |= {name: held.numpy() for name, held in found.items()}
     for name, held in points.items():
         if not np.isfinite(held).all():
             raise NotFinite(f"batch {batch.id}, {name}: rows are not finite")

@@ -1,6 +1,6 @@
 """Changes of matrices, of low rank: what a LoRA adapter adds to each layer that it changes.
 
-Shapes: o and i what a matrix returns and reads, r rank.
+Shapes: o and i what a matrix returns and reads, r rank, n rows.
 """
 
 from __future__ import annotations
@@ -34,6 +34,20 @@ class Update:
         u, sizes, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
         root = sizes[:rank].sqrt()
         return cls((u[:, :rank] * root).float(), (root[:, None] * vt[:rank]).float())
+
+    @classmethod
+    def regressed(cls, reads: Tensor, wanted: Tensor, rank: int, strength: float) -> Update:
+        """The one of at most this rank by which what a matrix makes of rows [n, i] changes as is
+        wanted [n, o], as nearly as can be: reduced-rank ridge regression (Izenman 1975; Mukherjee,
+        Zhu 2011), whose penalty is `strength` times the mean of what the rows add up to."""
+        reads, wanted = reads.double(), wanted.double()
+        squares = reads.mT @ reads
+        squares.diagonal().add_(strength * squares.diagonal().mean())
+        root = torch.linalg.cholesky(squares)
+        fitted = torch.linalg.solve_triangular(root, reads.mT @ wanted, upper=False)
+        u, sizes, vt = torch.linalg.svd(fitted, full_matrices=False)
+        down = torch.linalg.solve_triangular(root.mT, u[:, :rank] * sizes[:rank], upper=True)
+        return cls(vt[:rank].mT.float().contiguous(), down.mT.float().contiguous())
 
     @classmethod
     def total(cls, updates: Sequence[Update]) -> Update:

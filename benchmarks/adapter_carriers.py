@@ -63,10 +63,11 @@ def carried(
             )
             for role in link.roles
         }
+        maps: dict[tuple[str, str], Map] = {}  # several ways may go through the same
         for way in ways:
             if way in ALONE and link.source != nearest[link.target]:
                 continue
-            for role, pair in _told(way, link, pairs, strength).items():
+            for role, pair in _told(way, link, pairs, maps, strength).items():
                 updates = {skill: of[f"{role}.{link.source}"] for skill, of in native.items()}
                 share = 1.0 if way in ALONE else link.share
                 for skill, part in _each(way, updates, pair).items():
@@ -119,19 +120,25 @@ def _links(source: Model, target: Model, anchors: Sequence[str]) -> Iterator[_Li
 
 
 def _told(
-    way: str, link: _Link, pairs: Mapping[str, Crossing], strength: float
+    way: str,
+    link: _Link,
+    pairs: Mapping[str, Crossing],
+    maps: dict[tuple[str, str], Map],
+    strength: float,
 ) -> dict[str, Crossing]:
-    """What a way is told of the matrices of each role."""
+    """What a way is told of the matrices of each role; maps that it needs are added to those that
+    are there, by fitter and side."""
     if way in OF_WEIGHTS:
         return dict(pairs)
-    maps: dict[str, Map] = {}
     found = {}
     for role, pair in pairs.items():
+        through = []
         for side, x, y in link.rows(role):
-            if side not in maps:
-                maps[side] = _fitted(_by(way, side), x, y, link.target, strength)
-        reads, writes = sides(f"{role}.{link.target}")
-        found[role] = Crossing(pair.source, pair.target, maps[reads], maps[writes])
+            by = _by(way, side)
+            if (by, side) not in maps:
+                maps[by, side] = _fitted(by, x, y, link.target, strength)
+            through.append(maps[by, side])
+        found[role] = Crossing(pair.source, pair.target, *through)
     return found
 
 

@@ -11,6 +11,7 @@ import json
 import sys
 
 from benchmarks.adapter_carriers import carried
+from benchmarks.adapter_deltas import regressed
 from benchmarks.adapters import Figures, Model, Run, Scored, scaled
 from benchmarks.record import RESULTS, record
 
@@ -47,7 +48,9 @@ def recorded() -> Figures:
 
 def _crossing(run: Run, source: Model, target: Model) -> Figures:
     native = {skill: run.native(source, skill).updates for skill in run.section.skills}
-    made = carried(source, target, native, run.texts.anchors[:TEXTS], strength=LAMBDA)
+    anchors = run.texts.anchors[:TEXTS]
+    made = regressed(source, target, native, anchors, strength=LAMBDA)
+    made |= carried(source, target, native, anchors, strength=LAMBDA)
     found: Figures = {}
     for skill in native:
         scored, of_skill = Scored.of(run, target, skill), Figures()

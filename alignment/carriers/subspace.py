@@ -32,8 +32,22 @@ class Subspace(Carrier):
 
 
 def main_directions(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The first left [o, k] and right [i, k] singular vectors, float64."""
-    u, _, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
-    largest = u.abs().argmax(0, keepdim=True)
-    signs = u.gather(0, largest).sign()
-    return (u * signs)[:, :count], (vt.mT * signs)[:, :count]
+    """The first left [o, k] and right [i, k] singular vectors, float64.
+
+    Of the smaller square, which takes a third of the time: the main ones lose nothing by it. One
+    along which nothing varies is zero on the larger side.
+    """
+    matrix = matrix.double()
+    if len(matrix) > matrix.shape[1]:
+        right = _largest(matrix.mT @ matrix, count)
+        left = torch.nn.functional.normalize(matrix @ right, dim=0)
+    else:
+        left = _largest(matrix @ matrix.mT, count)
+        right = torch.nn.functional.normalize(matrix.mT @ left, dim=0)
+    signs = left.gather(0, left.abs().argmax(0, keepdim=True)).sign()
+    return left * signs, right * signs
+
+
+def _largest(square: Tensor, count: int) -> Tensor:
+    """Eigenvectors [d, k] of the largest eigenvalues, the largest first."""
+    return torch.linalg.eigh(square).eigenvectors.flip(1)[:, :count]

@@ -25,6 +25,31 @@ def test_rounding_is_the_truncated_svd_of_the_matrix(o: int, i: int, rank: int, 
     )
 
 
+@given(SIZES, SIZES, st.integers(1, 12), st.sampled_from([1e-3, 0.1, 10.0]))
+def test_a_regression_costs_least_of_all_of_its_rank(
+    o: int, i: int, rank: int, strength: float
+) -> None:
+    torch.manual_seed(0)
+    reads, wanted = torch.randn(40, i).double(), torch.randn(40, o).double()
+    penalty = strength * float(reads.square().sum()) / i
+
+    def cost(matrix: torch.Tensor) -> float:
+        error = (reads @ matrix.mT.double() - wanted).square().sum()
+        return float(error + penalty * matrix.double().square().sum())
+
+    found = Update.regressed(reads, wanted, rank, strength)
+    assert found.rank <= min(rank, o, i)
+    # The whole ridge solution, and what cutting its fitted values costs beyond it.
+    whole = torch.linalg.lstsq(
+        torch.cat((reads, penalty**0.5 * torch.eye(i).double())),
+        torch.cat((wanted, torch.zeros(i, o).double())),
+    ).solution.mT
+    fitted = torch.cat((reads, penalty**0.5 * torch.eye(i).double())) @ whole.mT
+    dropped = float(torch.linalg.svdvals(fitted)[rank:].square().sum())
+    assert cost(found.matrix) == pytest.approx(cost(whole) + dropped, rel=1e-4)
+    assert cost(found.matrix) <= cost(Update.of(whole, rank).matrix) * (1 + 1e-5)
+
+
 @given(SIZES, SIZES, st.lists(SIZES, min_size=1, max_size=4))
 def test_a_total_is_the_sum_of_the_matrices(o: int, i: int, ranks: list[int]) -> None:
     parts = [drawn(o, i, rank, seed) for seed, rank in enumerate(ranks)]

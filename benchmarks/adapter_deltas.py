@@ -1,0 +1,123 @@
+"""Adapters carried by what they change in the residual stream, layer by layer.
+
+What an adapter changes there on anchors is mapped to the target, to the layer at the same depth.
+The matrix that writes last in a layer is changed by regression from what it reads to what is left
+of that, after what the layers before it already make of theirs.
+
+Shapes: n rows.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from actors.adapting import adapting
+from actors.anchors import AnchorBatch, batches
+from actors.matrix_reading import matrix_rows, sides
+from actors.reading import Activations, activations
+from alignment.fitted import Part
+from alignment.fitters import FITTERS
+from alignment.layers import depth_pairing
+from alignment.moments import Moments
+from alignment.samples import Sample
+from alignment.updates import Update
+from benchmarks.adapter_carriers import Carried, paired
+from benchmarks.adapters import Model, Updates
+
+BATCH = 8  # texts of a pass
+PLAIN, MOVED, READ = "plain", "moved", "read"
+Read = Callable[[AnchorBatch], Activations]
+
+
+def regressed(
+    source: Model,
+    target: Model,
+    native: Mapping[str, Updates],
+    anchors: Sequence[str],
+    *,
+    strength: float,
+) -> Carried:
+    """What the regression makes of the source's adapters, of their rank; and the control, whose
+    maps are fitted to shuffled rows. Maps and regressions have penalties of this strength."""
+    (shard,) = batches(anchors, shard_texts=len(anchors), batch_texts=BATCH)
+    plain = [_stream(model, shard, {}) for model in (source, target)]
+    found: Carried = {}
+    for skill, updates in native.items():
+        moved = _stream(source, shard, updates)
+        for way, shuffle in (
+            ("delta regression", False),
+            ("delta regression, shuffled rows", True),
+        ):
+            made = _written(target, shard, plain, moved, _rank(updates), strength, shuffle)
+            found.setdefault(way, {})[skill] = made
+            print(target.facts.name, way, skill, "written", file=sys.stderr)
+    return found
+
+
+def _rank(updates: Updates) -> int:
+    return max(each.rank for each in updates.values())
+
+
+def _stream(model: Model, shard: Sequence[AnchorBatch], updates: Updates) -> dict[str, Activations]:
+    """What every layer leaves in the stream, by batch."""
+    layers = [f"residual.{layer}" for layer in range(len(model.engine.blocks))]
+    with adapting(model.engine, updates):
+        return {
+            batch.id: activations(model.engine, model.facts.fingerprint, batch, layers)
+            for batch in shard
+        }
+
+
+def _written(
+    target: Model,
+    shard: Sequence[AnchorBatch],
+    plain: Sequence[Mapping[str, Activations]],
+    moved: Mapping[str, Activations],
+    rank: int,
+    strength: float,
+    shuffle: bool,
+) -> dict[str, Update]:
+    found: dict[str, Update] = {}
+    source_layers = len(next(iter(moved.values())).points)
+    for layer, other in enumerate(depth_pairing(source_layers, len(target.engine.blocks))):
+        of_source = _of({PLAIN: plain[0], MOVED: moved}, f"residual.{other}")
+        of_target = _now(target, found, plain[1], layer)
+        mine, theirs = paired(shard, [of_source, of_target])
+        x, y = mine[PLAIN], theirs[PLAIN]
+        if shuffle:
+            y = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(layer))]
+        fitted = FITTERS["ridge"]().learn(Part(Moments.of(x, y), Sample.of(x, y)), strength)
+        wanted = fitted.pushforward(mine[MOVED] - mine[PLAIN])
+        left = wanted - (theirs[MOVED] - theirs[PLAIN])
+        found[f"down.{layer}"] = Update.regressed(theirs[READ], left, rank, strength)
+    return found
+
+
+def _of(by_name: Mapping[str, Mapping[str, Activations]], site: str) -> Read:
+    """What was read of one site before, by name."""
+
+    def read(batch: AnchorBatch) -> Activations:
+        of_batch = {name: each[batch.id] for name, each in by_name.items()}
+        points = {name: each.points[site] for name, each in of_batch.items()}
+        return replace(next(iter(of_batch.values())), points=points)
+
+    return read
+
+
+def _now(target: Model, updates: Updates, plain: Mapping[str, Activations], layer: int) -> Read:
+    """The stream after a layer, plain and with these on, and what the layer's last matrix reads."""
+    place, site = f"down.{layer}", f"residual.{layer}"
+
+    def read(batch: AnchorBatch) -> Activations:
+        with adapting(target.engine, updates):
+            now = matrix_rows(target.engine, target.facts.fingerprint, batch, [place], sites=[site])
+        points = {
+            PLAIN: plain[batch.id].points[site],
+            MOVED: now.points[site],
+            READ: now.points[sides(place)[0]],
+        }
+        return replace(now, points=points)
+
+    return read
