@@ -138,7 +138,8 @@ def _told(
             if (by, side) not in maps:
                 maps[by, side] = _fitted(by, x, y, link.target, strength)
             through.append(maps[by, side])
-        found[role] = Crossing(pair.source, pair.target, *through)
+        reading, writing = through
+        found[role] = Crossing(pair.source, pair.target, reading, writing)
     return found
 
 
