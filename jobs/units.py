@@ -80,8 +80,10 @@ class Asking:
                 before, done = _paces(hosts), stage.done
 
                 def look() -> None:
-                    paces = _paces(hosts)
-                    stage.reach(done + sum(paces[name] - before[name] for name in hosts))
+                    now = _paces(hosts)
+                    stage.reach(
+                        done + sum(now[name] - before[name] for name in now if name in before)
+                    )
 
                 asked = stream(_taking_turns(units), submit, in_flight, look)
                 with closing(asked) as answers:
@@ -113,8 +115,9 @@ class Asking:
 
 
 def _paces(hosts: Mapping[str, Live]) -> dict[str, float]:
-    """How many calls each has answered, and what share of the next."""
-    return {name: live.host.pace() or 0.0 for name, live in hosts.items()}
+    """How many calls each has answered, and what share of the next; of those who say."""
+    paces = {name: live.host.pace() for name, live in hosts.items()}
+    return {name: pace for name, pace in paces.items() if pace is not None}
 
 
 def _models(units: Iterable[Unit]) -> list[str]:
