@@ -51,11 +51,11 @@ def digest(name: str, cells: Sequence[Cell], *, by_chance_too: bool = False) -> 
         count=len(cells),
         defined=len(defined),
         real=len(real),
-        retention=_median(share.value for _, share in kept),
+        retention=median_of(share.value for _, share in kept),
         lowest=min((share.low for _, share in kept), default=None),
         held=sum(share.low >= HELD for _, share in kept) / len(kept) if kept else None,
         controls={control: median(values) for control, values in controls.items()},
-        cost=_median(cost for cell, _ in kept if (cost := _cost(cell)) is not None),
+        cost=median_of(cost for cell, _ in kept if (cost := _cost(cell)) is not None),
     )
 
 
@@ -68,6 +68,7 @@ def _cost(cell: Cell) -> float | None:
     return kl[EQUAL_EFFECT] / kl["native"]
 
 
-def _median(values: Iterable[float]) -> float | None:
+def median_of(values: Iterable[float]) -> float | None:
+    """None of nothing."""
     found = list(values)
     return median(found) if found else None

@@ -299,6 +299,18 @@ def test_latents_stand_beside_steering(made_up: Maker) -> None:
     )
 
 
+def test_what_each_cargo_takes_is_a_table(made_up: Maker) -> None:
+    text = render(made_up(2, caches=True, skills=("social_media",), latents=True))
+    table = text.partition('aria-label="Costs"')[2].partition("</table>")[0]
+    heads = re.findall(r'<th scope="row">(.*?)</th>', table)
+    assert heads[0].startswith("Steering, ")
+    assert heads[1:] == ["KV cache, continuation", "LoRA, social media", "Soft prompt, sentiment"]
+    steering, adapters = table.partition("LoRA, social media")[::2]
+    assert steering.count(">–</td>") == 8  # nothing is trained in the target
+    assert ">80,120</td>" in adapters
+    assert "Costs" not in render(made_up(2).model_copy(update={"cells": ()}))
+
+
 def test_a_control_of_caches_that_does_good_is_said(made_up: Maker) -> None:
     both = made_up(2, caches=True)
     wrong = Control(name="another text", retention=Interval(0.07, 0.01, 0.13))
