@@ -30,7 +30,7 @@ from jobs.units import Asking
 from jobs.ways import HopKey, Ways, key_of
 from jobs.work import Hop, Place, Work, on_shards
 
-BEST, SAME_ROWS, HUB, CHANCE = (
+ROUTED = BEST, SAME_ROWS, HUB, CHANCE = (
     "best path",
     "best path, each leg on its part of the anchors",
     "through the shared hub",

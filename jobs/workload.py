@@ -18,6 +18,7 @@ from jobs.adapters import ways
 from jobs.config import RunFile
 from jobs.lessons import HELD_OUT, OPENING_WORDS, OPENINGS
 from jobs.questions import SIGNS
+from jobs.routes import ROUTED
 from jobs.texts import Texts
 
 # Measured of SmolLM2's and Gemma 3's tokenizers on the demo's narrative texts: 1.33 and 1.34.
@@ -185,16 +186,20 @@ def _steered(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
         sum(len(each.dev) for each in prompts) * on_dev,
         sum(len(each.test) for each in prompts) * on_test,
     )
-    stages = (
+    stages: tuple[Reading, ...] = (
         Reading("vectors", sum(_tokens(side) for side in contrasts)),
         Reading("choosing on dev", dev * on_dev, above, rows[0]),
         Reading("measuring on test", test * on_test, above, rows[1]),
         Reading("neutral text", spared, above, spared),
         Reading("samples", others * written, 1.0, others * written),
     )
-    if not steering.trained:
-        return stages
-    return (*stages, _training(others * places, both * concepts, above))
+    if run.routes is not None:
+        routed = both * others * len(ROUTED)
+        count = sum(len(each.test) for each in prompts) * routed
+        stages += (Reading("measuring routes, at most", test * routed, above, count),)
+    if steering.trained:
+        stages += (_training(others * places, both * concepts, above),)
+    return stages
 
 
 def _training(lessons: int, copies: int, above: float) -> Reading:
