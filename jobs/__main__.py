@@ -69,6 +69,7 @@ def sweep(run: RunPath) -> None:
         "isthmus models llama-3-8b",
         "isthmus models configs/demo.yaml",
         "isthmus models configs/demo.yaml --prepare",
+        "isthmus models configs/demo.yaml --where gemma-3-270m",
     )
 )
 def models(
@@ -82,20 +83,28 @@ def models(
     prepare: Annotated[
         bool, typer.Option("--prepare", help="Fetch and convert the weights of a run's models.")
     ] = False,
+    where: Annotated[
+        str | None,
+        typer.Option(help="Say only where the checkpoint of this model of a run is, on one line."),
+    ] = None,
 ) -> None:
     """List the catalog, say all that is known of one model, or look at the models of a run file.
 
     Of a run's models: where they come from, whether they are here, what they are.
     """
-    from jobs.models import catalog_table, entry_table, models_table
+    from jobs.models import catalog_table, checkpoint, entry_table, models_table
     from jobs.progress import Reporter
 
     out = Console()
     if what is not None and what.endswith((".yaml", ".yml")):
-        out.print(models_table(_read(Path(what)), prepare, Reporter()))
+        run = _read(Path(what))
+        if where is None:
+            out.print(models_table(run, prepare, Reporter()))
+        else:
+            print(checkpoint(run, where, prepare, Reporter()))
         return
-    if prepare:
-        _stop("--prepare goes with a run file: isthmus models RUN.yaml --prepare")
+    if prepare or where:
+        _stop("--prepare and --where go with a run file: isthmus models RUN.yaml --prepare")
     out.print(catalog_table() if what is None else entry_table(find(what)))
 
 

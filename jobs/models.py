@@ -1,10 +1,11 @@
 """`isthmus models`: the catalog, one model of it, or the models of a run file."""
 
 from itertools import zip_longest
+from pathlib import Path
 
 from rich.table import Table
 
-from actors.catalog import Entry, ModelFacts, ModelSpec
+from actors.catalog import Entry, ModelError, ModelFacts, ModelSpec
 from actors.fleet import fleet
 from actors.weights import default_cache, facts, prepare, prepared
 from jobs.config import RunFile
@@ -39,14 +40,35 @@ def models_table(run: RunFile, make_ready: bool, reporter: Reporter) -> Table:
     return table
 
 
-def _facts(spec: ModelSpec, make_ready: bool, reporter: Reporter) -> tuple[str, ...]:
+def checkpoint(run: RunFile, name: str, make_ready: bool, reporter: Reporter) -> Path:
+    """Where the checkpoint of a run's model is, with `make_ready` after it was fetched and
+    converted.
+
+    Raises:
+        ModelError: the run has no such model, or it is not here; its source is missing, broken or
+            not supported.
+    """
+    specs = {spec.name: spec for spec in run.models}
+    if name not in specs:
+        raise ModelError(f"{run.name} has no model {name!r}; allowed: {', '.join(specs)}")
+    found = _checkpoint(specs[name], make_ready, reporter)
+    if found is None:
+        raise ModelError(f"model {name}: not here yet; --prepare fetches and converts it")
+    return found
+
+
+def _checkpoint(spec: ModelSpec, make_ready: bool, reporter: Reporter) -> Path | None:
     if make_ready:
         with reporter.stage(f"preparing {spec.name}"):
             prepare(spec, default_cache(), reporter.note)
-    checkpoint = prepared(spec, default_cache())
-    if checkpoint is None:
+    return prepared(spec, default_cache())
+
+
+def _facts(spec: ModelSpec, make_ready: bool, reporter: Reporter) -> tuple[str, ...]:
+    found = _checkpoint(spec, make_ready, reporter)
+    if found is None:
         return ("[dim]not here yet: --prepare[/]",)
-    return _columns(facts(checkpoint, spec.name, spec.dtype))
+    return _columns(facts(found, spec.name, spec.dtype))
 
 
 def _columns(known: ModelFacts) -> tuple[str, ...]:
