@@ -121,19 +121,6 @@ def test_training_is_counted_where_it_is_asked_for(
     assert two.tokens == 2 * one.tokens > 0
 
 
-def test_routes_are_counted_where_they_are_asked_for(tmp_path: Path, tiny_run: Writer) -> None:
-    without, asked = (
-        read_run_file(tiny_run(tmp_path, models=3, **more)) for more in ({}, {"routes": {}})
-    )
-    texts = gather(asked)
-    (*same, routes), (*_, more) = (readings(asked, texts, others) for others in (2, 3))
-    assert tuple(same) == readings(without, texts, 2)
-    assert routes.stage == "measuring routes, at most"
-    assert more.tokens == pytest.approx(1.5 * routes.tokens)
-    measured = {each.stage: each.tokens for each in same}["measuring on test"]
-    assert 0 < routes.tokens < measured
-
-
 def test_maps_of_caches_that_are_small_or_trained_are_counted(
     tmp_path: Path, tiny_run: Writer, caches: dict[str, Any]
 ) -> None:

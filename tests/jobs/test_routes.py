@@ -11,6 +11,8 @@ from evaluation.matrix import Matrix
 from jobs.config import read_run_file
 from jobs.names import MATRIX_FILE, ROOT
 from jobs.routes import CHANCE, HUB, SAME_ROWS
+from jobs.texts import gather
+from jobs.workload import readings
 from tests.sweeps import PATIENCE, Driver, change, command, environment, matrix_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -99,3 +101,18 @@ def test_routes_need_a_third_model_and_vectors(
 ) -> None:
     with pytest.raises(ValueError, match="routes: steering vectors are sent through other models"):
         read_run_file(tiny_run(tmp_path, models=2, routes={}))
+
+
+def test_routes_are_counted_where_they_are_asked_for(
+    tmp_path: Path, tiny_run: Callable[..., Path]
+) -> None:
+    without, asked = (
+        read_run_file(tiny_run(tmp_path, models=3, **more)) for more in ({}, {"routes": {}})
+    )
+    texts = gather(asked)
+    (*same, routes), (*_, more) = (readings(asked, texts, others) for others in (2, 3))
+    assert tuple(same) == readings(without, texts, 2)
+    assert routes.stage == "measuring routes, at most"
+    assert more.tokens == pytest.approx(1.5 * routes.tokens)
+    measured = {each.stage: each.tokens for each in same}["measuring on test"]
+    assert 0 < routes.tokens < measured
