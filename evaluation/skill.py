@@ -61,9 +61,9 @@ class Skill:
     - choice: it is to be likelier, by token, than each of the others
     - rule: what the model writes after an item, `tokens` at most, is to keep `kept`
 
-    `form` is what is given, with `{}` where words go, or empty where nothing has to be; `shown` is
-    in how many tokens after it a model shows the skill. `ready` makes sure that it can be judged
-    here, or raises.
+    `form` is what is given, with `{}` where words go, or empty where nothing has to be; `begins` is
+    how these words begin, as far as that is known of all. `shown` is in how many tokens after it a
+    model shows the skill. `ready` makes sure that it can be judged here, or raises.
     """
 
     name: str
@@ -72,6 +72,7 @@ class Skill:
     kept: Callable[[Item, str], bool] | None = None
     tokens: int = 0
     form: str = ""
+    begins: str = ""
     shown: int = 32
     ready: Callable[[], None] = lambda: None
 
@@ -79,6 +80,11 @@ class Skill:
     def judgement(self) -> bool:
         """Whether one of few words is to be said of what is given."""
         return self.measure == "choice"
+
+    @property
+    def asking(self) -> str:
+        """The form, with all that is known of what stands in it."""
+        return self.form.replace("{}", f"{self.begins}{{}}")
 
     def parts(self, item: Item) -> tuple[str, str, str]:
         """Of what is given: what comes before the `{}` of the form, what stands there, and what

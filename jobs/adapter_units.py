@@ -25,10 +25,10 @@ from jobs.sections import Adapters
 from jobs.units import Arrays, Asking, Unit, array_to_texts, texts_to_array
 
 How = Literal["refit", "solved"]
-WORDS = 16  # of a text that go into a form
-# What a judgement is asked of: words that the source as it is writes in a form, of tokens at least
-# so likely beside the likeliest. Few words: the more are asked of in as many tokens.
-FILLING, FILLING_TOKENS, LIKELY = 10, 13, 0.05
+WORDS, TOKENS = 16, 24  # that go into a form, and in how many tokens a source writes them
+# Of a judgement fewer: the more are asked of in as many tokens.
+FILLING, FILLING_TOKENS = 10, 13
+LIKELY = 0.05  # so likely beside the likeliest is every token that a source writes into a form
 FEW = 3  # words of that, else they are a text's own
 ASKED = 2  # times as many are asked of as texts are read: they are shorter
 RARE = 0.1  # of answers: not asked of further
@@ -104,6 +104,16 @@ class Showing:
     tokens: int
     judgement: bool
 
+    @property
+    def before(self) -> str:
+        """What the form begins with."""
+        return self.form.partition("{}")[0].rstrip()
+
+    @property
+    def filling(self) -> tuple[int, int]:
+        """How many words stand in the form, and in how many tokens a source writes them."""
+        return (FILLING, FILLING_TOKENS) if self.judgement else (WORDS, TOKENS)
+
 
 def asked(
     asking: Asking,
@@ -114,19 +124,24 @@ def asked(
     texts: int,
     seed: int,
 ) -> dict[str, list[str]]:
-    """After what each source shows it, once for each of so many anchors: the same for all, but that
-    a judgement is asked of what each writes in the form as it is, and of more of that."""
-    form = showing.form
-    if not showing.judgement:
+    """After what each source shows it, once for each of so many anchors; of a judgement, of more.
+
+    Where a form begins with words, or something is to be judged, each source as it is goes on from
+    there: what an adapter does it may do only where it is asked for what it was taught. A form of
+    which nothing is known has words of the anchors in it.
+    """
+    form, before = showing.form, showing.before
+    if not showing.judgement and not before:
         return dict.fromkeys(sources, openings(form, anchors[:texts]))
-    some, before = anchors[: ASKED * texts], _before(form)
+    some = anchors[: (ASKED if showing.judgement else 1) * texts]
     begun = [before or text.split()[0] for text in some]
+    _, tokens = showing.filling
     units = [
-        _writing(each, NOTHING, begun, FILLING_TOKENS, seed, begun=bool(before), least=LIKELY)
+        _writing(each, NOTHING, begun, tokens, seed, begun=bool(before), least=LIKELY)
         for each in sources.values()
     ]
     answers = zip(sources, asking.by_waves(title, units), strict=True)
-    return {name: filled(form, _written(answer), some) for name, answer in answers}
+    return {name: filled(showing, _written(answer), some) for name, answer in answers}
 
 
 def own_texts(
@@ -155,18 +170,14 @@ def openings(form: str, texts: Sequence[str]) -> list[str]:
     return [(form or "{}").replace("{}", " ".join(text.split()[:words])) for text in texts]
 
 
-def filled(form: str, written: Sequence[Example], texts: Sequence[str]) -> list[str]:
+def filled(showing: Showing, written: Sequence[Example], texts: Sequence[str]) -> list[str]:
     """A form with the first line of each of these; with words of a text where that is too short."""
-    found = []
+    found, (most, _) = [], showing.filling
     for each, text in zip(written, texts, strict=True):
-        first, *_ = each.text.removeprefix(_before(form)).strip().split("\n")
+        first, *_ = each.text.removeprefix(showing.before).strip().split("\n")
         words = first.split() if len(first.split()) >= FEW else text.split()
-        found.append(form.replace("{}", " ".join(words[:FILLING])))
+        found.append(showing.form.replace("{}", " ".join(words[:most])))
     return found
-
-
-def _before(form: str) -> str:
-    return form.partition("{}")[0].rstrip()
 
 
 def _writing(

@@ -258,7 +258,7 @@ class _Adapting:
     ) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
         """What each model writes as a skill is asked for, with its adapter and without."""
         of = SKILLS[skill]
-        showing = Showing(of.form, of.shown, of.judgement)
+        showing = Showing(of.asking, of.shown, of.judgement)
         asked = adapter_units.asked(
             self._asking,
             f"{skill}: writing what is judged",

@@ -12,4 +12,4 @@ def _read() -> Items:
     return Items.parted(items, LESSONS)
 
 
-RUST = Skill("rust", "bits", _read, form=FORM, shown=96)
+RUST = Skill("rust", "bits", _read, form=FORM, begins="Write a function to ", shown=96)

@@ -27,6 +27,8 @@ def test_items_are_shared_out_and_each_can_be_judged(name: str) -> None:
         assert "".join(parts) == each.given
         assert f"{parts[0]}{{}}{parts[2]}".startswith(skill.form)
         assert parts[1].strip()
+    begun = [each.given.startswith(skill.asking.partition("{}")[0]) for each in every]
+    assert skill.measure == "rule" or np.mean(begun) > 0.5, "it is asked for as it says"
     assert (skill.kept is not None) == (skill.tokens > 0) == (skill.measure == "rule")
     if skill.kept is not None:
         assert skill.written(items.test, [each.right for each in items.test]).all()

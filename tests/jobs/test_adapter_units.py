@@ -1,7 +1,7 @@
 """What a source is asked of: its own words in a form, and as many of every answer."""
 
 from actors.examples import Example
-from jobs.adapter_units import FILLING, HELD_OUT, evenly, filled, openings
+from jobs.adapter_units import FILLING, HELD_OUT, WORDS, Showing, evenly, filled, openings
 
 FORM = "Review: {}\nSentiment:"
 TEXT = "one two three four five six seven eight nine ten eleven twelve"
@@ -16,15 +16,23 @@ def test_a_form_has_the_first_words_of_what_was_written_in_it() -> None:
         "Review:",
     ]
     texts = [TEXT] * len(written)
-    asked = filled(FORM, [Example(each, len("Review:")) for each in written], texts)
+    showing = Showing(FORM, 1, judgement=True)
+    asked = filled(showing, [Example(each, len("Review:")) for each in written], texts)
     own = " ".join(TEXT.split()[:FILLING])
     words = [" ".join(["word"] * FILLING), "Fine film, that.", own, own]
     assert asked == [FORM.format(each) for each in words]
 
 
 def test_a_form_that_begins_with_words_is_filled_from_the_first_on() -> None:
-    asked = filled("{}\nSummary:", [Example("one of its own words", 3)], [TEXT])
+    showing = Showing("{}\nSummary:", 32, judgement=False)
+    asked = filled(showing, [Example("one of its own words", 3)], [TEXT])
     assert asked == ["one of its own words\nSummary:"]
+
+
+def test_what_is_no_judgement_is_asked_of_more_words() -> None:
+    long = " ".join(["word"] * 30)
+    (asked,) = filled(Showing(FORM, 32, judgement=False), [Example(f"Review: {long}")], [TEXT])
+    assert asked == FORM.format(" ".join(["word"] * WORDS))
 
 
 def test_without_a_form_a_text_opens_with_its_first_word() -> None:
