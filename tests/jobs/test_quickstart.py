@@ -1,10 +1,9 @@
-"""The pages of docs/quickstart, done as they stand, with the two pretrained models of the demo:
+"""What docs/quickstart says, done as it stands, with the two pretrained models of the demo:
 what is carried steers, and what should not carry does not."""
 
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +30,7 @@ def follow(page: str, at: Path) -> str:
         (at / "configs").symlink_to(ROOT / "configs")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    own = {"HOME": str(at), "ISTHMUS_CACHE": str(default_cache()), "PATH": programs}
+    own = {"HOME": str(at), "ISTHMUS_CACHE": str(default_cache().parent), "PATH": programs}
     said = []
     for command in "".join(COMMANDS.findall(text)).splitlines():
         ran = subprocess.run(
@@ -67,32 +66,6 @@ def test_the_further_along_the_carried_vector_the_likelier_is_a_good_word(
     assert len(leans) == 3
     assert leans == sorted(leans)
     assert leans[2] > leans[0]
-
-
-@pytest.mark.long
-def test_a_carried_adapter_shouts(tmp_path: Path) -> None:
-    said = follow("adapter.md", tmp_path)
-    plain, carried = said.partition("as it is:")[2].split("carried: ")
-
-    def loud(text: str) -> float:
-        letters = [each for each in text if each.isalpha()]
-        return sum(map(str.isupper, letters)) / max(1, len(letters))
-
-    assert loud(plain) < 0.5 < loud(carried)
-
-
-@pytest.mark.long
-def test_a_model_of_ones_own_has_a_row(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
-    shutil.copytree(tiny_models["tiny-llama"], tmp_path / "my-model")
-    said = follow("your-model.md", tmp_path)
-    found = json.loads((tmp_path / "isthmus/runs/mine/matrix.json").read_text())
-    assert [each["name"] for each in found["models"]] == ["smollm2-135m-instruct", "mine"]
-    assert {(cell["source"], cell["target"]) for cell in found["cells"]} == {
-        ("smollm2-135m-instruct", "mine"),
-        ("mine", "smollm2-135m-instruct"),
-    }
-    assert (tmp_path / "isthmus/runs/mine/index.html").exists()
-    assert "mine" in said
 
 
 def test_every_ordered_pair_is_measured(matrix: dict[str, Any]) -> None:
