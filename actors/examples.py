@@ -44,9 +44,9 @@ def passes(engine: Engine, examples: Sequence[Example]) -> Iterator[Pass]:
         TextError: an example has no token.
     """
     together: list[list[int]] = []
+    room = TOKENS_A_PASS * engine.at_once
     for number in sorted(range(len(examples)), key=lambda each: len(examples[each].text)):
         longest = len(examples[number].text) // _CHARACTERS
-        room = TOKENS_A_PASS * engine.at_once
         if not together or (len(together[-1]) + 1) * longest > room:
             together.append([])
         together[-1].append(number)

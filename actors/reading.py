@@ -15,7 +15,6 @@ from actors.encoding import encode, of_like_length
 from actors.engine import Engine
 from actors.prompting import prompting
 from actors.sites import Site, reading, site_width
-from cluster.pace import paced
 
 TOGETHER = 16  # texts of a pass
 
@@ -117,12 +116,9 @@ def pooled(
     `first_words` are for each text the number of the word from which on its rows count. A text
     without such rows (of one word) stands for itself with its last token.
     """
-    # Texts of like length go together, so that little padding is needed.
-    order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
     widths = {site: site_width(engine, Site.parse(site)) for site in sites}
     pools = {site: np.empty((len(texts), of), dtype=np.float32) for site, of in widths.items()}
-    for start in paced(range(0, len(order), batch_texts)):
-        numbers = order[start : start + batch_texts]
+    for numbers in of_like_length(texts, batch_texts):
         some = [texts[each] for each in numbers], [first_words[each] for each in numbers]
         for site, points in _pooled_batch(engine, *some, sites).items():
             pools[site][numbers] = points

@@ -17,7 +17,7 @@ from torch import Tensor
 from actors.anchors import AnchorBatch, batches
 from actors.matrices import places, weight
 from actors.matrix_reading import matrix_rows, sides
-from actors.reading import Activations
+from actors.reading import Activations, activations
 from alignment.carriers import CARRIERS
 from alignment.crossing import Crossing
 from alignment.fitted import Part
@@ -75,9 +75,14 @@ def carried(
                     parts[way, skill, place].append(part.scaled(share))
     found: Carried = defaultdict(lambda: defaultdict(dict))
     for (way, skill, place), some in parts.items():
-        rank = max(each.rank for each in native[skill].values())
+        rank = rank_of(native[skill])
         found[way][skill][place] = Update.total(some).rounded(rank)
     return found
+
+
+def rank_of(updates: Updates) -> int:
+    """The largest of an adapter."""
+    return max(each.rank for each in updates.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +141,7 @@ def _told(
         for side, x, y in link.rows(role):
             by = _by(way, side)
             if (by, side) not in maps:
-                maps[by, side] = _fitted(by, x, y, link.target, strength)
+                maps[by, side] = fitted(by, x, y, link.target, strength)
             through.append(maps[by, side])
         reading, writing = through
         found[role] = Crossing(pair.source, pair.target, reading, writing)
@@ -150,7 +155,8 @@ def _by(way: str, side: str) -> str:
     return "procrustes" if way == "anchor_locked" and part not in OF_THE_STREAM else way
 
 
-def _fitted(way: str, x: Tensor, y: Tensor, seed: int, strength: float) -> Map:
+def fitted(way: str, x: Tensor, y: Tensor, seed: int, strength: float) -> Map:
+    """From rows of one model [n, d] to those of another, by the fitter of a way."""
     if way == SHUFFLED:
         y = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))]
     fitter = MAPPED[way]
@@ -187,6 +193,12 @@ def _rows(
         for model, layers in ((source, theirs), (target, mine))
     ]
     return paired(shard, reads)
+
+
+def stream_reader(model: Model) -> Callable[[AnchorBatch], Activations]:
+    """Reads what every layer leaves in the residual stream."""
+    layers = [f"residual.{layer}" for layer in range(len(model.engine.blocks))]
+    return partial(activations, model.engine, model.facts.fingerprint, sites=layers)
 
 
 def paired(

@@ -11,22 +11,25 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-import torch
-
 from actors.adapting import adapting
 from actors.anchors import AnchorBatch, batches
 from actors.matrix_reading import matrix_rows, sides
-from actors.reading import Activations, activations
-from alignment.fitted import Part
-from alignment.fitters import FITTERS
+from actors.reading import Activations
 from alignment.layers import depth_pairing
-from alignment.moments import Moments
-from alignment.samples import Sample
 from alignment.updates import Update
-from benchmarks.adapter_carriers import Carried, paired
+from benchmarks.adapter_carriers import (
+    SHUFFLED,
+    Carried,
+    fitted,
+    paired,
+    rank_of,
+    stream_reader,
+)
 from benchmarks.adapters import Model, Updates
 
 BATCH = 8  # texts of a pass
+# Ways, by those that their maps are fitted in.
+WAYS = {"delta regression": "ridge", "delta regression, shuffled rows": SHUFFLED}
 PLAIN, MOVED, READ = "plain", "moved", "read"
 Read = Callable[[AnchorBatch], Activations]
 
@@ -46,28 +49,18 @@ def regressed(
     found: Carried = {}
     for skill, updates in native.items():
         moved = _stream(source, shard, updates)
-        for way, shuffle in (
-            ("delta regression", False),
-            ("delta regression, shuffled rows", True),
-        ):
-            made = _written(target, shard, plain, moved, _rank(updates), strength, shuffle)
+        for way, by in WAYS.items():
+            made = _written(target, shard, plain, moved, rank_of(updates), strength, by)
             found.setdefault(way, {})[skill] = made
             print(target.facts.name, way, skill, "written", file=sys.stderr)
     return found
 
 
-def _rank(updates: Updates) -> int:
-    return max(each.rank for each in updates.values())
-
-
 def _stream(model: Model, shard: Sequence[AnchorBatch], updates: Updates) -> dict[str, Activations]:
     """What every layer leaves in the stream, by batch."""
-    layers = [f"residual.{layer}" for layer in range(len(model.engine.blocks))]
+    read = stream_reader(model)
     with adapting(model.engine, updates):
-        return {
-            batch.id: activations(model.engine, model.facts.fingerprint, batch, layers)
-            for batch in shard
-        }
+        return {batch.id: read(batch) for batch in shard}
 
 
 def _written(
@@ -77,7 +70,7 @@ def _written(
     moved: Mapping[str, Activations],
     rank: int,
     strength: float,
-    shuffle: bool,
+    by: str,
 ) -> dict[str, Update]:
     found: dict[str, Update] = {}
     source_layers = len(next(iter(moved.values())).points)
@@ -85,11 +78,8 @@ def _written(
         of_source = _of({PLAIN: plain[0], MOVED: moved}, f"residual.{other}")
         of_target = _now(target, found, plain[1], layer)
         mine, theirs = paired(shard, [of_source, of_target])
-        x, y = mine[PLAIN], theirs[PLAIN]
-        if shuffle:
-            y = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(layer))]
-        fitted = FITTERS["ridge"]().learn(Part(Moments.of(x, y), Sample.of(x, y)), strength)
-        wanted = fitted.pushforward(mine[MOVED] - mine[PLAIN])
+        over = fitted(by, mine[PLAIN], theirs[PLAIN], layer, strength)
+        wanted = over.pushforward(mine[MOVED] - mine[PLAIN])
         left = wanted - (theirs[MOVED] - theirs[PLAIN])
         found[f"down.{layer}"] = Update.regressed(theirs[READ], left, rank, strength)
     return found

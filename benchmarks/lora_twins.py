@@ -12,7 +12,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -22,14 +21,13 @@ from actors.anchors import batches
 from actors.catalog import Derivation, ModelSpec
 from actors.fleet import find, spec
 from actors.matrices import places, weight
-from actors.reading import activations
 from alignment.carriers.reordered import Reordered
 from alignment.coverage import coverage
 from alignment.crossing import Crossing
 from alignment.permutation import Attention, match_heads, match_neurons, rows_of
 from alignment.similarity import Similarity, compare
 from alignment.updates import Update
-from benchmarks.adapter_carriers import SHUFFLED, carried, paired
+from benchmarks.adapter_carriers import SHUFFLED, carried, paired, stream_reader
 from benchmarks.adapters import Figures, Model, Run, Scored, live, named_pairs
 from benchmarks.record import record
 
@@ -100,16 +98,8 @@ def twin(name: str) -> Model:
 def compared(one: Model, other: Model, anchors: Sequence[str]) -> Similarity:
     """How alike every layer of one is to every layer of another, over the first anchors."""
     (shard,) = batches(anchors[:TEXTS], shard_texts=TEXTS, batch_texts=8)
-    reads = [
-        partial(
-            activations,
-            model.engine,
-            model.facts.fingerprint,
-            sites=[f"residual.{layer}" for layer in range(len(model.engine.blocks))],
-        )
-        for model in (one, other)
-    ]
-    return compare(*([*of.values()] for of in paired(shard, reads)))
+    both = paired(shard, [stream_reader(model) for model in (one, other)])
+    return compare(*([*of.values()] for of in both))
 
 
 def _reordered(source: Model, target: Model, native: Mapping[str, Update]) -> dict[str, Update]:

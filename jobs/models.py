@@ -9,6 +9,7 @@ from actors.catalog import Entry, ModelError, ModelFacts, ModelSpec
 from actors.fleet import fleet
 from actors.weights import default_cache, facts, prepare, prepared
 from jobs.config import RunFile
+from jobs.names import one_of
 from jobs.progress import Reporter
 
 FACTS = (
@@ -49,8 +50,7 @@ def checkpoint(run: RunFile, name: str, make_ready: bool, reporter: Reporter) ->
             not supported.
     """
     specs = {spec.name: spec for spec in run.models}
-    if name not in specs:
-        raise ModelError(f"{run.name} has no model {name!r}; allowed: {', '.join(specs)}")
+    one_of("model", name, list(specs), ModelError)
     found = _checkpoint(specs[name], make_ready, reporter)
     if found is None:
         raise ModelError(f"model {name}: not here yet; --prepare fetches and converts it")

@@ -47,8 +47,7 @@ class Stage:
     def __init__(self, console: Console, name: str, total: int, done: int) -> None:
         self.console, self.name, self.total, self.done = console, name, total, done
         self.start = time.monotonic()
-        self.fresh = 0.0
-        self.at = float(done)  # with what is begun
+        self.began = self.at = float(done)  # `at` has shares of what is begun
 
     def __enter__(self) -> "Stage":
         return self
@@ -66,7 +65,6 @@ class Stage:
         self._move(min(max(self.at, at), self.total))
 
     def _move(self, at: float) -> None:
-        self.fresh += at - self.at
         self.at = float(at)
 
 
@@ -112,11 +110,11 @@ class _Lines(Stage):
 
     def _move(self, at: float) -> None:
         super()._move(at)
-        now = time.monotonic()
-        if now - self._said < PLAIN_EVERY_SECONDS or self.done >= self.total or self.fresh <= 0:
+        now, fresh = time.monotonic(), self.at - self.began
+        if now - self._said < PLAIN_EVERY_SECONDS or self.done >= self.total or fresh <= 0:
             return  # nothing new to go by, as after a loss
         self._said = now
-        left = (now - self.start) / self.fresh * (self.total - self.at)
+        left = (now - self.start) / fresh * (self.total - self.at)
         reached = f"{self.at:.1f}".removesuffix(".0")
         self._print(f"{self.name}: {reached} of {self.total}, {_clock(left)} left")
 

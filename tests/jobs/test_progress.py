@@ -9,11 +9,14 @@ from jobs import progress
 from jobs.progress import Reporter
 
 
-def test_steps_that_are_taken_back_after_a_loss_are_no_error(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Where a stage says every step that it takes."""
     monkeypatch.setattr(progress, "PLAIN_EVERY_SECONDS", 0.0)
-    said = io.StringIO()
+    return io.StringIO()
+
+
+def test_steps_that_are_taken_back_after_a_loss_are_no_error(said: io.StringIO) -> None:
     with Reporter(Console(file=said)).stage("reading", 4) as stage:
         stage.advance(2)
         stage.advance(-stage.done)
@@ -25,11 +28,7 @@ def test_steps_that_are_taken_back_after_a_loss_are_no_error(
     assert lines[-1].startswith("reading: done in")
 
 
-def test_steps_that_are_begun_are_said_and_count_for_what_is_left(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(progress, "PLAIN_EVERY_SECONDS", 0.0)
-    said = io.StringIO()
+def test_steps_that_are_begun_are_said_and_count_for_what_is_left(said: io.StringIO) -> None:
     with Reporter(Console(file=said)).stage("training", 2) as stage:
         stage.reach(0.5)
         stage.reach(0.25)  # nobody goes back

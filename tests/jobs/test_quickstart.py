@@ -13,6 +13,7 @@ import pytest
 
 from actors.weights import default_cache
 from jobs.names import ROOT
+from tests.sweeps import environment
 
 pytestmark = [pytest.mark.real, pytest.mark.ray, pytest.mark.timeout(1200)]
 PAIRS = [("smollm2-135m-instruct", "gemma-3-270m"), ("gemma-3-270m", "smollm2-135m-instruct")]
@@ -26,9 +27,7 @@ def follow(page: str, at: Path) -> str:
     text = (ROOT / "docs/quickstart" / page).read_text()
     for name, content in FILE.findall(text):
         (at / name).write_text(content)
-    if not (at / "configs").exists():
-        (at / "configs").symlink_to(ROOT / "configs")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    (at / "configs").symlink_to(ROOT / "configs")
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     own = {"HOME": str(at), "ISTHMUS_CACHE": str(default_cache().parent), "PATH": programs}
     said = []
@@ -36,7 +35,7 @@ def follow(page: str, at: Path) -> str:
         ran = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],
             cwd=at,
-            env=kept | own | {"HF_HUB_OFFLINE": "1"},
+            env=environment(**own, HF_HUB_OFFLINE="1"),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
