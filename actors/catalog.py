@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from actors.architectures import NormKind
 from actors.blueprint import Blueprint, Fact, Shape, blueprint
@@ -19,6 +19,8 @@ _PACKAGE_FILE = re.compile(r"[A-Za-z_]\w*(/[^/]+)+")
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
 Dtype = Literal["float32", "bfloat16"]
+# Absolute from the start: hosts work in other directories than the one who wrote it.
+HerePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 
 
 class ModelError(ValueError):
@@ -53,8 +55,8 @@ class ModelSpec(Fact):
 
     name: Name
     hub: str | None = None
-    directory: Path | None = None
-    gguf: Path | None = None
+    directory: HerePath | None = None
+    gguf: HerePath | None = None
     package: str | tuple[str, ...] | None = None
     derived: Derivation | None = None
     revision: str | None = None

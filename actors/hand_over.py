@@ -46,6 +46,11 @@ class Passage:
         """The first part."""
         return self.text[: self.first]
 
+    def last(self, share: float) -> "Passage":
+        """The same text begun later, at a word: so large a share of what is cached is left."""
+        start = self.text.rfind(" ", 0, self.first - round(share * self.first)) + 1
+        return Passage(self.text[start:], self.first - start)
+
     def tokens_in(self, spans: np.ndarray) -> int:
         """How many tokens of the whole text, by their spans [t, 2], are cached."""
         return int((spans[:, 1] <= self.first).sum())

@@ -21,6 +21,7 @@ from actors import (
     encoding,
     hand_over,
     latent_reading,
+    mending,
     reading,
     training,
     verifying,
@@ -109,23 +110,22 @@ class ModelHost:
         others: Sequence[Read],
         maps: Mapping[str, np.ndarray],
         late: Sequence[float],
+        losses: bool = False,
     ) -> list[dict[str, float]]:
         """See `actors.hand_over.nats`: of each passage, beside what the source has read of it and
-        of another one. `maps` are files, as bytes, and the first is the chief one."""
+        of another one; with `losses` `actors.mending.after_mending` as well. `maps` are files, as
+        bytes, and the first is the chief one."""
+        found = []
         with self._named():
             made = {name: CacheMap.from_bytes(file.tobytes()) for name, file in maps.items()}
-            chief, fingerprint = next(iter(made)), self._facts.fingerprint
-            return [
-                hand_over.nats(
-                    self._engine,
-                    hand_over.meet(self._engine, fingerprint, passage, mine),
-                    made,
-                    chief,
-                    other,
-                    late,
-                )
-                for passage, mine, other in zip(passages, source, others, strict=True)
-            ]
+            chief = next(iter(made))
+            for passage, mine, other in zip(passages, source, others, strict=True):
+                met = hand_over.meet(self._engine, self._facts.fingerprint, passage, mine)
+                nats = hand_over.nats(self._engine, met, made, chief, other, late)
+                if losses:
+                    nats |= mending.after_mending(self._engine, met, met.carried(made[chief]))
+                found.append(nats)
+        return found
 
     def importance(self, passages: Sequence[Passage]) -> dict[str, np.ndarray]:
         """What each number of a cell matters to it: `caching.importance`."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from actors import hand_over
 from actors.cache_folder import CARRIED
 from actors.caching import Read, cell_sites, importance, know, read
-from actors.cargo.kv_cache import OWN, covering, map_inputs, own_tokens
+from actors.cargo.kv_cache import OWN, map_inputs, own_tokens
 from actors.catalog import ModelSpec
 from actors.engine import Engine, load
 from actors.hand_over import BASE, NATIVE, HandOver, Passage, after
@@ -212,11 +212,6 @@ def carried_both_ways(run: RunFile) -> Iterator[tuple[str, Engine, Engine, Cache
     """The same, with the map that carries alone."""
     for name, source, target, maps in maps_both_ways(run, CARRIED):
         yield name, source, target, maps[CARRIED]
-
-
-def cut_otherwise(met: HandOver) -> np.ndarray:
-    """Which of the cached tokens [p] are not tokens of the source."""
-    return (met.source.spans[covering(met.source.spans, met.spans)] != met.spans).any(1)
 
 
 def directions(run: RunFile, *, deep: bool = False) -> Iterator[tuple[str, Model, Model]]:

@@ -17,9 +17,10 @@ import numpy as np
 from actors.caching import read
 from actors.engine import Engine
 from actors.hand_over import HandOver, Passage, after, meet
+from actors.mending import cut_otherwise
 from actors.patching import patch
 from alignment.cache_map import CacheMap
-from benchmarks.caches import carried_both_ways, cut_otherwise, retention, run_of_caches
+from benchmarks.caches import carried_both_ways, retention, run_of_caches
 from benchmarks.record import record
 
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)

@@ -11,7 +11,7 @@ at the tokens that follow with its output over the target's own cache.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -21,16 +21,14 @@ import torch
 from actors.caching import continuation_nll, fill, read
 from actors.engine import Engine
 from actors.hand_over import HandOver, meet
+from actors.mending import PARTS, mended
 from actors.reading import reading
 from actors.sites import Site
-from benchmarks.caches import carried_both_ways, cut_otherwise, judged, run_of_caches
+from benchmarks.caches import carried_both_ways, judged, run_of_caches
 from benchmarks.record import record
 from evaluation.retention import paired_bootstrap
 
-PARTS = 3  # of the layers, and of the positions
 Cells = Mapping[str, np.ndarray]
-# Of a text: which tokens [p] of a site are put right.
-Right = Callable[[HandOver, Site], np.ndarray]
 
 
 def main() -> None:
@@ -44,48 +42,16 @@ def main() -> None:
             (mine,) = read(source, "source", [passage.cached])
             met = meet(target, "target", passage, mine)
             carried = met.carried(by)
-            variants = [met.native, carried]
-            variants += [
-                _mended(met, carried, right) for right in parts(len(target.blocks)).values()
-            ]
+            variants = [met.native, carried, *mended(met, carried).values()]
             (base,) = continuation_nll(target, met.fed, [met.own])
             rows.append([base, *continuation_nll(target, met.fed, variants)])
             cosines.append(_attention_cosines(target, met, carried))
         crossings[name] = {
-            **_shares(np.array(rows), list(parts(len(target.blocks)))),
+            **_shares(np.array(rows)),
             "attention_output_cosine_by_layer": np.mean(cosines, axis=0).round(4).tolist(),
         }
         print(name, crossings[name], file=sys.stderr)
     record("kv_losses", {"texts": len(test), "crossings": crossings})
-
-
-def parts(layers: int) -> dict[str, Right]:
-    """By name, what is put right."""
-
-    def of_kind(kind: str) -> Right:
-        return lambda met, site: np.full(met.cached, site.kind == kind)
-
-    def of_layers(part: int) -> Right:
-        return lambda met, site: np.full(met.cached, site.layer * PARTS // layers == part)
-
-    def of_positions(part: int) -> Right:
-        return lambda met, _: np.arange(met.cached) * PARTS // met.cached == part
-
-    return {
-        "keys": of_kind("keys"),
-        "values": of_kind("values"),
-        **{f"layers, part {part + 1} of {PARTS}": of_layers(part) for part in range(PARTS)},
-        **{f"tokens, part {part + 1} of {PARTS}": of_positions(part) for part in range(PARTS)},
-        "tokens that the source cuts otherwise": lambda met, _: cut_otherwise(met),
-        "tokens that both cut alike": lambda met, _: ~cut_otherwise(met),
-    }
-
-
-def _mended(met: HandOver, carried: Cells, right: Right) -> dict[str, np.ndarray]:
-    return {
-        site: np.where(right(met, Site.parse(site))[:, None], met.native[site], of)
-        for site, of in carried.items()
-    }
 
 
 @torch.inference_mode()
@@ -98,7 +64,7 @@ def _attention_cosines(target: Engine, met: HandOver, carried: Cells) -> list[fl
     return [float(torch.cosine_similarity(*found[site].float(), dim=-1).mean()) for site in sites]
 
 
-def _shares(rows: np.ndarray, names: list[str]) -> dict[str, Any]:
+def _shares(rows: np.ndarray) -> dict[str, Any]:
     """Of nats [n, 3 + parts]: of the target with nothing cached, native, carried, and mended."""
 
     def share(column: int) -> dict[str, float]:
@@ -110,7 +76,7 @@ def _shares(rows: np.ndarray, names: list[str]) -> dict[str, Any]:
     return {
         "lost_nats": float(means[2] - means[1]),
         "lost_share_of_native_gain": float((means[2] - means[1]) / (means[0] - means[1])),
-        "given_back": {name: share(3 + at) for at, name in enumerate(names)},
+        "given_back": {name: share(3 + at) for at, name in enumerate(PARTS)},
     }
 
 

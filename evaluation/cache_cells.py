@@ -3,7 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
-from evaluation.cells import AgainScore, CacheCell, ContentScore, SmallScore, controls
+from evaluation.cells import (
+    AgainScore,
+    CacheCell,
+    ContentScore,
+    LengthScore,
+    LossScore,
+    SmallScore,
+    controls,
+)
 from evaluation.retention import Interval, Retention, level, measure_retention
 
 # What is cached before the text that is judged, beside what is read again.
@@ -21,6 +29,8 @@ def cache_cell(
     nats: Mapping[str, Sequence[Nats]],
     again: Mapping[float, str],
     small: Mapping[str, int],
+    shorter: Mapping[float, Sequence[Nats]],
+    losses: Mapping[str, str],
     *,
     way: str,
     held_out_r2: float,
@@ -39,6 +49,8 @@ def cache_cell(
         nats: of each text, by kind of content.
         again: what the nats are called where a share of the cached tokens is read again.
         small: the bytes of maps that are smaller, by what the nats after them are called.
+        shorter: of each text, by how much of what is cached of it there is.
+        losses: what the nats are called where a part of what is carried is put right.
         way: the name of the map that carries.
         heads: R² by how the heads of a layer are told out.
         draws: number of resamples of the texts, by which intervals are found.
@@ -48,9 +60,13 @@ def cache_cell(
         RetentionError: a kind with fewer than two texts, or nats that are not finite.
     """
 
-    def measure(texts: Sequence[Nats], name: str) -> Retention:
-        columns = ([of[each] for of in texts] for each in (BASE, NATIVE, name))
+    def measure(texts: Sequence[Nats], name: str, base: str = BASE) -> Retention:
+        columns = ([of[each] for of in texts] for each in (base, NATIVE, name))
         return measure_retention(*columns, draws=draws, seed=seed)
+
+    def length(share: float, of: Sequence[Nats]) -> LengthScore:
+        characters, found = round(share * cached_characters), measure(of, CARRIED)
+        return LengthScore(characters=characters, gain=_gain(found), retention=found.retention)
 
     texts = tuple(chain.from_iterable(nats.values()))
 
@@ -80,6 +96,13 @@ def cache_cell(
             for name, size in small.items()
         ),
         contents=tuple(_content(name, of, measure) for name, of in nats.items()),
+        lengths=tuple(length(*each) for each in sorted({**shorter, 1.0: texts}.items()))
+        if shorter
+        else (),
+        losses=tuple(
+            LossScore(part=part, given_back=measure(texts, name, CARRIED).retention)
+            for part, name in losses.items()
+        ),
         cached_characters=cached_characters,
         judged_characters=judged_characters,
         texts=len(texts),
@@ -88,5 +111,8 @@ def cache_cell(
 
 def _content(name: str, texts: Sequence[Nats], measure: Measure) -> ContentScore:
     found = measure(texts, CARRIED)
-    gain = found.base.value - found.native.value
-    return ContentScore(name=name, texts=len(texts), gain=gain, retention=found.retention)
+    return ContentScore(name=name, texts=len(texts), gain=_gain(found), retention=found.retention)
+
+
+def _gain(found: Retention) -> float:
+    return found.base.value - found.native.value

@@ -117,6 +117,22 @@ class ContentScore(Value):
     retention: Interval | None
 
 
+class LengthScore(Value):
+    """Texts of which so many of the last characters are cached, what the target gains there by its
+    own cache (nats per token), and the share of it that is kept."""
+
+    characters: int
+    gain: float
+    retention: Interval | None
+
+
+class LossScore(Value):
+    """A part of what is carried, and what putting it right gives back of all that is lost."""
+
+    part: str
+    given_back: Interval | None
+
+
 class SmallScore(Value):
     """A map that is smaller than the one that is used: its name, its bytes, and what it keeps."""
 
@@ -213,6 +229,8 @@ class CacheCell(Cell):
     source but only what the target itself knows of its tokens: what is carried beyond that has
     crossed. `heads` are held-out R² of maps from the one layer at the same depth, by how its heads
     are told out. A text is cached up to about `cached_characters`; what follows is judged.
+    `lengths` are of the same texts with less of them cached, `losses` of parts that the target puts
+    right.
     """
 
     cargo: Literal["kv_cache"] = "kv_cache"
@@ -222,6 +240,8 @@ class CacheCell(Cell):
     again: tuple[AgainScore, ...]
     small: tuple[SmallScore, ...]
     contents: tuple[ContentScore, ...]
+    lengths: tuple[LengthScore, ...] = ()
+    losses: tuple[LossScore, ...] = ()
     cached_characters: int
     judged_characters: int
     texts: int

@@ -6,7 +6,7 @@ same picture reads on a wide and on a narrow screen. Layer maps are drawn in a s
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from alignment.layers import ROLES, role_layer
@@ -97,6 +97,11 @@ def forest(cell: AnyCell) -> Forest:
         if control.spread is not None:
             note = f"{control.spread.count} draws, largest {number(control.spread.largest)}"
         shares.append(("control", titled(control.name), note, control.retention, strip))
+    return over_one_axis(shares)
+
+
+def over_one_axis(shares: Sequence[Share]) -> Forest:
+    """A row each, on an axis that has room for all of them, for zero and for one."""
     seen = [0.0, 1.0, -CONTROL_LIMIT]
     for _, _, _, share, strip in shares:
         ends = () if share is None else (share.low, share.value, share.high)

@@ -8,6 +8,7 @@ from matplotlib.patches import FancyBboxPatch
 from evaluation.cells import Cell
 from evaluation.matrix import Matrix
 from evaluation.palette import LEVEL_COLOURS, LEVEL_INKS
+from evaluation.retention import Level
 from evaluation.wording import words
 
 INK, QUIET, EMPTY = "#1c2733", "#66727f", "#f1f3f5"
@@ -19,7 +20,8 @@ def matrix_figure(matrix: Matrix, cells: Sequence[Cell]) -> Figure:
 
     `cells` are those of one cargo and concept.
     """
-    names = [model.name for model in matrix.models]
+    closed = [model.name for model in matrix.unavailable]
+    names = [*(model.name for model in matrix.models), *closed]
     size = len(names)
     figure = Figure(figsize=(2.4 + 2.1 * size, 1.7 + 1.25 * size), dpi=160, layout="constrained")
     axes = figure.subplots()
@@ -27,13 +29,15 @@ def matrix_figure(matrix: Matrix, cells: Sequence[Cell]) -> Figure:
     for row, source in enumerate(names):
         for column, target in enumerate(names):
             cell = by_pair.get((source, target))
-            colour = EMPTY if cell is None else LEVEL_COLOURS[cell.level]
-            ink = QUIET if cell is None else LEVEL_INKS[cell.level]
+            none = source != target and (source in closed or target in closed)
+            level = Level.UNAVAILABLE if none else None if cell is None else cell.level
+            colour = EMPTY if level is None else LEVEL_COLOURS[level]
+            ink = QUIET if level is None else LEVEL_INKS[level]
             corner = (column - TILE / 2, row - TILE / 2)
             style = "round,pad=0,rounding_size=0.05"
             axes.add_patch(FancyBboxPatch(corner, TILE, TILE, boxstyle=style, fc=colour, ec="none"))
             if cell is None:
-                text = "itself" if source == target else "not measured"
+                text = "itself" if source == target else str(level or "not measured")
                 axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=9)
                 continue
             axes.text(

@@ -140,6 +140,13 @@ class PriorScore(Value):
     score: float
 
 
+class Unavailable(Value):
+    """A model that nothing of this can reach, and why."""
+
+    name: str
+    reason: str
+
+
 class Matrix(Value):
     """All that one sweep measured. `address` is the content address of the sweep itself."""
 
@@ -152,6 +159,7 @@ class Matrix(Value):
     agreements: tuple[GroupAgreement, ...] = ()
     routes: tuple[Route, ...] = ()
     priors: tuple[PriorScore, ...] = ()
+    unavailable: tuple[Unavailable, ...] = ()
     anchors: AnchorFacts
     lineage: dict[str, str]
     seconds: dict[str, float]

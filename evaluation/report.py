@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from evaluation import scatter
 from evaluation.cells import AnyCell, CacheCell, Cell
 from evaluation.costs import costs
+from evaluation.degradation import degradations
 from evaluation.digest import HELD, Digest, digest
 from evaluation.drawing import SIDE, LayerMap, forest, layer_maps, neighbour_top
 from evaluation.hypotheses import hypotheses
@@ -75,6 +76,7 @@ def render(matrix: Matrix) -> str:
         routes=route_graphs([model.name for model in matrix.models], matrix.cells, matrix.routes),
         graph_side=GRAPH_SIDE,
         predictors=predictors(matrix),
+        degradations=degradations(matrix),
         costs=costs(matrix),
         scatter=scatter,
         levels=[(level, LEVEL_RANGES[level], LEVEL_COLOURS[level]) for level in Level],

@@ -15,6 +15,7 @@ from actors.fleet import find
 from jobs.carrying import carrying
 from jobs.config import ConfigError, RunFile, home, read_run_file, tracking_uri
 from jobs.help import MODEL_HELP, OutPath, example
+from jobs.showing import showing
 
 app = typer.Typer(
     help="Measure what can cross from one language model into another, and carry it.\n\n"
@@ -34,6 +35,7 @@ RunPath = Annotated[Path, typer.Argument(help="The run file.", show_default=Fals
 
 
 app.add_typer(carrying, name="carry")
+app.add_typer(showing)
 
 
 @app.command(
@@ -196,86 +198,6 @@ def check(
 
     question = ask(source, target, cargo, context_length, dtype, gpus)
     Console().print(checked(answer(question)))
-
-
-@app.command(
-    epilog=example(
-        "isthmus prior --to prior.png",
-        "isthmus prior llama-3-8b mistral-7b gemma-7b solar-10.7b --to four.svg",
-    )
-)
-def prior(
-    to: Annotated[
-        Path, typer.Option(help="The picture to write: .png, .svg or .pdf.", show_default=False)
-    ],
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(help=MODEL_HELP + "  [default: the catalog]", show_default=False),
-    ] = None,
-) -> None:
-    """Draw the prior over every ordered pair of models: expectations, not measurements."""
-    from jobs.prior import draw
-
-    draw(models or [], to)
-    Console().print(f"picture  {to.absolute()}", soft_wrap=True)
-
-
-@app.command(
-    epilog=example(
-        "isthmus report ~/isthmus/runs/demo/matrix.json",
-        "isthmus report matrix.json --to page.html",
-    )
-)
-def report(
-    matrix: Annotated[
-        Path, typer.Argument(help="A matrix.json that a sweep wrote.", show_default=False)
-    ],
-    to: Annotated[
-        Path | None,
-        typer.Option(
-            help="The page to write.  [default: index.html beside it]", show_default=False
-        ),
-    ] = None,
-) -> None:
-    """Draw the page of a matrix again, and print the matrix."""
-    from jobs.report import draw
-    from jobs.table import matrix_lines, matrix_table
-
-    found, page = draw(matrix, to)
-    out = Console()
-    out.print(matrix_table(found))
-    for line in matrix_lines(found):
-        out.print(line, soft_wrap=True)
-    out.print(f"page     {page.as_uri()}", soft_wrap=True)
-
-
-@app.command(
-    epilog=example(
-        "isthmus route gemma-3-270m smollm2-permuted",
-        "isthmus route gemma-3-270m smollm2-permuted --cargo steering --from matrix.json",
-    )
-)
-def route(
-    source: Annotated[str, typer.Argument(help="The model it comes from.", show_default=False)],
-    target: Annotated[str, typer.Argument(help="The model it goes to.", show_default=False)],
-    cargo: Annotated[str, typer.Option(help="What goes: steering.")] = "steering",
-    matrix: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            help="A matrix.json, or a directory of runs.  [default: the runs of this machine]",
-            show_default=False,
-        ),
-    ] = None,
-) -> None:
-    """Say what goes better through other models: the direct way, the best path, and others.
-
-    All of them were measured on test by a sweep whose run file has a section `routes`. A path is
-    recommended only where the whole interval of its gain is above zero.
-    """
-    from jobs.route import find_routes, routes_table
-
-    Console().print(routes_table(*find_routes(source, target, cargo, matrix or home() / "runs")))
 
 
 @app.command(

@@ -14,9 +14,11 @@ import torch
 
 from actors.cache_folder import CARRIED, MAPS
 from actors.cargo.steering import cosine
-from actors.catalog import ModelFacts
+from actors.catalog import ModelFacts, closed_line
+from actors.fleet import find
 from actors.folder import report_address
 from actors.hand_over import again
+from actors.mending import PARTS, right
 from alignment.coverage import coverage
 from alignment.layers import measured_pairing
 from alignment.similarity import Similarity
@@ -44,6 +46,7 @@ from evaluation.matrix import (
     LayerSimilarity,
     Matrix,
     ModelRow,
+    Unavailable,
 )
 from evaluation.prompt_cells import prompt_cell
 from evaluation.protocol import stands_out
@@ -117,6 +120,9 @@ def assemble(
         agreements=tuple(results.agreements),
         routes=tuple(each for of in results.routed if (each := _route(run, of)) is not None),
         priors=priors(run),
+        unavailable=tuple(
+            Unavailable(name=name, reason=closed_line(find(name))) for name in run.closed
+        ),
         anchors=AnchorFacts(
             texts=len(texts.anchors),
             rows=round(min(rows)),
@@ -131,7 +137,7 @@ def assemble(
 def _address(run: RunFile, work: Work, models: Mapping[str, ModelFacts]) -> str:
     """What settles every number of a sweep: not where it runs, nor where it is kept."""
     where = {"home", "store", "cluster", "tracking", "models"}
-    without = {part for part in (*CARGOES, "routes") if getattr(run, part) is None}
+    without = {part for part in (*CARGOES, "routes", "closed") if not getattr(run, part)}
     settings = run.model_dump(mode="json", exclude=where | without)
     fingerprints = {name: facts.fingerprint for name, facts in models.items()}
     return address("sweep", FORMAT, settings, fingerprints, work.anchors)
@@ -239,6 +245,8 @@ def _cache_cell(run: RunFile, store: Store, handed: Handed, seconds: dict[str, f
         handed.nats,
         {share: again(share) for share in section.again},
         {name: len(store.get(to)) for name, to in handing.maps.items() if name not in MAPS},
+        handed.shorter,
+        {part: right(part) for part in PARTS} if section.losses else {},
         way="ridge",
         held_out_r2=float(np.mean(list(report["held_out_r2"].values()))),
         heads=report["heads_r2"],

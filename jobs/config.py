@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 
 from actors.catalog import ClosedWeights, ModelError, ModelSpec
 from actors.corpora import CorpusSpec
+from actors.fleet import closed
 from cluster.storage import split_location
 from cluster.yaml_file import read_yaml
 from jobs.names import file_names
@@ -139,8 +140,9 @@ class RunFile(Section):
     """One sweep: every ordered pair of `models`, every cargo that has a section.
 
     `store` is where blobs are: a directory that every machine sees, or `s3://bucket/prefix`; in
-    `home` if it is left out. Each `seed` draws other anchors, other texts for the vectors, other
-    controls.
+    `home` if it is left out. `closed` are models whose weights are not published, which may stand
+    under `models` as well: nothing but text reaches them, and the matrix says so. Each `seed` draws
+    other anchors, other texts for the vectors, other controls.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -148,6 +150,7 @@ class RunFile(Section):
     store: Annotated[str, AfterValidator(_location)] | None = None
     seed: int = 0
     models: Annotated[tuple[ModelSpec, ...], Field(min_length=2)]
+    closed: tuple[str, ...] = ()
     anchors: Anchors
     similarity: Similarity = Similarity()
     maps: Maps = Maps()
@@ -164,6 +167,13 @@ class RunFile(Section):
         names = [model.name for model in self.models]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two models are named {twice[0]}; names are distinct")
+        return self
+
+    @model_validator(mode="after")
+    def _closed_weights(self) -> Self:
+        for name in self.closed:
+            if closed(name) is None:
+                raise ValueError(f"closed: {name!r} is no model of the catalog with closed weights")
         return self
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -27,31 +28,36 @@ from jobs.waves import Crew
 from jobs.work import FORMAT
 
 CONTINUATION = "continuation"
+WHOLE = 1.0  # of what is cached of a text
 Nats = dict[str, float]  # per token of what follows, by what is cached before it
 
 
 @dataclass(frozen=True)
 class Question:
-    """A text to be handed over in one direction, another one as its control, and the address."""
+    """A text to be handed over in one direction, how much of what is cached of it there is, another
+    one as its control, and the address."""
 
     handing: Handing
     content: str
+    share: float
     passage: Passage
     other: Passage
     to: str
 
 
-# Those of one direction that are asked in one call, for which maps are read once; always the same,
-# whatever is left, so that answers are the same to the bit.
+# Those of one direction and share that are asked in one call, for which maps are read once; always
+# the same, whatever is left, so that answers are the same to the bit.
 Together = Sequence[Question]
 
 
 @dataclass(frozen=True, eq=False)
 class Handed:
-    """What came of one ordered pair: nats of every text, by kind of content."""
+    """What came of one ordered pair: nats of every text by kind of content, and of all texts by how
+    much of what is cached of them there is."""
 
     handing: Handing
     nats: Mapping[str, Sequence[Nats]]
+    shorter: Mapping[float, Sequence[Nats]]
 
     @property
     def key(self) -> Key:
@@ -77,11 +83,18 @@ def hand_over(
     CacheFitting(run, section, of_caches, crew, store, reporter).complete(wanted)
     asked = [each for handing in wanted for each in questions(section, of_caches, handing)]
     nats = HandingOver(run, section, crew, store, reporter).complete(asked)
-    found: list[dict[str, list[Nats]]] = [{} for _ in wanted]
+    return [_handed(each, asked, nats) for each in wanted]
+
+
+def _handed(handing: Handing, asked: Sequence[Question], nats: Sequence[Nats]) -> Handed:
+    contents: dict[str, list[Nats]] = {}
+    shorter: dict[float, list[Nats]] = {}
     for question, answer in zip(asked, nats, strict=True):
-        of_pair = found[wanted.index(question.handing)]
-        of_pair.setdefault(question.content, []).append(answer)
-    return [Handed(*each) for each in zip(wanted, found, strict=True)]
+        if question.handing is handing and question.share == WHOLE:
+            contents.setdefault(question.content, []).append(answer)
+        elif question.handing is handing:
+            shorter.setdefault(question.share, []).append(answer)
+    return Handed(handing, contents, shorter)
 
 
 def cache_files(directory: Path, handed: Handed, store: Store) -> Path:
@@ -91,18 +104,27 @@ def cache_files(directory: Path, handed: Handed, store: Store) -> Path:
 
 
 def questions(section: Caches, texts: Passages, handing: Handing) -> list[Question]:
-    """Every test text; the next one of its kind is the other."""
+    """Every test text, and those that are cached in part; the next one of its kind is the other."""
     return [
-        Question(handing, content, passage, other, _address(section, handing, passage, other))
+        _question(section, handing, content, share, *(each.last(share) for each in both))
+        for share in (WHOLE, *section.shorter)
         for content, of in texts.test.items()
-        for passage, other in zip(of, (*of[1:], of[0]), strict=True)
+        for both in zip(of, (*of[1:], of[0]), strict=True)
     ]
 
 
-def _address(section: Caches, handing: Handing, passage: Passage, other: Passage) -> str:
+def _question(
+    section: Caches, handing: Handing, content: str, share: float, passage: Passage, other: Passage
+) -> Question:
     ends = [each.fingerprint for each in handing.ends]
-    asked = [asdict(passage), asdict(other), list(section.again)]
-    return address("hand-over", FORMAT, ends, dict(handing.maps), asked)
+    asked = [asdict(passage), asdict(other), *_asked_beside(section, share)]
+    to = address("hand-over", FORMAT, ends, dict(handing.maps), asked)
+    return Question(handing, content, share, passage, other, to)
+
+
+def _asked_beside(section: Caches, share: float) -> tuple[tuple[float, ...], bool]:
+    """What is read again, and whether parts are put right: of what is cached as a whole alone."""
+    return (section.again, section.losses) if share == WHOLE else ((), False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +182,8 @@ class HandingOver:
             read = [
                 source.submit("read", [of.cached for of in each]) for each in (passages, others)
             ]
-            return target.submit("hand_over", passages, *read, maps, self.section.again)
+            beside = _asked_beside(self.section, some[0].share)
+            return target.submit("hand_over", passages, *read, maps, *beside)
 
         with closing(stream(left, submit, self.run.cluster.in_flight)) as answers:
             yield from answers
@@ -170,7 +193,8 @@ class HandingOver:
 
 
 def _together(questions: Sequence[Question]) -> list[Together]:
-    return [questions[at : at + BATCH_TEXTS] for at in range(0, len(questions), BATCH_TEXTS)]
+    shares = [list(of) for _, of in groupby(questions, key=lambda each: each.share)]
+    return [of[at : at + BATCH_TEXTS] for of in shares for at in range(0, len(of), BATCH_TEXTS)]
 
 
 def _by_handing(wanted: Sequence[Question]) -> list[list[Question]]:

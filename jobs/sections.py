@@ -171,6 +171,9 @@ class Caches(Section):
     content `texts` are what maps are fitted to, `held` what λ is chosen on, and `test` what is
     judged; all come by hash. `components` are kept of the keys, and of the values, of a layer.
     `again` are shares of the cached tokens, the last ones, that the target reads again after all.
+    `shorter` are shares of what is cached: each text is judged after so much of its end alone as
+    well. With `losses` parts of what is carried are put right one at a time, to say where the loss
+    is.
     With `small` a second map is made, which takes at most so large a share of the bytes of the
     target's weights in half precision: of low rank, in four bits. With `trained` that one is also
     trained through the target, so that it says what it says after its own cache: a third map.
@@ -184,6 +187,8 @@ class Caches(Section):
     test: Annotated[int, Field(ge=2)] = 16
     components: Count = 32
     again: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.125, 0.25, 0.5)
+    shorter: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    losses: bool = False
     small: Annotated[float, Field(gt=0, lt=1)] | None = None
     trained: bool = False
     bootstrap_draws: Draws = 2000

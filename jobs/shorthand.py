@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from actors.catalog import SOURCES, ClosedWeights, ModelError
-from actors.fleet import find, spec
+from actors.catalog import SOURCES, ClosedWeights, ModelError, closed_line
+from actors.fleet import closed, find, spec
 from cluster.yaml_file import read_yaml
 from jobs.names import ROOT, file_names, one_of
 
@@ -21,7 +21,8 @@ CONCEPT_NAMES = file_names("configs/concepts", ".yaml")
 def written_out(run: dict[str, Any]) -> dict[str, Any]:
     """The content of a run file with every name replaced by what it stands for.
 
-    What has another shape than a run file's is left as it is, to be refused by that.
+    Models whose weights are closed stand apart, by name, where there are two others at least. What
+    has another shape than a run file's is left as it is, to be refused by that.
 
     Raises:
         ConfigError: a name stands for nothing.
@@ -29,7 +30,9 @@ def written_out(run: dict[str, Any]) -> dict[str, Any]:
     """
     if isinstance(models := run.get("models"), list):
         try:
-            run = run | {"models": _with_sources(models)}
+            names = _closed(models)
+            opened = [model for model in models if _name(model) not in names]
+            run = run | {"models": _with_sources(opened)} | ({"closed": names} if names else {})
         except ClosedWeights:
             raise
         except (ConfigError, ModelError) as error:
@@ -42,6 +45,27 @@ def written_out(run: dict[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"steering.concepts: {error}") from None
         run = run | {"steering": steering | {"concepts": written}}
     return run
+
+
+def _closed(models: list[Any]) -> list[str]:
+    """The names of those whose weights are not published.
+
+    Raises ClosedWeights, a line for each, where fewer than two others are left.
+    """
+    listed = [name for model in models if (name := _name(model)) is not None]
+    entries = {name: entry for name in listed if (entry := closed(name)) is not None}
+    if entries and len(models) - len(entries) < 2:
+        raise ClosedWeights("\n".join(closed_line(entry) for entry in entries.values()))
+    return list(entries)
+
+
+def _name(model: Any) -> str | None:
+    """What a model of a run is called, if nothing but the catalog says what it is."""
+    if isinstance(model, str):
+        return model
+    sources = isinstance(model, dict) and any(model.get(source) is not None for source in SOURCES)
+    name = None if sources or not isinstance(model, dict) else model.get("name")
+    return name if isinstance(name, str) else None
 
 
 def _concept(name: str) -> dict[str, Any]:

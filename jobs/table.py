@@ -22,7 +22,7 @@ _STYLES = {
 
 
 def matrix_table(matrix: Matrix) -> Table:
-    """One row for each ordered pair and cargo."""
+    """One row for each ordered pair and cargo, and for each model that nothing can reach."""
     table = Table(title=f"{matrix.run}: what crosses", title_justify="left")
     for column in ("from", "into"):
         table.add_column(column, overflow="fold")
@@ -37,12 +37,15 @@ def matrix_table(matrix: Matrix) -> Table:
             "undefined" if cell.retention is None else _interval(cell.retention),
             _control(cell),
         )
+    for closed in matrix.unavailable:
+        table.add_row(closed.name, "any", "any", f"[dim]{Level.UNAVAILABLE}[/]", "", "")
     return table
 
 
 def matrix_lines(matrix: Matrix) -> list[str]:
     """What stands below the table: of each cargo, of routes, of layers, of groups."""
     return [
+        *(f"closed   {each.reason}" for each in matrix.unavailable),
         *_cache_lines(matrix),
         *_adapter_lines(matrix),
         *_prompt_lines(matrix),

@@ -7,6 +7,7 @@ from actors.adapter_refit import SAMPLED
 from actors.adapter_solving import Solving
 from actors.blueprint import Blueprint
 from actors.cache_training import CacheTraining
+from actors.mending import PARTS
 from actors.training import Training
 from alignment.layers import ROLES
 from evaluation import safety
@@ -65,11 +66,11 @@ def _handed_over(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]
     whole, cached = _tokens([each.text for each in test]), _tokens([each.cached for each in test])
     judged = whole - cached
     again = sum(share * cached + judged for share in run.kv_cache.again)
-    maps = (run.kv_cache.small is not None) + run.kv_cache.trained
-    gone_on = judged * (VARIANTS + maps) + again
-    handed = Reading(
-        "handing caches over", others * (2 * cached + whole + gone_on), 1.0, others * gone_on
-    )
+    maps, shorter = (run.kv_cache.small is not None) + run.kv_cache.trained, run.kv_cache.shorter
+    parts = len(PARTS) * run.kv_cache.losses
+    gone_on = judged * ((VARIANTS + maps) * (1 + len(shorter)) + parts) + again
+    read_in_two = (2 * cached + whole) + sum(3 * share * cached + judged for share in shorter)
+    handed = Reading("handing caches over", others * (read_in_two + gone_on), 1.0, others * gone_on)
     if not run.kv_cache.trained:
         return (Reading("caches", others * read), handed)
     # Both read every text once more, and then what follows the cached part goes forth and back;

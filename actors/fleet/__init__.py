@@ -58,6 +58,12 @@ def find(model: str) -> Entry:
     )
 
 
+def closed(model: str) -> Entry | None:
+    """The entry of a model of the catalog whose weights are not published; None of any other."""
+    entry = _known().get(model.lower())
+    return entry if entry is not None and entry.weights == "closed" else None
+
+
 def spec(entry: Entry) -> ModelSpec:
     """What a run needs to load a model: its package if that is installed, else the hub.
 

@@ -19,7 +19,7 @@ SHA256 = "0" * 64
         ({"hub": "maker/model"}, "hub maker/model"),
         ({"hub": "maker/model", "revision": "v1"}, "hub maker/model at v1"),
         ({"directory": "/models/one"}, "directory /models/one"),
-        ({"gguf": "one.gguf", "sha256": SHA256}, "GGUF file one.gguf"),
+        ({"gguf": "/models/one.gguf", "sha256": SHA256}, "GGUF file /models/one.gguf"),
         ({"package": "maker/one.gguf"}, "package maker/one.gguf"),
         ({"package": ["maker/a.0", "maker/a.1"]}, "package maker/a.0 and 1 more parts"),
     ],
@@ -50,6 +50,15 @@ def test_each_source_is_told_in_a_line_and_survives_json(source: dict[str, Any],
 def test_a_wrong_source_is_refused_with_what_is_allowed(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         ModelSpec.model_validate({"name": "one"} | wrong)
+
+
+def test_a_place_on_this_machine_is_that_seen_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert ModelSpec(name="one", directory=Path("mine")).directory == tmp_path / "mine"
+    assert ModelSpec(name="one", gguf=Path("~/one.gguf")).gguf == Path("/home/me/one.gguf")
 
 
 def test_parts_are_the_files_of_a_package_only() -> None:

@@ -11,6 +11,8 @@ from evaluation.cells import (
     ContentScore,
     Control,
     JudgedRow,
+    LengthScore,
+    LossScore,
     NeutralRow,
     PlaceScore,
     PromptCell,
@@ -160,6 +162,14 @@ def make_cache(source: str, target: str, kept: float | None) -> CacheCell:
             ContentScore(name="prose", texts=16, gain=0.402, retention=also(0.61)),
             ContentScore(name="source_code", texts=16, gain=0.581, retention=also(0.443)),
             ContentScore(name="dialogue", texts=16, gain=0.024, retention=None),
+        ),
+        lengths=tuple(
+            LengthScore(characters=many, gain=gain, retention=also(value))
+            for many, gain, value in ((125, 0.211, 0.72), (250, 0.304, 0.66), (500, 0.402, 0.587))
+        ),
+        losses=tuple(
+            LossScore(part=part, given_back=also(value))
+            for part, value in (("keys", 0.71), ("values", 0.28), ("last third of the tokens", 0.6))
         ),
         cached_characters=500,
         judged_characters=300,

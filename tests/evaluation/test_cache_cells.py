@@ -13,14 +13,18 @@ from actors.hand_over import ANOTHER, MEAN
 from actors.hand_over import BASE as BASE_HANDED
 from actors.hand_over import NATIVE as NATIVE_HANDED
 from actors.hand_over import again as again_name
+from actors.mending import right
 from evaluation.cache_cells import BASE, CARRIED, CONTROLS, NATIVE, TOKENS, Nats, cache_cell
 from evaluation.cells import CacheCell
 from evaluation.retention import Level, RetentionError
 
 AGAIN = {share: again_name(share) for share in (0.125, 0.25, 0.5)}
 # What is planted: the share of the native gain that each gives.
+MENDED = {"keys": right("keys"), "values": right("values")}
+SHORTER = {0.25: 0.9, 0.5: 0.8}
 SHARES = {
     CARRIED: 0.6,
+    **dict(zip(MENDED.values(), (0.9, 0.5), strict=True)),
     TOKENS: 0.2,
     **dict(zip(CONTROLS, (0.0, -0.4, -0.1), strict=True)),
     "small": 0.5,
@@ -41,10 +45,17 @@ def planted(texts: int = 12, gains: dict[str, float] = GAINS) -> dict[str, list[
     return nats
 
 
+def shorter(share: float, kept: float) -> list[Nats]:
+    """Texts of which that share is cached: so much less is gained, and that much of it kept."""
+    (texts,) = planted(gains={"all": share * 0.5}).values()
+    return [{**of, CARRIED: of[BASE] - kept * (of[BASE] - of[NATIVE])} for of in texts]
+
+
 def made(nats: Mapping[str, Sequence[Nats]]) -> CacheCell:
+    parts = {share: shorter(share, kept) for share, kept in SHORTER.items()}
     return cache_cell(
-        "a", "b", nats, AGAIN, {"small": 5_000}, way="ridge", held_out_r2=0.4, heads=HEADS,
-        seconds=9.0, map_bytes=1_000, map_address="e1" * 32, cached_characters=500,
+        "a", "b", nats, AGAIN, {"small": 5_000}, parts, MENDED, way="ridge", held_out_r2=0.4,
+        heads=HEADS, seconds=9.0, map_bytes=1_000, map_address="e1" * 32, cached_characters=500,
         judged_characters=300, draws=400, seed=0,
     )  # fmt: skip
 
@@ -74,6 +85,14 @@ def test_what_was_planted_is_found() -> None:
     assert (small.name, small.map_bytes) == ("small", 5_000)
     assert small.retention is not None
     assert small.retention.value == pytest.approx(0.5)
+    assert [each.characters for each in cell.lengths] == [125, 250, 500]
+    for each, kept in zip(cell.lengths, (0.9, 0.8, 0.6), strict=True):
+        assert each.retention is not None
+        assert each.retention.value == pytest.approx(kept)
+    gains = [each.gain for each in cell.lengths]
+    assert gains == pytest.approx([0.125, 0.25, 0.375], abs=0.03)
+    back = {each.part: each.given_back.value for each in cell.losses if each.given_back}
+    assert back == pytest.approx({"keys": 0.75, "values": -0.25}), "of the 0.4 that are lost"
     assert (cell.texts, cell.cached_characters, cell.judged_characters) == (24, 500, 300)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from io import BytesIO
 
 from evaluation.figure import matrix_figure
-from evaluation.matrix import Matrix
+from evaluation.matrix import Matrix, Unavailable
 
 
 def test_every_cell_is_written_with_its_level(made_up: Callable[..., Matrix]) -> None:
@@ -16,6 +16,9 @@ def test_every_cell_is_written_with_its_level(made_up: Callable[..., Matrix]) ->
         if cell.retention is not None:
             assert f"{cell.retention.value:.2f}" in said
     assert said.count("itself") == 4
+    gone = Unavailable(name="gpt-4", reason="gpt-4 of OpenAI: its weights are not published")
+    closed = matrix_figure(matrix.model_copy(update={"unavailable": (gone,)}), matrix.cells)
+    assert [text.get_text() for text in closed.axes[0].texts].count("Unavailable") == 8
     caches = matrix_figure(matrix, made_up(4, caches=True).cells[12:])
     assert "KV cache, continuation: share" in caches.get_suptitle()
     picture = BytesIO()

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.cells import Control
-from evaluation.matrix import GroupAgreement, Matrix
+from evaluation.degradation import degradations
+from evaluation.matrix import GroupAgreement, Matrix, Unavailable
 from evaluation.predictors import predictors
 from evaluation.report import render, summary, write_page
 from evaluation.retention import Interval
@@ -107,6 +108,8 @@ def test_it_reads_at_both_widths(
     taught = ("social_media", "json_answers")[:skills]
     matrix = made_up(count, concepts=names, caches=caches, skills=taught)
     rows = 8 * concepts + 6 * caches + 5 * skills  # of the forest of each pair
+    spread = sum(len(each.forest.rows) for each in degradations(matrix))
+    assert bool(spread) == (concepts > 1 or caches)
     scatters = sum(map(len, predictors(matrix).values()))
     assert bool(scatters) == (count > 2)
     seen = _look(chromium, render(matrix), tmp_path)
@@ -117,7 +120,7 @@ def test_it_reads_at_both_widths(
         assert page["unnamed"] == 0
         assert page["named"] is True
         assert page["requests"] == 0, "the page asks for nothing"
-        assert page["pictures"] == (2 * rows + 3) * count * (count - 1) // 2 + scatters
+        assert page["pictures"] == (2 * rows + 3) * count * (count - 1) // 2 + scatters + spread
         assert 2000 < int(str(page["height"])) < 60_000
 
 
@@ -311,6 +314,21 @@ def test_what_each_cargo_takes_is_a_table(made_up: Maker) -> None:
     assert "Costs" not in render(made_up(2).model_copy(update={"cells": ()}))
 
 
+def test_where_less_is_kept_is_drawn_for_each_cargo(made_up: Maker) -> None:
+    text = render(made_up(2, caches=True, skills=("social_media", "json_answers")))
+    drawn = text.partition('id="degradation"')[2].partition("</section>")[0]
+    heads = re.findall(r"<h3>(.*?)</h3>", drawn)
+    assert heads == [
+        "KV cache, by length of the context",
+        "KV cache, by kind of text",
+        "KV cache, by source of the loss",
+        "LoRA, by what is carried",
+    ]
+    assert "500 characters<span>2 of 2 crossings</span>" in drawn
+    assert "Dialogue<span>0 of 2 crossings</span>" in drawn, "no native gain there"
+    assert 'id="degradation"' not in render(made_up(2))
+
+
 def test_a_control_of_caches_that_does_good_is_said(made_up: Maker) -> None:
     both = made_up(2, caches=True)
     wrong = Control(name="another text", retention=Interval(0.07, 0.01, 0.13))
@@ -321,6 +339,19 @@ def test_a_control_of_caches_that_does_good_is_said(made_up: Maker) -> None:
     )
     assert "its own tokens" not in said
     assert "again itself" not in said
+
+
+def test_what_nothing_can_reach_has_a_row_and_a_column_with_the_reason(made_up: Maker) -> None:
+    reason = "gpt-4 of OpenAI: its weights are not published, so that no cache can cross"
+    closed = made_up(2).model_copy(
+        update={"unavailable": (Unavailable(name="gpt-4", reason=reason),)}
+    )
+    assert Matrix.from_json(closed.to_json()).unavailable == closed.unavailable
+    text = render(closed)
+    table = text.partition('<table class="matrix">')[2].partition("</table>")[0]
+    assert table.count("<b>Unavailable</b>") == 4
+    assert table.count("itself") == 3
+    assert reason in text.partition('id="models"')[2]
 
 
 def test_groups_have_a_table_where_there_are_any(made_up: Maker) -> None:

@@ -132,6 +132,8 @@ def caches(corpora: Path) -> dict[str, Any]:
         "test": 3,
         "components": 12,
         "again": [0.25],
+        "shorter": [0.5],
+        "losses": True,
         "small": 0.06,
         "trained": True,
         "bootstrap_draws": 200,

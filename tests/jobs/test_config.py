@@ -337,7 +337,7 @@ def test_a_base_is_another_model_of_the_run_or_of_the_catalog(tmp_path: Path) ->
     assert bases["turned"] == listed
     assert bases["twice"] == turned
     assert bases["known"] == spec(find("yi-6b"))
-    assert bases["inside"].gguf == Path("far.gguf")
+    assert bases["inside"].gguf == Path("far.gguf").absolute()
     again = tmp_path / "again.yaml"
     again.write_text(yaml.safe_dump(run.model_dump(mode="json", exclude_none=True)))
     assert read_run_file(again) == run
@@ -373,6 +373,19 @@ def test_a_model_that_cannot_be_had_is_one_line(
     line = str(caught.value)
     assert said in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("gpt", ["gpt-4", {"name": "gpt-4"}])
+def test_a_closed_model_among_others_stands_apart(tmp_path: Path, gpt: Any) -> None:
+    run = read_run_file(with_models(tmp_path, "yi-6b", gpt, "yi-34b"))
+    assert [model.name for model in run.models] == ["yi-6b", "yi-34b"]
+    assert run.closed == ("gpt-4",)
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(run.model_dump(mode="json", exclude_none=True)))
+    assert read_run_file(again) == run
+    again.write_text(yaml.safe_dump(run.model_dump(mode="json") | {"closed": ["yi-6b"]}))
+    with pytest.raises(ConfigError, match="closed: 'yi-6b' is no model of the catalog with clos"):
+        read_run_file(again)
 
 
 def test_where_results_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

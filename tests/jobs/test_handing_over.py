@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from actors.mending import PARTS
 from alignment.cache_map import CacheMap
 from cluster.storage import DirectoryStore
 from evaluation.matrix import Matrix
@@ -57,6 +58,8 @@ def test_a_run_of_caches_alone_leaves_a_cell_for_each_pair(swept: Result) -> Non
         assert {content.name for content in cell.contents} == {"tales", "replies"}
         assert [each.share for each in cell.again] == [0.25]
         assert [each.name for each in cell.small] == ["small", "trained"]
+        assert [each.characters for each in cell.lengths] == [45, 90]
+        assert tuple(each.part for each in cell.losses) == PARTS
         assert all(0 < each.map_bytes < cell.map_bytes for each in cell.small)
         assert 0.2 < cell.held_out_r2 <= 1
     assert {like["source"] for like in swept.matrix["similarities"]} == {"tiny-llama", "tiny-gemma"}
@@ -77,7 +80,7 @@ def test_a_map_of_caches_is_registered_and_pulled(swept: Result, tmp_path: Path)
 def test_a_second_run_reads_nothing(swept: Result, start: Callable[[Path], Driver]) -> None:
     finished = Result.of(swept.run, start(swept.run).finish())
     assert "reading caches" not in finished.said
-    assert "handing caches over, 12 of 12 there already" in finished.said
+    assert "handing caches over, 24 of 24 there already" in finished.said
     assert_same(finished, swept)
 
 
