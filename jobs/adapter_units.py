@@ -6,9 +6,9 @@ Shapes: n rows of a text, k tokens that both models have, m items.
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from jobs.sections import Adapters
 from jobs.units import Arrays, Asking, Unit, array_to_texts, texts_to_array
 
 How = Literal["refit", "solved"]
+What = TypeVar("What", bound=Hashable)
 WORDS, TOKENS = 16, 24  # that go into a form, and in how many tokens a source writes them
 # Of a judgement fewer: the more are asked of in as many tokens.
 FILLING, FILLING_TOKENS = 10, 13
@@ -147,12 +148,12 @@ def asked(
 def own_texts(
     asking: Asking,
     title: str,
-    sources: Mapping[str, ModelFacts],
-    adapters: Mapping[str, Made],
-    openings_of: Mapping[str, Sequence[str]],
+    sources: Mapping[What, ModelFacts],
+    adapters: Mapping[What, Made],
+    openings_of: Mapping[What, Sequence[str]],
     showing: Showing,
     seed: int,
-) -> dict[str, list[Example]]:
+) -> dict[What, list[Example]]:
     """What each source writes with its adapter; of a judgement as many texts of each answer."""
     begun = bool(showing.form)
     units = [

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from evaluation.skill import Item
 from evaluation.skills import SKILLS
 from evaluation.trained_ways import BASE, NATIVE
 from jobs import adapter_units
-from jobs.adapter_units import NOTHING, Made, Showing, Taught
+from jobs.adapter_units import NOTHING, Made, Showing, Taught, What
 from jobs.config import RunFile
 from jobs.sections import Adapters
 from jobs.texts import Texts
@@ -45,7 +45,7 @@ Part = Literal["held", "test"]
 Pair = tuple[str, str]  # source, target
 Scores = Mapping[str, np.ndarray]  # [m], by what the target has on
 Tokens = tuple[np.ndarray, np.ndarray]  # of the source, and the same ones of the target
-What = TypeVar("What")
+Lesson = TypeVar("Lesson", bound=tuple[Any, ...])  # pair, way, and what more tells it apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,11 +117,10 @@ def carry_adapters(
     """
     if run.lora is None:
         return []
-    adapting = _Adapting(run.lora, run.seed, texts, models, asking)
+    adapting = Adapting(run.lora, run.seed, texts, models, asking)
     native = {skill: adapting.native(skill) for skill in run.lora.skills}
-    shared = adapting.shared()
     # Skill by skill: what an adapter changes is large.
-    carried = {skill: adapting.carried(skill, native[skill], shared) for skill in native}
+    carried = {skill: adapting.carried(skill, native[skill]) for skill in native}
     return [
         each
         for skill, other in zip(native, (*list(native)[1:], next(iter(native))), strict=True)
@@ -129,7 +128,7 @@ def carry_adapters(
     ]
 
 
-class _Adapting:
+class Adapting:
     """What is asked of which model."""
 
     def __init__(
@@ -156,7 +155,8 @@ class _Adapting:
         }
         return self._made(f"{skill}: training adapters", units)
 
-    def shared(self) -> dict[Pair, Tokens]:
+    @cached_property
+    def _shared(self) -> dict[Pair, Tokens]:
         """The tokens that two models have, in the source and in the target."""
         units = {name: adapter_units.naming(facts) for name, facts in self._models.items()}
         answers = self._answers("reading vocabularies", units)
@@ -170,11 +170,9 @@ class _Adapting:
         found = adapter_units.costs(self._asking, anchors, *self._models.values())
         return dict(zip(self._models, found, strict=True))
 
-    def carried(
-        self, skill: str, native: Mapping[str, Made], shared: Mapping[Pair, Tokens]
-    ) -> dict[Pair, Carried]:
+    def carried(self, skill: str, native: Mapping[str, Made]) -> dict[Pair, Carried]:
         """What each way makes of the source's adapter, and which is best on held items."""
-        read = self._taught(skill, native, shared)
+        read = self._taught(skill, native)
         each = [(pair, way) for pair in self._pairs for way in self._ways]
         lessons = {(pair, way): read[pair, _READS[way]] for pair, way in each}
         remade = self._remade(f"{skill}: carrying adapters", lessons, native)
@@ -182,7 +180,7 @@ class _Adapting:
             pair: {NATIVE: native[pair[1]], **{way: remade[pair, way] for way in self._ways}}
             for pair in self._pairs
         }
-        held = self._scores("held", skill, made)
+        held = self.scores("held", skill, made)
         best = {pair: _best(held[pair], self._ways) for pair in self._pairs}
         named = {
             pair: {SHUFFLED: way} | ({SHUFFLED_SOLVED: SOLVED} if self._section.solve else {})
@@ -213,7 +211,7 @@ class _Adapting:
             adapters[pair] = {**each.made, **each.controls}
             if others is not carried:
                 adapters[pair][ANOTHER] = others[pair].chosen
-        test = self._scores("test", skill, adapters)
+        test = self.scores("test", skill, adapters)
         units = {
             pair: adapter_units.as_peft(self._models[pair[1]], each.chosen)
             for pair, each in carried.items()
@@ -225,38 +223,71 @@ class _Adapting:
             for pair, each in carried.items()
         ]
 
-    def _taught(
-        self, skill: str, native: Mapping[str, Made], shared: Mapping[Pair, Tokens]
-    ) -> dict[tuple[Pair, str], Taught]:
+    def carried_on(
+        self,
+        title: str,
+        skill: str,
+        legs: Mapping[What, tuple[Pair, Made]],
+        native: Mapping[str, Made],
+        times: int = 1,
+    ) -> dict[What, Made]:
+        """What each target makes of an adapter that its source has on, by texts of its own, which
+        it reads so many `times` as by a refit."""
+        sources = {what: pair[0] for what, (pair, _) in legs.items()}
+        on = {what: adapter for what, (_, adapter) in legs.items()}
+        own = self._own_texts(f"{title}, writing texts", skill, sources, on)
+        units = {
+            what: self._changing(skill, OWN, pair, adapter, own[what])
+            for what, (pair, adapter) in legs.items()
+        }
+        answers = self._answers(f"{title}, reading what adapters change", units)
+        lessons = {
+            (pair, OWN, what): self._read(pair, units[what], own[what], answers[what])
+            for what, (pair, _) in legs.items()
+        }
+        found = self._remade(f"{title}, carrying adapters", lessons, native, times)
+        return {what: made for (*_, what), made in found.items()}
+
+    def _taught(self, skill: str, native: Mapping[str, Made]) -> dict[tuple[Pair, str], Taught]:
         """What each source's adapter changes, by pair and by what is read."""
-        most = self._section.tokens
-        own, plain = self._own_texts(skill, native)
+        names = {name: name for name in native}
+        own = self._own_texts(f"{skill}: writing texts", skill, names, native)
+        nothing = dict.fromkeys(native, NOTHING)
+        plain = self._own_texts(f"{skill}: writing plain texts", skill, names, nothing)
         anchors = [Example(text) for text in self._anchors[: self._section.texts]]
         read = {}
         for pair in self._pairs:
             read[pair, ANCHORS] = anchors
             read[pair, OWN], read[pair, PLAIN] = own[pair[0]], plain[pair[0]]
         units = {
-            (pair, way): adapter_units.changing(
-                self._models[pair[0]],
-                native[pair[0]],
-                texts,
-                shared[pair][0],
-                most,
-                outright=SKILLS[skill].judgement and way != ANCHORS,
-            )
+            (pair, way): self._changing(skill, way, pair, native[pair[0]], texts)
             for (pair, way), texts in read.items()
         }
         answers = self._answers(f"{skill}: reading what adapters change", units)
         return {
-            key: adapter_units.taught(units[key], texts, shared[key[0]][1], answers[key])
-            for key, texts in read.items()
+            key: self._read(key[0], units[key], texts, answers[key]) for key, texts in read.items()
         }
 
+    def _changing(
+        self, skill: str, way: str, pair: Pair, adapter: Made, texts: Sequence[Example]
+    ) -> Unit:
+        """What an adapter of the source changes in texts, over tokens that the target has."""
+        return adapter_units.changing(
+            self._models[pair[0]],
+            adapter,
+            texts,
+            self._shared[pair][0],
+            self._section.tokens,
+            outright=SKILLS[skill].judgement and way != ANCHORS,
+        )
+
+    def _read(self, pair: Pair, unit: Unit, texts: Sequence[Example], answer: Arrays) -> Taught:
+        return adapter_units.taught(unit, texts, self._shared[pair][1], answer)
+
     def _own_texts(
-        self, skill: str, native: Mapping[str, Made]
-    ) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
-        """What each model writes as a skill is asked for, with its adapter and without."""
+        self, title: str, skill: str, sources: Mapping[What, str], on: Mapping[What, Made]
+    ) -> dict[What, list[Example]]:
+        """What models write as a skill is asked for, with adapters on."""
         of = SKILLS[skill]
         showing = Showing(of.asking, of.shown, of.judgement)
         asked = adapter_units.asked(
@@ -268,36 +299,36 @@ class _Adapting:
             self._section.texts,
             self._seed,
         )
-        own, plain = (
-            adapter_units.own_texts(
-                self._asking, f"{skill}: {title}", self._models, on, asked, showing, self._seed
-            )
-            for title, on in (
-                ("writing texts", native),
-                ("writing plain texts", dict.fromkeys(native, NOTHING)),
-            )
+        models = {what: self._models[name] for what, name in sources.items()}
+        openings = {what: asked[name] for what, name in sources.items()}
+        return adapter_units.own_texts(
+            self._asking, title, models, on, openings, showing, self._seed
         )
-        return own, plain
 
     def _remade(
         self,
         title: str,
-        lessons: Mapping[tuple[Pair, str], Taught],
+        lessons: Mapping[Lesson, Taught],
         native: Mapping[str, Made],
-    ) -> dict[tuple[Pair, str], Made]:
-        """What the target makes of what it is taught, by pair and way."""
-        units = {}
-        for (pair, way), taught in lessons.items():
+        times: int = 1,
+    ) -> dict[Lesson, Made]:
+        """What the target makes of what it is taught, by pair, way and what more tells it apart."""
+        units, section = {}, self._section
+        if times > 1:
+            longer = {"refit": section.refit * times, "refit_epochs": section.refit_epochs * times}
+            section = section.model_copy(update=longer)
+        for lesson, taught in lessons.items():
+            pair, way, *_ = lesson
             told = foreseen(way, taught, *(self._costs[name] for name in pair))
             how, most = "solved" if way == SOLVED else "refit", None
             if how == "refit":
-                most = int(self._section.refit * native[pair[1]].tokens)
-            units[pair, way] = adapter_units.remaking(
-                self._models[pair[1]], taught, how, told, self._section, self._seed, most
+                most = int(section.refit * native[pair[1]].tokens)
+            units[lesson] = adapter_units.remaking(
+                self._models[pair[1]], taught, how, told, section, self._seed, most
             )
         return self._made(title, units)
 
-    def _scores(
+    def scores(
         self, part: Part, name: str, adapters: Mapping[Pair, Mapping[str, Made]]
     ) -> dict[Pair, dict[str, np.ndarray]]:
         """How well each target does items of a skill, with nothing on and with each of these."""

@@ -61,8 +61,8 @@ from jobs.choosing import Visited
 from jobs.config import CARGOES, RunFile
 from jobs.handing_over import Handed
 from jobs.names import ROOT
+from jobs.paths import BEST, Routed
 from jobs.priors import priors
-from jobs.routes import BEST, Routed
 from jobs.soft_prompts import Prompted
 from jobs.steer import RELABELLED, Judged
 from jobs.texts import Texts
@@ -220,16 +220,15 @@ def _steering_cell(
 
 
 def _route(run: RunFile, routed: Routed) -> Route | None:
-    judged = routed.judged
     return route(
         routed.key,
         routed.path.nodes,
         routed.path.kept,
-        judged.native,
-        judged.ways[judged.choice.way.name],
-        routed.slopes[BEST],
-        {name: of for name, of in routed.slopes.items() if name != BEST},
-        draws=run.steers.bootstrap_draws,
+        routed.native,
+        routed.direct,
+        routed.effects[BEST],
+        {name: of for name, of in routed.effects.items() if name != BEST},
+        draws=routed.draws,
         seed=run.seed,
     )
 

@@ -184,10 +184,12 @@ class RunFile(Section):
 
     @model_validator(mode="after")
     def _something_to_route(self) -> Self:
-        if self.routes is not None and (self.steering is None or len(self.models) < 3):
+        routable = self.steering is not None or self.lora is not None
+        if self.routes is not None and not (routable and len(self.models) > 2):
             raise ValueError(
-                "routes: steering vectors are sent through other models, so that a section "
-                f"steering and three models are needed; there are {len(self.models)}"
+                "routes: steering vectors and adapters are sent through other models, so that a "
+                "section steering or lora and three models are needed; there are "
+                f"{len(self.models)}"
             )
         return self
 

@@ -10,19 +10,16 @@ Shapes: p prompts.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-
-import numpy as np
 
 from actors.catalog import ModelFacts
 from actors.folder import FitOrder
-from alignment.routes import Path, best_path, hub
-from evaluation.cells import Key
+from alignment.routes import Path
 from evaluation.suites import SUITES
 from jobs.config import RunFile
 from jobs.extract import Vectors
 from jobs.fitting import Fitting
+from jobs.paths import BEST, CHANCE, HUB, Paths, Routed
 from jobs.questions import Push, Questions, slopes
 from jobs.steer import Judged
 from jobs.texts import Texts
@@ -30,27 +27,8 @@ from jobs.units import Asking
 from jobs.ways import HopKey, Ways, key_of
 from jobs.work import Hop, Place, Work, on_shards
 
-ROUTED = BEST, SAME_ROWS, HUB, CHANCE = (
-    "best path",
-    "best path, each leg on its part of the anchors",
-    "through the shared hub",
-    "through a middle drawn by chance",
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Routed:
-    """A path for an ordered pair, and the slopes [p] on test of what goes along it and otherwise,
-    by name, in nats per unit of strength."""
-
-    judged: Judged
-    path: Path
-    slopes: Mapping[str, np.ndarray]
-
-    @property
-    def key(self) -> Key:
-        """Source, target, cargo, concept."""
-        return self.judged.key
+SAME_ROWS = "best path, each leg on its part of the anchors"
+ROUTED = (BEST, SAME_ROWS, HUB, CHANCE)
 
 
 def measure_routes(
@@ -64,7 +42,7 @@ def measure_routes(
     fitting: Fitting,
 ) -> list[Routed]:
     """A route for every pair that was judged and has one; nothing where a run looks for none."""
-    if run.routes is None:
+    if run.routes is None or run.steering is None:
         return []
     found = []
     for concept in run.steers.concepts:
@@ -80,10 +58,10 @@ class _Routing:
     """The paths of one concept."""
 
     def __init__(self, run: RunFile, work: Work, ways: Ways, judged: Sequence[Judged]) -> None:
-        self._run, self._ways, self._judged = run, ways, judged
+        self._ways, self._judged, self._draws = ways, judged, run.steers.bootstrap_draws
         self._hops: dict[HopKey, Hop] = {key_of(hop): hop for hop in work.hops}
-        self._kept = _kept(judged, run.steers.bootstrap_draws, run.seed)
-        self._hubs = {place: hub(kept) for place, kept in self._kept.items()}
+        kept = _kept(judged, self._draws, run.seed)
+        self._paths = {place: Paths(run, of) for place, of in kept.items()}
 
     def measured(
         self, prompts: Sequence[str], questions: Questions, asking: Asking, fitting: Fitting
@@ -106,17 +84,19 @@ class _Routing:
         answers = asking.by_waves(f"{self._ways.concept}: measuring routes on test", units)
         return [
             Routed(
-                each,
+                each.key,
                 path,
+                each.native,
+                each.ways[each.choice.way.name],
                 dict(zip(of, slopes(answer, (each.choice.strength,))[:, 0], strict=True)),
+                self._draws,
             )
             for (each, path), of, answer in zip(paths, pushes, answers, strict=True)
         ]
 
     def _best(self, judged: Judged) -> Path | None:
-        assert self._run.routes is not None, "a run that looks for routes"
         hop = judged.choice.hop
-        return best_path(self._kept[hop.place], hop.source, hop.target, self._run.routes.hops)
+        return self._paths[hop.place].best(hop.source, hop.target)
 
     def _legs(self, place: Place, nodes: Sequence[str]) -> list[Hop]:
         return [self._hops[one, other, place] for one, other in pairwise(nodes)]
@@ -132,24 +112,14 @@ class _Routing:
     def _pushes(self, judged: Judged, path: Path, parts: Sequence[str]) -> dict[str, Push]:
         """What is added to the target, by the way that it went."""
         hop = judged.choice.hop
-        middles = {HUB: self._hubs[hop.place], CHANCE: self._drawn(hop)}
         pushes = {BEST: self._along(hop, path.nodes)}
         pushes[SAME_ROWS] = self._ways.along(self._legs(hop.place, path.nodes), parts)
-        for name, middle in middles.items():
-            if middle not in (hop.source, hop.target):
-                pushes[name] = self._along(hop, (hop.source, middle, hop.target))
-        return pushes
+        others = self._paths[hop.place].others(hop.source, hop.target)
+        return pushes | {name: self._along(hop, nodes) for name, nodes in others.items()}
 
     def _along(self, hop: Hop, nodes: Sequence[str]) -> Push:
         legs = self._legs(hop.place, nodes)
         return self._ways.along(legs, [self._ways.best_fitted(leg).map_address for leg in legs])
-
-    def _drawn(self, hop: Hop) -> str:
-        """A model that is neither end, the same one whenever this is asked."""
-        names = [spec.name for spec in self._run.models]
-        others = [name for name in names if name not in (hop.source, hop.target)]
-        ends = [names.index(hop.source), names.index(hop.target)]
-        return str(np.random.default_rng([self._run.seed, *ends]).choice(others))
 
 
 def _kept(

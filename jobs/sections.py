@@ -152,7 +152,8 @@ class Steering(Section):
 
 
 class Routes(Section):
-    """Paths through other models, of at most so many `hops`, judged beside the direct way."""
+    """Paths of vectors and of adapters through other models, of at most so many `hops`, judged
+    beside the direct way."""
 
     hops: Annotated[int, Field(ge=2, le=3)] = 3
 

@@ -77,13 +77,13 @@ def report(
 @showing.command(
     epilog=example(
         "isthmus route gemma-3-270m smollm2-permuted",
-        "isthmus route gemma-3-270m smollm2-permuted --cargo steering --from matrix.json",
+        "isthmus route gemma-3-270m smollm2-permuted --cargo lora --from matrix.json",
     )
 )
 def route(
     source: Annotated[str, typer.Argument(help="The model it comes from.", show_default=False)],
     target: Annotated[str, typer.Argument(help="The model it goes to.", show_default=False)],
-    cargo: Annotated[str, typer.Option(help="What goes: steering.")] = "steering",
+    cargo: Annotated[str, typer.Option(help="What goes: steering or lora.")] = "steering",
     matrix: Annotated[
         Path | None,
         typer.Option(

@@ -17,6 +17,7 @@ from evaluation.report import write_page
 from evaluation.skills import SKILLS
 from evaluation.suites import SUITES
 from evaluation.tracking import TrackedRun, track
+from jobs.adapter_routes import route_adapters
 from jobs.adapters import adapter_files, carry_adapters
 from jobs.assemble import Results, assemble
 from jobs.cache_maps import require_together
@@ -71,6 +72,7 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
         routed = measure_routes(run, texts, work, models.facts, vectors, judged, asking, fitting)
         handed = hand_over(run, texts, models, store, reporter)
         adapted = carry_adapters(run, texts, models.facts, asking)
+        routed += route_adapters(run, texts, models.facts, adapted, asking)
         prompted = carry_prompts(run, texts, models.facts, asking)
     results = Results(judged, handed, adapted, prompted, agreed, routed)
     matrix = assemble(run, work, texts, models.facts, results, store, reporter.seconds)

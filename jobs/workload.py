@@ -15,6 +15,7 @@ from evaluation.skill import Item
 from evaluation.skills import SKILLS
 from evaluation.suites import SUITES
 from jobs import adapter_units
+from jobs.adapter_routes import ROUTED as ROUTED_ADAPTERS
 from jobs.adapters import ways
 from jobs.config import RunFile
 from jobs.lessons import HELD_OUT, OPENING_WORDS, OPENINGS
@@ -88,7 +89,7 @@ def _adapted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
     if run.lora is None:
         return ()
     section, skills = run.lora, len(run.lora.skills)
-    taught = judged = 0.0
+    taught = judged = routed = 0.0
     asked = safety.prompts() if section.safety else []
     requests = _tokens(asked) + safety.TOKENS * len(asked)
     for name in section.skills:
@@ -101,12 +102,19 @@ def _adapted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
         tried, controls = len(ways(section)), 3 if section.solve else 2
         judged += held * (2 + others * tried) + test * (2 + others * (tried + controls))
         judged += requests * (2 + others)
+        routed += others * len(ROUTED_ADAPTERS) * test
     # For each skill what an adapted model writes, and what it writes without any adapter.
     own = section.texts * sum(SKILLS[name].shown for name in section.skills)
     written = 2 * own
     read = skills * _tokens(texts.anchors[: section.texts]) + 2 * own
-    changed = 2 * others * read * (1 + min(1.0, SAMPLED / section.texts))
-    refit = 3 * others * section.refit * taught * 3
+    twice = 2 * (1 + min(1.0, SAMPLED / section.texts))
+    changed = others * read * twice
+    once = 3 * section.refit * taught  # a target is refit
+    refit = 3 * others * once
+    if run.routes is not None:
+        # Of the ways through other models the best one alone may have more than two legs.
+        legs, hops = others * (run.routes.hops + 1), run.routes.hops
+        routed += legs * (own + own * twice + once) + others * hops * once
     solving = Solving()
     looks = len(solving.lengths) * adapter_units.HELD_OUT
     step = 3 * (min(section.texts, solving.texts) + solving.sampled) + looks
@@ -117,6 +125,7 @@ def _adapted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
         Reading("refitting adapters", refit, 1.0, refit),
         *([Reading("solving for adapters", solved, 1.0, solved)] if section.solve else []),
         Reading("judging adapters", judged, 1.0, judged),
+        *([Reading("routes of adapters, at most", routed, 1.0, routed)] if run.routes else []),
     )
 
 

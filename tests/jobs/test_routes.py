@@ -10,7 +10,8 @@ import yaml
 from evaluation.matrix import Matrix
 from jobs.config import read_run_file
 from jobs.names import MATRIX_FILE, ROOT
-from jobs.routes import CHANCE, HUB, SAME_ROWS
+from jobs.paths import CHANCE, HUB
+from jobs.routes import SAME_ROWS
 from jobs.texts import gather
 from jobs.workload import readings
 from tests.sweeps import PATIENCE, Driver, change, command, environment, matrix_of
@@ -99,7 +100,7 @@ def test_what_was_not_measured_is_said_in_a_line(swept: Path) -> None:
 def test_routes_need_a_third_model_and_vectors(
     tmp_path: Path, tiny_run: Callable[..., Path]
 ) -> None:
-    with pytest.raises(ValueError, match="routes: steering vectors are sent through other models"):
+    with pytest.raises(ValueError, match="routes: steering vectors and adapters are sent through"):
         read_run_file(tiny_run(tmp_path, models=2, routes={}))
 
 
