@@ -4,6 +4,7 @@ what is carried steers, and what should not carry does not."""
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,25 @@ def test_the_further_along_the_carried_vector_the_likelier_is_a_good_word(
     assert len(leans) == 3
     assert leans == sorted(leans)
     assert leans[2] > leans[0]
+
+
+@pytest.mark.long
+def test_with_the_carried_adapter_problems_take_fewer_bits(tmp_path: Path) -> None:
+    said = follow("adapter.md", tmp_path)
+    plain, carried = map(float, re.findall(r"^[a-z ]+: ([\d.]+) bits a character$", said, re.M))
+    assert carried < plain - 0.01
+    assert "PeftModel" in (tmp_path / "carried-adapter/README.txt").read_text()
+
+
+def test_a_model_of_ones_own_has_a_row(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    shutil.copytree(tiny_models["tiny-llama"], tmp_path / "my-model")
+    said = follow("your-model.md", tmp_path)
+    matrix = json.loads((tmp_path / "isthmus/runs/mine/matrix.json").read_text())
+    pairs = [(cell["source"], cell["target"]) for cell in matrix["cells"]]
+    pair = ("smollm2-135m-instruct", "mine")
+    assert pairs == [pair, pair[::-1]] * len(matrix["cells"][::2])
+    assert (tmp_path / "isthmus/runs/mine/index.html").exists()
+    assert "mine" in said
 
 
 def test_every_ordered_pair_is_measured(matrix: dict[str, Any]) -> None:
