@@ -60,17 +60,24 @@ class Predictor:
     def pairs(self) -> int:
         return len(self.values)
 
+    @property
+    def line(self) -> tuple[float, float]:
+        """Slope and start of the least-squares line from what was known to retention."""
+        x, y = np.array(self.values), np.array(self.retentions)
+        slope = _slope(x, y)
+        return slope, float(y.mean() - slope * x.mean())
+
 
 def predictors(matrix: Matrix) -> dict[str, tuple[Predictor, ...]]:
     """By cargo, everything that was known of four ordered pairs of models or more."""
     found = {}
     for cargo in matrix.cargoes:
-        points = [*_points(matrix, [cell for cell in matrix.cells if cell.cargo == cargo])]
-        names = dict.fromkeys(name for point in points for name in point.known)
+        of_it = points(matrix, cargo)
+        names = dict.fromkeys(name for point in of_it for name in point.known)
         of_cargo = tuple(
             predictor(name, some)
             for name in names
-            if _pairs(some := [point for point in points if name in point.known]) >= FEWEST
+            if _pairs(some := [point for point in of_it if name in point.known]) >= FEWEST
         )
         if of_cargo:
             found[cargo] = of_cargo
@@ -95,6 +102,11 @@ def predictor(name: str, points: Sequence[Point], draws: int = DRAWS, seed: int 
         error,
         naive,
     )
+
+
+def points(matrix: Matrix, cargo: str) -> list[Point]:
+    """Of every crossing of a cargo with a retention."""
+    return [*_points(matrix, [cell for cell in matrix.cells if cell.cargo == cargo])]
 
 
 def _points(matrix: Matrix, cells: Sequence[AnyCell]) -> Iterator[Point]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from evaluation import scatter
+from evaluation.assertions import assertions
 from evaluation.cells import AnyCell, CacheCell, Cell
 from evaluation.costs import costs
 from evaluation.degradation import degradations
@@ -76,6 +77,7 @@ def render(matrix: Matrix) -> str:
         routes=route_graphs([model.name for model in matrix.models], matrix.cells, matrix.routes),
         graph_side=GRAPH_SIDE,
         predictors=predictors(matrix),
+        assertions=assertions(matrix),
         degradations=degradations(matrix),
         costs=costs(matrix),
         scatter=scatter,

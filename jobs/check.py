@@ -1,6 +1,6 @@
 """`isthmus check`: what to expect of a pair before anyone pays for loading it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from actors.blueprint import UNSTATED_CONTEXT, Blueprint
 from actors.cargo.memory_record import RECORD_FILE, Record, read_record
 from actors.catalog import ClosedWeights, Entry, closed_line
 from actors.fleet import find, spec
+from evaluation.calibration import Calibration, calibration
 from evaluation.cells import AdapterCell, AnyCell, CacheCell
 from evaluation.compatibility import Impact, Prior, Risk, prior
 from evaluation.expectation import CARGOS, Band, expected
@@ -106,7 +107,8 @@ class Tried:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the architectures say, what others assert, and what was measured here, kept apart."""
+    """What the architectures say, what others assert, what was measured here, and what a line
+    through that makes of the prior, kept apart."""
 
     question: Question
     prior: Prior
@@ -115,13 +117,14 @@ class Answer:
     footprints: tuple[tuple[Entry, Footprint], ...]
     tried: tuple[Tried, ...]
     measured: tuple[AnyCell, ...]
+    calibrated: Calibration | None
 
 
 def answer(question: Question) -> Answer:
     """Work out everything that can be known without loading a weight; of a soft prompt what it
     requires is tried as well, on models that are on this machine."""
     found = prior(question.source, question.target, _vocabulary_overlap(question.models))
-    order = list(Impact)
+    order, matrices = list(Impact), list(_matrices())
     risks = sorted((*found.risks(), *_risks(question)), key=lambda risk: order.index(risk.impact))
     return Answer(
         question,
@@ -130,7 +133,8 @@ def answer(question: Question) -> Answer:
         tuple(risks),
         tuple((entry, _footprint(entry.blueprint, question)) for entry in question.models),
         tuple(_try(question)) if question.cargo == "soft_prompt" else (),
-        tuple(_measured(question)),
+        tuple(_measured(question, matrices)),
+        calibration(matrices, question.cargo),
     )
 
 
@@ -203,13 +207,18 @@ def _too_long(entry: Entry, question: Question) -> bool:
     return question.context > (entry.blueprint.context or question.context)
 
 
-def _measured(question: Question) -> Iterator[AnyCell]:
-    """What sweeps on this machine measured of the same pair and cargo."""
+def _matrices() -> Iterator[Matrix]:
+    """Of the sweeps on this machine."""
     for path in sorted(home().glob(f"runs/*/{MATRIX_FILE}")):
         try:
-            matrix = Matrix.from_json(path.read_bytes())
+            yield Matrix.from_json(path.read_bytes())
         except MatrixError:
             continue
+
+
+def _measured(question: Question, matrices: Sequence[Matrix]) -> Iterator[AnyCell]:
+    """What these measured of the same pair and cargo."""
+    for matrix in matrices:
         for cell in matrix.cells:
             if cell.key[:3] == (question.source.name, question.target.name, question.cargo):
                 yield cell
@@ -229,6 +238,7 @@ def report(answer: Answer) -> RenderableType:
         head,
         *_memory_lines(question),
         Text(f"expected retention {_band(answer)}"),
+        *_calibrated(answer),
         Text(f"measured here {_cells(answer)}"),
         *_fitter_lines(question),
         _components(found),
@@ -264,6 +274,15 @@ def _band(answer: Answer) -> str:
     if any(_too_long(entry, answer.question) for entry in answer.question.models):
         return "unknown: the context is longer than one of them was built for"
     return f"{answer.band} as others assert it (level {answer.band.level}); not measured"
+
+
+def _calibrated(answer: Answer) -> Iterator[Text]:
+    if (by := answer.calibrated) is not None:
+        yield Text(
+            f"calibrated here {by.expects(answer.prior.score):.2f}, by a line through "
+            f"{by.crossings} crossings of {by.models} models; of a model it has not seen it is off "
+            f"by {by.error:.2f} on average, and their mean by {by.naive:.2f}"
+        )
 
 
 def _cells(answer: Answer) -> str:
