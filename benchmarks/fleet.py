@@ -1,0 +1,104 @@
+"""How long the whole matrix of the fleet takes on this machine, and a fifth model on top of it.
+
+A home of its own is made for it, so that nothing is there yet but checkpoints; given one that an
+earlier call has left, it goes on, and time is counted together. Asked for: four models, four cargos
+and twelve pairs in 60 minutes on 2 cores; a fifth model for a third of that; tracking at most 5 %.
+
+    python -m benchmarks.fleet HOME
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from actors.catalog import Derivation, ModelSpec
+from benchmarks.record import kept, record
+from evaluation.digest import digest
+from evaluation.matrix import Matrix
+from jobs.config import RunFile, read_run_file
+from jobs.names import ROOT
+from jobs.progress import Reporter
+from jobs.sweep import sweep
+
+RUN_FILE = ROOT / "configs" / "fleet.yaml"
+SPENT = "spent.json"  # seconds of all calls, by run and stage
+WHOLE = "in all"
+
+
+def main() -> None:
+    """Sweep four models, then five, and record."""
+    home = Path(sys.argv[1]).absolute()
+    four = read_run_file(RUN_FILE).model_copy(update={"home": home})
+    fifth = ModelSpec(
+        name="smollm2-permuted",
+        derived=Derivation(base=four.models[0], recipe="permuted"),
+    )
+    five = four.model_copy(update={"models": (*four.models, fifth), "name": f"{four.name}-five"})
+    found = {run.name: _swept(run) for run in (four, five)}
+    minutes = {name: of["seconds"][WHOLE] / 60 for name, of in found.items()}
+    record(
+        "fleet",
+        {
+            "asked": {"minutes": 60, "fifth_share": 1 / 3, "tracking_share": 0.05},
+            "minutes": minutes[four.name],
+            "fifth_share": minutes[five.name] / minutes[four.name],
+            "tracking_share": found[four.name]["seconds"]["tracking"] / 60 / minutes[four.name],
+            "runs": found,
+        },
+    )
+
+
+def _swept(run: RunFile) -> dict[str, Any]:
+    """What came of a run, and the seconds that it took, with those of calls that were stopped."""
+    reporter, start = Reporter(), time.monotonic()
+    try:
+        matrix = sweep(run, reporter).matrix
+    finally:
+        spent = _add(run, reporter.seconds | {WHOLE: time.monotonic() - start})
+    return {"seconds": spent, "cargos": _cargos(matrix), "routes": _routes(matrix)}
+
+
+def _add(run: RunFile, seconds: dict[str, float]) -> dict[str, float]:
+    file = run.home / SPENT
+    every = json.loads(file.read_text()) if file.exists() else {}
+    before = every.get(run.name, {})
+    every[run.name] = {
+        stage: before.get(stage, 0.0) + seconds.get(stage, 0.0) for stage in {**before, **seconds}
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(every, indent=2))
+    return every[run.name]
+
+
+def _cargos(matrix: Matrix) -> dict[str, Any]:
+    found = {}
+    for (cargo, concept), cells in matrix.facets.items():
+        of = digest(cargo, cells)
+        found[f"{cargo}, {concept}"] = {
+            "pairs": of.count,
+            "with_a_real_native_effect": of.real,
+            "median_retention": of.retention,
+            "worst_control_median": of.worst_control,
+            "each": {f"{c.source} -> {c.target}": kept(c.retention) for c in cells},
+        }
+    return found
+
+
+def _routes(matrix: Matrix) -> list[dict[str, Any]]:
+    return [
+        {
+            "cargo": of.cargo,
+            "path": list(of.path),
+            "direct": kept(of.direct),
+            "routed": kept(of.routed),
+            "gain": kept(of.gain),
+            "recommended": of.recommended,
+        }
+        for of in matrix.routes
+    ]
+
+
+if __name__ == "__main__":
+    main()
