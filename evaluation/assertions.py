@@ -45,7 +45,7 @@ def _asserted(cells: list[AnyCell], priors: dict[tuple[str, str], float]) -> Ite
         score = priors.get((cell.source, cell.target))
         if score is None or cell.retention is None:
             continue
-        context = cell.cached_characters if isinstance(cell, CacheCell) else CHARACTERS_A_TOKEN
-        band = expected(cell.cargo, score, max(1, context // CHARACTERS_A_TOKEN))
+        characters = cell.cached_characters if isinstance(cell, CacheCell) else 0
+        band = expected(cell.cargo, score, max(1, characters // CHARACTERS_A_TOKEN))
         if band is not None:
             yield Asserted(cell.source, cell.target, cell.concept, score, band, cell.retention)

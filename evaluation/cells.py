@@ -71,6 +71,16 @@ class PlaceScore(Value):
     retention: Interval | None
 
 
+class StrengthPoint(Value):
+    """Mean log-odds of the behaviour on dev (nats) at a strength, against the direction where that
+    is negative: of the native vector, the carried one, and a random direction of that length."""
+
+    strength: Measured
+    native: Measured
+    carried: Measured
+    control: Measured
+
+
 class JudgedRow(Value):
     """What a judge says of generations: how far its score, from -1 to 1, is moved by the native
     vector, the carried one and a control. `error` is how often the judge is wrong."""
@@ -213,6 +223,7 @@ class SteeringCell(Cell):
     neutral: tuple[NeutralRow, ...]
     judged: tuple[JudgedRow, ...]
     samples: tuple[Sample, ...]
+    curve: tuple[StrengthPoint, ...] = ()
     vector_address: str
 
     @property

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
+from evaluation.cells import SteeringCell
 from evaluation.degradation import Degradation, degradations
 from evaluation.drawing import Forest
 from evaluation.figure import INK, QUIET, matrix_figure
@@ -52,10 +53,36 @@ def _figures(matrix: Matrix) -> Iterator[tuple[str, Figure]]:
         yield named("routes", graph.cargo, graph.concept), routes_figure(graph)
     for cargo, some in predictors(matrix).items():
         yield named("foretold", cargo), foretold_figure(cargo, some)
+    for cell in matrix.steering:
+        if cell.curve:
+            yield named("strengths", *cell.key), strengths_figure(cell)
     for each in degradations(matrix):
         yield named("degradation", each.cargo, each.by), degradation_figure(each)
     for pair in matrix.similarities:
         yield named("layers", pair.source, pair.target), layers_figure(pair)
+
+
+def strengths_figure(cell: SteeringCell) -> Figure:
+    """What each strength does, natively, carried and in a random direction."""
+    figure = Figure(figsize=(5.5, 3.4), dpi=160, layout="constrained")
+    axes = figure.subplots()
+    strengths = [point.strength for point in cell.curve]
+    warm = LEVEL_COLOURS[Level.POOR]
+    for name, colour, style in (
+        ("native", _ACCENT, "o--"),
+        ("carried", _ACCENT, "o-"),
+        ("control", warm, "o-"),
+    ):
+        odds = [getattr(point, name) for point in cell.curve]
+        label = "random direction" if name == "control" else name
+        axes.plot(strengths, odds, style, color=colour, markersize=4, label=label)
+    axes.set_xlabel("strength, in lengths of a typical activation", color=QUIET)
+    axes.set_ylabel("log-odds on dev, nats", color=QUIET)
+    axes.legend(frameon=False, fontsize=9)
+    _plain(axes)
+    caption = f"{words(cell.concept)}, {cell.source} into {cell.target}"
+    figure.suptitle(caption, color=INK, fontsize=11)
+    return figure
 
 
 def degradation_figure(of: Degradation) -> Figure:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from evaluation import scatter
+from evaluation import scatter, strength_curve
 from evaluation.assertions import assertions
 from evaluation.cells import AnyCell, CacheCell, Cell
 from evaluation.costs import costs
@@ -81,6 +81,7 @@ def render(matrix: Matrix) -> str:
         degradations=degradations(matrix),
         costs=costs(matrix),
         scatter=scatter,
+        curves=strength_curve,
         levels=[(level, LEVEL_RANGES[level], LEVEL_COLOURS[level]) for level in Level],
         colours=LEVEL_COLOURS,
         inks=LEVEL_INKS,

@@ -37,6 +37,7 @@ from evaluation.cells import (
     Sample,
     Spread,
     SteeringCell,
+    StrengthPoint,
     WayScore,
 )
 from evaluation.judges import JUDGES
@@ -212,10 +213,21 @@ def _steering_cell(
                 strict=True,
             )
         ),
+        curve=_curve(choice.curves, run.steers.strengths),
         seconds=sum(seconds.values()),
         map_bytes=len(store.get(choice.way.map_address)),
         map_address=choice.way.map_address,
         vector_address=address(judged.vector.tobytes().hex()),
+    )
+
+
+def _curve(
+    curves: Mapping[str, np.ndarray], strengths: Sequence[float]
+) -> tuple[StrengthPoint, ...]:
+    signed = sorted((*strengths, *(-each for each in strengths)))
+    return tuple(
+        StrengthPoint(strength=at, **{name: float(of[number]) for name, of in curves.items()})
+        for number, at in enumerate(signed)
     )
 
 

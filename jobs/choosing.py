@@ -11,7 +11,7 @@ import numpy as np
 from evaluation.protocol import simplest
 from evaluation.retention import Interval, measure_retention
 from jobs.config import RunFile
-from jobs.questions import Push, Questions, costs, slopes
+from jobs.questions import Push, Questions, costs, levels, slopes
 from jobs.texts import Texts
 from jobs.units import Arrays, Asking, Unit
 from jobs.ways import HopKey, Way, Ways, key_of
@@ -56,7 +56,8 @@ class Choice:
     """What dev settled for an ordered pair: the place and strength at which the native vector does
     most, and the simplest way to carry that does as well as the best.
 
-    `ways` are all of them, simplest first, and `tried` their slopes [p] there.
+    `ways` are all of them, simplest first, and `tried` their slopes [p] there. `curves` are mean
+    log-odds [2 s] by name, from minus the greatest strength to the greatest.
     """
 
     hop: Hop
@@ -65,6 +66,7 @@ class Choice:
     way: Way
     tried: dict[str, np.ndarray]
     visited: tuple[Visited, ...]
+    curves: Mapping[str, np.ndarray]
 
     @property
     def strength(self) -> float:
@@ -102,12 +104,35 @@ class Choosing:
             chosen.append(max(visited, key=lambda each: each.setting.effect))
             all_visited.append(visited)
         tried = self._tried(chosen)
-        choices = []
-        for best, of, visited in zip(chosen, tried, all_visited, strict=True):
-            ways = self.ways.of(best.hop)
-            way = ways[self._simplest(best.setting, of)]
-            choices.append(Choice(best.hop, best.setting, ways, way, of, visited))
-        return choices
+        ways = [self.ways.of(best.hop) for best in chosen]
+        used = [
+            of[self._simplest(best.setting, by)]
+            for best, of, by in zip(chosen, ways, tried, strict=True)
+        ]
+        curves = self._curves([best.hop for best in chosen], used)
+        return [
+            Choice(best.hop, best.setting, *rest)
+            for best, *rest in zip(chosen, ways, used, tried, all_visited, curves, strict=True)
+        ]
+
+    def _curves(self, hops: Sequence[Hop], used: Sequence[Way]) -> list[dict[str, np.ndarray]]:
+        """Of every pair, what each strength does: natively, carried, and in a random direction."""
+        strengths, seed = self.run.steers.strengths, self.run.seed
+        asked = [
+            {
+                "native": self.ways.native(hop),
+                "carried": self.ways.carried(hop, way),
+                "control": self.ways.random(hop, 1, seed)[0],
+            }
+            for hop, way in zip(hops, used, strict=True)
+        ]
+        units = [
+            self.questions.propensity(hop.target, [push], strengths, self._prompts)
+            for hop, of in zip(hops, asked, strict=True)
+            for push in of.values()
+        ]
+        answers = iter(self._complete("strengths on dev", units))
+        return [{name: levels(next(answers), strengths)[0] for name in of} for of in asked]
 
     def _settings(self, hops: Sequence[Hop]) -> dict[Spot, Setting]:
         """Of each target at every place: the same whatever is carried there."""

@@ -101,6 +101,14 @@ def slopes(odds: Arrays, strengths: Sequence[float]) -> np.ndarray:
     )
 
 
+def levels(odds: Arrays, strengths: Sequence[float]) -> np.ndarray:
+    """Mean log-odds [k, 2 s] over prompts, from minus the greatest strength to the greatest."""
+    answer = odds["answer"]
+    paired = answer.reshape(-1, len(strengths), len(SIGNS), answer.shape[-1]).mean(-1)
+    signed = np.outer(strengths, SIGNS).ravel()
+    return paired.reshape(len(paired), -1)[:, np.argsort(signed)]
+
+
 def costs(answer: Arrays, name: str, strengths: Sequence[float]) -> np.ndarray:
     """`nll` or `kl` [k, s], means over texts and signs."""
     return answer[name].reshape(-1, len(strengths), len(SIGNS) * answer[name].shape[-1]).mean(2)

@@ -20,6 +20,7 @@ from evaluation.cells import (
     SmallScore,
     Spread,
     SteeringCell,
+    StrengthPoint,
     TrainedWay,
     WayScore,
 )
@@ -113,6 +114,15 @@ def make_cell(
             ),
         ),
         samples=SAMPLES,
+        curve=tuple(
+            StrengthPoint(
+                strength=at,
+                native=-0.3 + 3.1 * at,
+                carried=-0.3 + 3.1 * (kept or 0.1) * at,
+                control=-0.3 + 0.1 * at,
+            )
+            for at in (-0.4, -0.2, -0.1, 0.1, 0.2, 0.4)
+        ),
         seconds=41.2,
         map_bytes=1_477_120,
         map_address="b7" * 32,

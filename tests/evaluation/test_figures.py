@@ -34,6 +34,7 @@ def test_every_picture_of_the_page_is_there_in_both_forms(made_up: Maker, tmp_pa
         "matrix_lora_json_answers",
     ]
     assert "routes_steering_sentiment" in names
+    assert f"strengths_{first}_{second}_steering_sentiment" in names
     assert "foretold_steering" in names
     assert "degradation_kv_cache_length-of-the-context" in names
     assert f"layers_{first}_{second}" in names

@@ -109,6 +109,7 @@ def test_it_reads_at_both_widths(
     matrix = made_up(count, concepts=names, caches=caches, skills=taught)
     rows = 8 * concepts + 6 * caches + 5 * skills  # of the forest of each pair
     spread = sum(len(each.forest.rows) for each in degradations(matrix))
+    curves = len(matrix.steering)
     assert bool(spread) == (concepts > 1 or caches)
     scatters = sum(map(len, predictors(matrix).values()))
     assert bool(scatters) == (count > 2)
@@ -120,7 +121,10 @@ def test_it_reads_at_both_widths(
         assert page["unnamed"] == 0
         assert page["named"] is True
         assert page["requests"] == 0, "the page asks for nothing"
-        assert page["pictures"] == (2 * rows + 3) * count * (count - 1) // 2 + scatters + spread
+        assert (
+            page["pictures"]
+            == (2 * rows + 3) * count * (count - 1) // 2 + scatters + spread + curves
+        )
         assert 2000 < int(str(page["height"])) < 60_000
 
 
