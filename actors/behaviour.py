@@ -235,7 +235,8 @@ def _final_states(
     plain = [number for number, injection in enumerate(injections) if not is_live(injection)]
     live = [(number, each) for number, each in enumerate(injections) if each and is_live(each)]
     kept = ids.shape[: 1 if ends is not None else 2]
-    out = torch.empty(len(injections), *kept, engine.width, device=ids.device)
+    size = (len(injections), *kept, engine.width)
+    out = torch.empty(size, dtype=engine.model.dtype, device=ids.device)
     if plain:
         out[plain] = engine.states(ids)[at]
     room = max(1, TOKENS_A_PASS // (b * t))
