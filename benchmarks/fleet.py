@@ -33,6 +33,7 @@ def main() -> None:
     four = read_run_file(RUN_FILE).model_copy(update={"home": home})
     fifth = ModelSpec(
         name="smollm2-permuted",
+        dtype=four.models[0].dtype,
         derived=Derivation(base=four.models[0], recipe="permuted"),
     )
     five = four.model_copy(update={"models": (*four.models, fifth), "name": f"{four.name}-five"})
