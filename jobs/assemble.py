@@ -28,6 +28,7 @@ from evaluation.adapter_cells import adapter_cell
 from evaluation.cache_cells import cache_cell
 from evaluation.cells import (
     AdapterCell,
+    AnyCell,
     CacheCell,
     Control,
     JudgedRow,
@@ -106,18 +107,19 @@ def assemble(
     reports = [json.loads(store.get(report_address(cell.map_address))) for cell in steered]
     # A run that fits no map of sites reads anchors to compare layers alone.
     rows = [report["rows"] for report in reports] or [each.rows for each in similarities]
+    cells = (
+        *steered,
+        *(_cache_cell(run, store, each, seconds) for each in results.handed),
+        *(_adapter_cell(run, each, seconds) for each in results.adapted),
+        *(_prompt_cell(run, each, models, seconds) for each in results.prompted),
+    )
     return Matrix(
         run=run.name,
-        address=_address(run, work, models),
+        address=_address(run, work, models, cells),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         models=tuple(ModelRow(**facts.model_dump(include=_SHOWN)) for facts in models.values()),
         similarities=tuple(similarities),
-        cells=(
-            *steered,
-            *(_cache_cell(run, store, each, seconds) for each in results.handed),
-            *(_adapter_cell(run, each, seconds) for each in results.adapted),
-            *(_prompt_cell(run, each, models, seconds) for each in results.prompted),
-        ),
+        cells=cells,
         agreements=tuple(results.agreements),
         routes=tuple(each for of in results.routed if (each := _route(run, of)) is not None),
         priors=priors(run),
@@ -135,13 +137,20 @@ def assemble(
     )
 
 
-def _address(run: RunFile, work: Work, models: Mapping[str, ModelFacts]) -> str:
-    """What settles every number of a sweep: not where it runs, nor where it is kept."""
+def _address(
+    run: RunFile, work: Work, models: Mapping[str, ModelFacts], cells: Sequence[AnyCell]
+) -> str:
+    """What settles every number of a sweep: not where it runs, nor where it is kept.
+
+    What was carried is part of it: where the code asks for other things than it did, the same run
+    file leads to other maps, and these are versions of their own.
+    """
     where = {"home", "store", "cluster", "tracking", "models"}
     without = {part for part in (*CARGOES, "routes", "closed") if not getattr(run, part)}
     settings = run.model_dump(mode="json", exclude=where | without)
     fingerprints = {name: facts.fingerprint for name, facts in models.items()}
-    return address("sweep", FORMAT, settings, fingerprints, work.anchors)
+    carried = [[*cell.key, cell.map_address] for cell in cells]
+    return address("sweep", FORMAT, settings, fingerprints, work.anchors, carried)
 
 
 def lineage() -> dict[str, str]:

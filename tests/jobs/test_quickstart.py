@@ -76,6 +76,7 @@ def test_with_the_carried_adapter_problems_take_fewer_bits(tmp_path: Path) -> No
     assert "PeftModel" in (tmp_path / "carried-adapter/README.txt").read_text()
 
 
+@pytest.mark.long
 def test_a_model_of_ones_own_has_a_row(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
     shutil.copytree(tiny_models["tiny-llama"], tmp_path / "my-model")
     said = follow("your-model.md", tmp_path)

@@ -58,9 +58,11 @@ def test_a_sweep_leaves_a_matrix_of_every_ordered_pair_and_its_page(undisturbed:
         assert ways == ["direct", "scaled", "ridge", "procrustes"]
         assert cell["way"] in ways
         assert len(cell["samples"]) == 2
-        curve = cell["curve"]
-        assert [point["strength"] for point in curve] == sorted(p["strength"] for p in curve)
-        assert curve[-1]["native"] > curve[0]["native"], "where the native vector does most"
+        native = {point["strength"]: point["native"] for point in cell["curve"]}
+        assert list(native) == sorted(native)
+        (place,) = (each for each in cell["places"] if each["site"] == cell["site"])
+        there, against = native[cell["strength"]], native[-cell["strength"]]
+        assert (there - against) / 2 == pytest.approx(place["native"])
     assert undisturbed.matrix["anchors"]["texts"] == 240
     page = (undisturbed.run.parent / "runs/tiny/index.html").read_text()
     assert page.startswith("<!doctype html>")
