@@ -61,11 +61,9 @@ def _closed(models: list[Any]) -> list[str]:
 
 def _name(model: Any) -> str | None:
     """What a model of a run is called, if nothing but the catalog says what it is."""
-    if isinstance(model, str):
-        return model
-    sources = isinstance(model, dict) and any(model.get(source) is not None for source in SOURCES)
-    name = None if sources or not isinstance(model, dict) else model.get("name")
-    return name if isinstance(name, str) else None
+    if isinstance(model, dict) and all(model.get(source) is None for source in SOURCES):
+        model = model.get("name")
+    return model if isinstance(model, str) else None
 
 
 def _concept(name: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from jobs.config import read_run_file
 from jobs.paths import CHANCE, HUB
 from jobs.texts import gather
 from jobs.workload import readings
+from tests.jobs.test_adapters import SECTION as BOTH
 from tests.sweeps import Driver, assert_same_cells, change, matrix_of
 
 pytestmark = [
@@ -22,18 +23,7 @@ pytestmark = [
 ]
 # Twins: what a random model has learned another of its family learns.
 RECIPES = ("rotated", "permuted")
-SECTION = {
-    "skills": ["social_media"],
-    "lessons": 96,
-    "rank": 2,
-    "learning_rate": 0.01,
-    "texts": 60,
-    "refit": 1.0,
-    "tokens": 200,
-    "solve": False,
-    "safety": False,
-    "bootstrap_draws": 200,
-}
+SECTION = BOTH | {"skills": ["social_media"], "solve": False, "safety": False}
 
 
 @pytest.fixture(scope="module")
