@@ -41,7 +41,7 @@ class Spread:
     @classmethod
     def of(cls, rows: Tensor) -> "Spread":
         """That of rows [n, d]."""
-        return cls(rows.mean(0), rows.std(0).clamp_min(torch.finfo(rows.dtype).tiny))
+        return cls(rows.mean(0), rows.std(0))
 
 
 class Resampler(nn.Module):
@@ -51,10 +51,14 @@ class Resampler(nn.Module):
     deviation: Tensor
 
     def __init__(self, shape: LatentShape, rows: Spread) -> None:
-        """`rows` is what rows are like: they are standardised by it."""
+        """`rows` is what rows are like: they are standardised by it.
+
+        A number that was the same in all of them, but for rounding, says nothing of others either.
+        """
         super().__init__()
+        varies = rows.deviation > rows.mean.abs() * 4 * torch.finfo(rows.mean.dtype).eps
         self.register_buffer("mean", rows.mean.clone())
-        self.register_buffer("deviation", rows.deviation.clone())
+        self.register_buffer("deviation", rows.deviation.where(varies, torch.inf))
         self.queries = nn.Parameter(torch.randn(shape.count, shape.width) * shape.width**-0.5)
         self.project = nn.Sequential(
             nn.Linear(shape.inputs, shape.width), nn.LayerNorm(shape.width)

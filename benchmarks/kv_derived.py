@@ -27,8 +27,8 @@ from actors.weights import default_cache, prepare
 from benchmarks.caches import retention, run_of_caches
 from benchmarks.record import record
 from cluster.storage import DirectoryStore, Store, address
-from jobs.cache_maps import SAMPLED, batches_of
-from jobs.passages import Passages, passages
+from jobs.cache_maps import batches_of
+from jobs.passages import SAMPLED, Passages, passages
 from jobs.sections import Caches
 
 RECIPES: dict[str, dict[str, Any]] = {

@@ -21,12 +21,13 @@ from jobs.sweep import sweep
 
 
 def main() -> None:
-    """Measure, print and record."""
-    run = Run.read(sys.argv[1:])
-    _report(sweep(run.file, Reporter()).matrix, lora_carriers.recorded())
+    """Measure, print and record; some skills alone in a file of their own."""
+    skills = sys.argv[1:]
+    matrix = sweep(Run.read(skills).file, Reporter()).matrix
+    _report(".".join(["lora_tables", *skills]), matrix, lora_carriers.recorded())
 
 
-def _report(matrix: Matrix, carriers: Mapping[str, Any]) -> None:
+def _report(name: str, matrix: Matrix, carriers: Mapping[str, Any]) -> None:
     cells = [cell for cell in matrix.cells if isinstance(cell, AdapterCell)]
     tables = {
         "coverage": _coverage(matrix),
@@ -35,7 +36,7 @@ def _report(matrix: Matrix, carriers: Mapping[str, Any]) -> None:
     }
     decided = {each.name: each.verdict for each in hypotheses(cells)}
     kept = [cell.model_dump(mode="json") for cell in cells]
-    record("lora_tables", {"tables": tables, "hypotheses": decided, "cells": kept})
+    record(name, {"tables": tables, "hypotheses": decided, "cells": kept})
     for title, rows in tables.items():
         print(f"\n{title}\n")
         print("\n".join(" | ".join(("", *row, "")).strip() for row in rows))

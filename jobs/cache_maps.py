@@ -17,21 +17,20 @@ from actors.catalog import ModelFacts
 from actors.folder import report_address
 from actors.hand_over import Passage
 from cluster.gang import Gang, Ref, fetch, share
+from cluster.placement import InsufficientResources
 from cluster.storage import Store, address
 from cluster.stream import stream
 from jobs.attempts import persist
 from jobs.config import ConfigError, RunFile
-from jobs.passages import Passages
+from jobs.passages import BATCH_TEXTS, SAMPLED, Passages, sampled
 from jobs.progress import Reporter, Stage
-from jobs.resident import FOLDER_HEAP
+from jobs.resident import cache_folder
 from jobs.sections import Caches
 from jobs.waves import Crew
 
+_FIRST, _FURTHER = 60, 5  # seconds that a pair's folders wait for room
 TRAINED = "trained"  # the name of a map, beside those of `actors.cache_folder`
-BATCH_TEXTS = 4
-SAMPLED = 12  # batches that components are found on, where there are twice as many
 Text = TypeVar("Text", str, Passage)
-_COPIES = 8  # of the sums of a direction: for fitting and held out, shuffled, and what is solved
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class CacheFitting:
 
     def complete(self, wanted: Sequence[Handing]) -> None:
         """Fit every map that is not there, and then train those that are; both directions of a pair
-        are read for at once.
+        are read for at once, where there is room for both of their folders.
 
         Raises:
             ConfigError: two models do not fit into the cluster together.
@@ -136,11 +135,8 @@ class CacheFitting:
         batches = [*batches_of(self.texts.fitted), *batches_of(self.texts.held)]
         restarts = self.run.cluster.restarts
         with ExitStack() as workers:
-            folders = {}
-            for each in directions:
-                folder = self._folder(each)
-                workers.callback(folder.stop)
-                folders[each.target.name] = folder
+            folders = self._folders(directions, workers)
+            some = [each for each in directions if each.target.name in folders]
             title = f"reading caches, {names[0]} and {names[1]}"
             with self.reporter.stage(title, len(batches)) as stage:
 
@@ -148,9 +144,26 @@ class CacheFitting:
                     stage.advance(-stage.done)
                     self._read(left, folders, batches, stage)
 
-                undone = partial(self._open, directions)
+                undone = partial(self._open, some)
                 gangs = (self.crew, *folders.values())
-                persist(directions, attempt, undone, restarts, gangs, self._lost)
+                persist(some, attempt, undone, restarts, gangs, self._lost)
+        if others := directions[len(some) :]:
+            self._pair(others)
+
+    def _folders(self, directions: Sequence[Handing], workers: ExitStack) -> dict[str, Gang]:
+        """One for each of these, or for as many of the first ones as there is room for now; by the
+        target's name."""
+        found: dict[str, Gang] = {}
+        for each in directions:
+            try:
+                folder = self._folder(each, wait=_FURTHER if found else _FIRST)
+            except InsufficientResources:
+                if not found:
+                    raise
+                break
+            workers.callback(folder.stop)
+            found[each.target.name] = folder
+        return found
 
     def _read(
         self,
@@ -230,27 +243,19 @@ class CacheFitting:
         self.store.put(report_address(place), json.dumps(report, sort_keys=True).encode())
         self.store.put(place, trained.map)
 
-    def _folder(self, each: Handing) -> Gang:
+    def _folder(self, each: Handing, wait: float) -> Gang:
         return Gang.launch(
             CacheFolder,
             self.store,
             self.section.components,
-            min(SAMPLED, -(-len(batches_of(self.texts.fitted)) // 2)),
+            sampled(len(self.texts.fitted)),
             (each.source.head_width, each.target.head_width),
             name=f"caches-{each.source.name}-{each.target.name}",
             num_cpus=0,
-            memory_bytes=self._bytes(each),
+            memory_bytes=cache_folder(self.section, *each.ends).total,
             restarts=self.run.cluster.restarts,
+            timeout=wait,
         )
-
-    def _bytes(self, each: Handing) -> int:
-        """What a folder claims: its sums and what is solved, and the rows of its sample."""
-        source, target = (2 * of.layers * of.kv_heads * of.head_width for of in each.ends)
-        inputs = 2 * each.source.layers * self.section.components + 2 * each.target.width
-        sums = 8 * inputs * (inputs + target)
-        characters = self.section.cached + self.section.judged
-        rows = SAMPLED * BATCH_TEXTS * characters // 2  # hardly any token is shorter
-        return FOLDER_HEAP + _COPIES * sums + 4 * rows * (source + target)
 
     def _lost(self) -> None:
         self.reporter.note("a worker was lost; the texts of its pair are read again")
@@ -265,5 +270,6 @@ def require_together(crew: Crew, names: Sequence[str]) -> None:
     if not any(set(names) <= set(wave) for wave in crew.waves):
         raise ConfigError(
             f"kv_cache: {' and '.join(names)} do not fit into the cluster together, and a cache is "
-            "handed over between two that are loaded: use a larger one, or leave one out"
+            "handed over between two that are loaded: use a larger one, give each model less "
+            "(cluster.cpus_per_model), or leave one out"
         )

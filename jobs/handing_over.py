@@ -18,9 +18,9 @@ from cluster.storage import Store, address
 from cluster.stream import stream
 from evaluation.cells import Key
 from jobs.attempts import persist
-from jobs.cache_maps import BATCH_TEXTS, CacheFitting, Handing, handings, require_together
+from jobs.cache_maps import CacheFitting, Handing, handings, require_together
 from jobs.config import RunFile
-from jobs.passages import Passages
+from jobs.passages import BATCH_TEXTS, Passages
 from jobs.progress import Reporter
 from jobs.sections import Caches
 from jobs.texts import Texts

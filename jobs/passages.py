@@ -1,5 +1,6 @@
 """The texts that caches are read of, each used for one thing only."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ from actors.corpora import read_texts
 from actors.hand_over import Passage
 from jobs.sections import Caches, Content
 
+BATCH_TEXTS = 4  # that are read together
+SAMPLED = 12  # batches that components are found on, where there are twice as many
 ALIKE = 100  # characters at the start, by which texts of a corpus count as one
 
 
@@ -18,6 +21,11 @@ class Passages:
     fitted: tuple[str, ...]
     held: tuple[str, ...]
     test: dict[str, tuple[Passage, ...]]
+
+
+def sampled(texts: int) -> int:
+    """On how many batches of so many texts components are found."""
+    return min(SAMPLED, math.ceil(texts / (2 * BATCH_TEXTS)))
 
 
 def passages(section: Caches, seed: int) -> Passages:

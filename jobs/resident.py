@@ -6,13 +6,16 @@ is in benchmarks/results/plan_memory.json.
 """
 
 from dataclasses import dataclass
+from itertools import permutations
 
 from actors import examples
 from actors.behaviour import ROWS_A_HEAD, TOKENS_A_PASS
 from actors.blueprint import BYTES, Blueprint
+from actors.catalog import ModelFacts
 from alignment.similarity import BLOCK_ROWS, NULL_ROWS
 from jobs.config import RunFile
-from jobs.sections import Adapters
+from jobs.passages import BATCH_TEXTS, sampled
+from jobs.sections import Adapters, Caches
 from jobs.texts import Texts
 from jobs.work import compared_shards, shards_of
 
@@ -28,6 +31,7 @@ FOLDERS = ("moments", "layers")  # by their duties
 _HEAD_COPIES = 6  # of a block of logits: plain and injected, each with its softmax and difference
 _STREAM_COPIES, _MLP_COPIES = 4, 3
 _LOGIT_COPIES = 4
+_SUMS = 8  # of one direction of caches: for fitting and held out, shuffled, and what is solved
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ def processes(run: RunFile, texts: Texts, models: dict[str, Blueprint]) -> tuple
         *hosts,
         _moments(run, models),
         _layers(run, models, words),
+        *_caches(run, models),
         Process("driver", {"driver": DRIVER}),
     )
 
@@ -126,6 +131,33 @@ def _layers(run: RunFile, models: dict[str, Blueprint], words: int) -> Process:
             "in flight": kept // max(1, run.cluster.in_flight),
         },
     )
+
+
+def cache_folder(
+    section: Caches, source: Blueprint | ModelFacts, target: Blueprint | ModelFacts
+) -> Process:
+    """The process that folds what two models cache, for one direction."""
+    written, cells = (2 * of.layers * of.kv_heads * of.head_width for of in (source, target))
+    inputs = 2 * source.layers * section.components + 2 * target.width
+    characters = section.cached + section.judged
+    texts = BATCH_TEXTS * sampled(section.texts * len(section.content))
+    rows = texts * characters // 2  # hardly any token is shorter
+    return Process(
+        "folder-caches",
+        {
+            "libraries": LIBRARIES + FOLDER_HEAP,
+            "sums": _SUMS * 8 * inputs * (inputs + cells),
+            "rows kept": 4 * rows * (written + cells),
+        },
+    )
+
+
+def _caches(run: RunFile, models: dict[str, Blueprint]) -> list[Process]:
+    """That of the largest direction: where there is room for no more, one follows another."""
+    if run.kv_cache is None:
+        return []
+    each = (cache_folder(run.kv_cache, *ends) for ends in permutations(models.values(), 2))
+    return [max(each, key=lambda process: process.total)]
 
 
 def _activations(model: Blueprint, rows: int) -> int:

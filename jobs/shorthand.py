@@ -32,7 +32,9 @@ def written_out(run: dict[str, Any]) -> dict[str, Any]:
         try:
             names = _closed(models)
             opened = [model for model in models if _name(model) not in names]
-            run = run | {"models": _with_sources(opened)} | ({"closed": names} if names else {})
+            run = run | {"models": _with_sources(opened)}
+            if names and isinstance(told := run.get("closed", []), list):
+                run = run | {"closed": list(dict.fromkeys([*told, *names]))}
         except ClosedWeights:
             raise
         except (ConfigError, ModelError) as error:

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alignment.byte_rows import byte_rows
 from alignment.latents import Latents, LatentShape, Reader, Resampler, Spread
 from alignment.maps import MapError
 
@@ -52,6 +53,18 @@ def test_rows_are_standardised() -> None:
     torch.testing.assert_close(
         scaled(rows * scale + shift, there), plain(rows, there), atol=1e-3, rtol=1e-3
     )
+
+
+def test_bytes_that_no_lesson_had_are_read_as_numbers() -> None:
+    """Of each byte that lessons lack the spread is none, and a text may have it all the same."""
+    lessons = torch.from_numpy(byte_rows("a plain lesson, in letters of ASCII"))
+    shape = LatentShape(lessons.shape[1], 4, 16, heads=2)
+    resampler = Resampler(shape, Spread.of(lessons)).eval()
+    read = [
+        resampler(rows[None], torch.ones(1, len(rows), dtype=torch.bool))
+        for rows in map(torch.from_numpy, map(byte_rows, ("naïve ½", "na\u2009ve 1", "lesson")))
+    ]
+    assert all(each.isfinite().all() and each.abs().max() < 10 for each in read)
 
 
 def test_a_reader_begins_with_the_statistics_of_embeddings() -> None:

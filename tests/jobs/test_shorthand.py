@@ -100,9 +100,11 @@ def test_a_closed_model_among_others_stands_apart(tmp_path: Path, gpt: Any) -> N
     run = read_run_file(with_models(tmp_path, "yi-6b", gpt, "yi-34b"))
     assert [model.name for model in run.models] == ["yi-6b", "yi-34b"]
     assert run.closed == ("gpt-4",)
-    again = tmp_path / "again.yaml"
+    again, told = tmp_path / "again.yaml", ["claude-3-opus", "gpt-4"]
     again.write_text(yaml.safe_dump(run.model_dump(mode="json", exclude_none=True)))
     assert read_run_file(again) == run
+    again.write_text(yaml.safe_dump(demo() | {"models": ["yi-6b", gpt, "yi-34b"], "closed": told}))
+    assert read_run_file(again).closed == ("claude-3-opus", "gpt-4")
     again.write_text(yaml.safe_dump(run.model_dump(mode="json") | {"closed": ["yi-6b"]}))
     with pytest.raises(ConfigError, match="closed: 'yi-6b' is no model of the catalog with clos"):
         read_run_file(again)
