@@ -20,7 +20,7 @@ from actors.caching import Read
 from actors.cargo.kv_cache import OWN, map_inputs, own_tokens
 from actors.folder import ShardLost, report_address
 from actors.sites import Site
-from alignment.cache_fit import NEAR_LAMBDAS, Fit, FittedCaches, fit_caches, nearer
+from alignment.cache_fit import NEAR_LAMBDAS, Components, Fit, FittedCaches, fit_caches, nearer
 from alignment.cache_heads import fit_heads
 from alignment.cache_map import Bits, CacheMap, CacheMoments, Reduction
 from alignment.layers import depth_pairing
@@ -196,17 +196,19 @@ class CacheFolder:
             small = every.within(size, matters)
             self._keep(to[SMALL], small, self._report({}, {}, []), SMALL_BITS)
         self._keep(to[TOKENS], *self._tokens())
-        every = self._every(shuffled=True)
+        every = self._every(shuffled=True, components=every.components)
         self._keep(to[SHUFFLED], *self._carried(every, shuffled=True))
 
     def _keep(self, place: str, made: CacheMap, report: dict[str, Any], bits: Bits = BITS) -> None:
         self._store.put(report_address(place), json.dumps(report, sort_keys=True).encode())
         self._store.put(place, made.to_bytes(bits))
 
-    def _every(self, *, shuffled: bool) -> FittedCaches:
+    def _every(
+        self, *, shuffled: bool, components: tuple[Components, Components] | None = None
+    ) -> FittedCaches:
         """What is fitted to every site from all there is."""
         training, held = (self._sums[of, shuffled].every for of in (False, True))
-        return fit_caches(training, held, self._reduced, self._writes)
+        return fit_caches(training, held, self._reduced, self._writes, components=components)
 
     def _carried(self, every: Fit, *, shuffled: bool) -> tuple[CacheMap, dict[str, Any]]:
         """The map that reads all there is, or one layer where that does better, and its report."""

@@ -46,6 +46,10 @@ class Handing:
         return self.source, self.target
 
     @property
+    def names(self) -> tuple[str, str]:
+        return self.source.name, self.target.name
+
+    @property
     def outputs(self) -> set[str]:
         """Every address that fitting and training leave."""
         return {to for each in self.maps.values() for to in (each, report_address(each))}
@@ -114,7 +118,7 @@ class CacheFitting:
         """
         pairs: dict[frozenset[str], list[Handing]] = {}
         for each in self._open(wanted):
-            pairs.setdefault(frozenset((each.source.name, each.target.name)), []).append(each)
+            pairs.setdefault(frozenset(each.names), []).append(each)
         for both in pairs.values():
             self._pair(both)
         for each in self._untrained(wanted):
@@ -129,7 +133,7 @@ class CacheFitting:
         return [each for each in wanted if not there >= each.trained]
 
     def _pair(self, directions: Sequence[Handing]) -> None:
-        names = (directions[0].source.name, directions[0].target.name)
+        names = directions[0].names
         require_together(self.crew, names)
         self.crew.live(names)
         batches = [*batches_of(self.texts.fitted), *batches_of(self.texts.held)]
@@ -172,7 +176,7 @@ class CacheFitting:
         batches: Sequence[tuple[str, ...]],
         stage: Stage,
     ) -> None:
-        ends = {name for each in left for name in (each.source.name, each.target.name)}
+        ends = {name for each in left for name in each.names}
         hosts = {name: each.host for name, each in self.crew.live(sorted(ends)).items()}
         fitted = len(batches_of(self.texts.fitted))
 
@@ -216,7 +220,7 @@ class CacheFitting:
 
     def _train(self, each: Handing) -> None:
         """Train the small map through its target, on the texts that it was fitted to."""
-        names = [end.name for end in each.ends]
+        names = each.names
         require_together(self.crew, names)
         fitted, held = self._cut(self.texts.fitted), self._cut(self.texts.held)
         base = np.frombuffer(self.store.get(each.maps[SMALL]), dtype=np.uint8)

@@ -1,11 +1,11 @@
 """What of each test text crosses when its cache is handed over, for every ordered pair."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import groupby
+from itertools import groupby, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +145,7 @@ class HandingOver:
             CacheError: a text is longer than the context of a model.
             ActorLost: a process died too often.
         """
-        undone = [self._open(_together(of_it)) for of_it in _by_handing(wanted)]
+        undone = [self._open(_alternating(map(_together, ways))) for ways in _by_pair(wanted)]
         done = len(wanted) - sum(len(some) for of_it in undone for some in of_it)
         with self.reporter.stage("handing caches over", len(wanted), done) as stage:
 
@@ -156,9 +156,8 @@ class HandingOver:
                     stage.advance(len(some))
 
             for of_it in filter(None, undone):
-                names = [each.name for each in of_it[0][0].handing.ends]
-                require_together(self.crew, names)
-                self.crew.live(names)
+                require_together(self.crew, of_it[0][0].handing.names)
+                self.crew.live(of_it[0][0].handing.names)
                 still = partial(self._open, of_it)
                 persist(of_it, attempt, still, self.run.cluster.restarts, [self.crew], self._lost)
         return [json.loads(self.store.get(each.to)) for each in wanted]
@@ -168,25 +167,28 @@ class HandingOver:
         return [some for some in wanted if not all(each.to in there for each in some)]
 
     def _answers(self, left: Sequence[Together]) -> Iterator[tuple[Together, list[Nats]]]:
-        handing = left[0][0].handing
-        live = self.crew.live([each.name for each in handing.ends])
-        source, target = (live[each.name].host for each in handing.ends)
-        files = {
-            name: np.frombuffer(self.store.get(to), dtype=np.uint8)
-            for name, to in handing.maps.items()
-        }
-        maps = share(files)
+        handings = {some[0].handing.names: some[0].handing for some in left}
+        live = self.crew.live(left[0][0].handing.names)
+        maps = {names: share(self._files(each)) for names, each in handings.items()}
 
         def submit(some: Together) -> Ref:
+            names = some[0].handing.names
+            source, target = (live[name].host for name in names)
             passages, others = ([each.passage for each in some], [each.other for each in some])
             read = [
                 source.submit("read", [of.cached for of in each]) for each in (passages, others)
             ]
             beside = _asked_beside(self.section, some[0].share)
-            return target.submit("hand_over", passages, *read, maps, *beside)
+            return target.submit("hand_over", passages, *read, maps[names], *beside)
 
         with closing(stream(left, submit, self.run.cluster.in_flight)) as answers:
             yield from answers
+
+    def _files(self, handing: Handing) -> dict[str, np.ndarray]:
+        return {
+            name: np.frombuffer(self.store.get(to), dtype=np.uint8)
+            for name, to in handing.maps.items()
+        }
 
     def _lost(self) -> None:
         self.reporter.note("a model was lost; what it has not answered is asked again")
@@ -197,8 +199,15 @@ def _together(questions: Sequence[Question]) -> list[Together]:
     return [of[at : at + BATCH_TEXTS] for of in shares for at in range(0, len(of), BATCH_TEXTS)]
 
 
-def _by_handing(wanted: Sequence[Question]) -> list[list[Question]]:
-    grouped: dict[tuple[str, ...], list[Question]] = {}
+def _alternating(ways: Iterable[Sequence[Together]]) -> list[Together]:
+    """Of each direction in turn, so that both models of a pair have something to do."""
+    return [some for both in zip_longest(*ways) for some in both if some is not None]
+
+
+def _by_pair(wanted: Sequence[Question]) -> list[list[list[Question]]]:
+    """The questions of each pair, by direction."""
+    grouped: dict[frozenset[str], dict[tuple[str, str], list[Question]]] = {}
     for each in wanted:
-        grouped.setdefault(tuple(end.name for end in each.handing.ends), []).append(each)
-    return list(grouped.values())
+        names = each.handing.names
+        grouped.setdefault(frozenset(names), {}).setdefault(names, []).append(each)
+    return [list(ways.values()) for ways in grouped.values()]

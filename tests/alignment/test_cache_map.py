@@ -228,6 +228,21 @@ def test_fewer_inputs_are_fitted_from_the_same_sums() -> None:
     assert found.reads == {"keys.0": 5, "keys.1": 5}
 
 
+def test_components_of_the_same_inputs_serve_for_other_cells() -> None:
+    """What half-shuffled rows are fitted to, to the bit."""
+    of, held = inputs(14), inputs(15)
+    reduced = everything(of)
+    plain, other = (
+        (moments(of, cells(of), reduced), moments(held, cells(held), reduced))
+        for cells in (planted, lambda each: planted(each).roll(50, 0))
+    )
+    known = fit_caches(*plain, reduced, SITES).components
+    found = fit_caches(*other, reduced, SITES, components=known)
+    expected = fit_caches(*other, reduced, SITES)
+    assert found.map.to_bytes() == expected.map.to_bytes()
+    assert (found.lambdas, found.held_out_r2) == (expected.lambdas, expected.held_out_r2)
+
+
 def test_what_cannot_be_fitted_is_said() -> None:
     of = inputs(0)
     y, reduced = planted(of), everything(of)
