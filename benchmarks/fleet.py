@@ -28,7 +28,7 @@ WHOLE = "in all"
 
 
 def main() -> None:
-    """Sweep four models, then five, and record."""
+    """Sweep four models and record, and then five."""
     home = Path(sys.argv[1]).absolute()
     four = read_run_file(RUN_FILE).model_copy(update={"home": home})
     fifth = ModelSpec(
@@ -37,18 +37,20 @@ def main() -> None:
         derived=Derivation(base=four.models[0], recipe="permuted"),
     )
     five = four.model_copy(update={"models": (*four.models, fifth), "name": f"{four.name}-five"})
-    found = {run.name: _swept(run) for run in (four, five)}
-    minutes = {name: of["seconds"][WHOLE] / 60 for name, of in found.items()}
-    record(
-        "fleet",
-        {
-            "asked": {"minutes": 60, "fifth_share": 1 / 3, "tracking_share": 0.05},
-            "minutes": minutes[four.name],
-            "fifth_share": minutes[five.name] / minutes[four.name],
-            "tracking_share": found[four.name]["seconds"]["tracking"] / 60 / minutes[four.name],
-            "runs": found,
-        },
-    )
+    found: dict[str, dict[str, Any]] = {}
+    for run in (four, five):
+        found[run.name] = _swept(run)
+        seconds, *more = (of["seconds"] for of in found.values())
+        record(
+            "fleet",
+            {
+                "asked": {"minutes": 60, "fifth_share": 1 / 3, "tracking_share": 0.05},
+                "minutes": seconds[WHOLE] / 60,
+                "fifth_share": more[0][WHOLE] / seconds[WHOLE] if more else None,
+                "tracking_share": seconds["tracking"] / seconds[WHOLE],
+                "runs": found,
+            },
+        )
 
 
 def _swept(run: RunFile) -> dict[str, Any]:
