@@ -147,7 +147,7 @@ def cache_folder(
         {
             "libraries": LIBRARIES + FOLDER_HEAP,
             "sums": _SUMS * 8 * inputs * (inputs + cells),
-            "rows kept": 4 * rows * (written + cells),
+            "rows kept": 2 * 4 * rows * (written + cells),  # and side by side
         },
     )
 

@@ -70,6 +70,8 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
         work, vectors, agreed = _read(run, texts, asking, workers)
         judged = _steered(run, texts, work, vectors, asking, fitting)
         routed = measure_routes(run, texts, work, models.facts, vectors, judged, asking, fitting)
+        for worker in workers:  # nothing more is folded, and caches take much memory
+            worker.stop()
         handed = hand_over(run, texts, models, store, reporter)
         adapted = carry_adapters(run, texts, models.facts, asking)
         routed += route_adapters(run, texts, models.facts, adapted, asking)
