@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from transformers import BloomConfig, StableLmConfig, StableLmForCausalLM
 from actors.architectures import ARCHITECTURES, UnknownArchitecture
 from actors.encoding import encode
 from actors.engine import Engine, EngineError, load
+from actors.module_tree import scores
 
 
 @pytest.fixture
@@ -36,6 +38,30 @@ def test_the_precision_is_as_asked(
         states = engine.states(encode(engine, sentences).ids)
         assert states.dtype == torch.bfloat16
         assert engine.logits(states).dtype == torch.float32
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """What it takes, at best."""
+    return min(timeit.repeat(call, number=1, repeat=3))
+
+
+def test_a_head_in_half_precision_takes_part_of_a_batch_as_it_takes_rows(
+    checkpoint: Callable[[str], Path],
+) -> None:
+    """A CPU may take a hundred times as long over a slice, in the model itself as well."""
+    engine = load(checkpoint("qwen2"), "bfloat16")
+    wide = torch.nn.Parameter(torch.randn(2**16, 256).bfloat16(), requires_grad=False)
+    head = engine.model.get_output_embeddings()
+    assert isinstance(head, torch.nn.Linear)
+    states = torch.randn(4, 24, 256).bfloat16()
+    part, rows = states[:, -8:], states[:, -8:].reshape(-1, 256)
+    with torch.inference_mode():
+        expected = torch.nn.functional.linear(rows, wide).view(4, 8, -1)
+        head.weight = wide
+        for scored in (lambda: scores(part, wide, None, None), lambda: head(part)):
+            torch.testing.assert_close(scored(), expected)
+            plain = seconds(lambda: torch.nn.functional.linear(rows, wide))
+            assert seconds(scored) < 10 * plain
 
 
 def test_a_family_that_is_not_in_the_table_is_made_out(
