@@ -15,15 +15,7 @@ from cluster.storage import DirectoryStore
 from evaluation.matrix import Matrix
 from jobs.config import read_run_file
 from jobs.names import ROOT
-from tests.sweeps import (
-    PATIENCE,
-    Driver,
-    Result,
-    assert_same,
-    command,
-    environment,
-    run_script,
-)
+from tests.sweeps import PATIENCE, Driver, Result, assert_same, command, environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -90,32 +82,6 @@ def test_a_second_run_reads_nothing(swept: Result, start: Callable[[Path], Drive
     assert "reading caches" not in finished.said
     assert "handing caches over, 24 of 24 there already" in finished.said
     assert_same(finished, swept)
-
-
-# A sweep in which each folder of caches claims half of all the memory there is.
-CROWDED = """
-import sys
-from pathlib import Path
-from cluster.session import facts
-from jobs import cache_maps
-from jobs.config import read_run_file
-from jobs.progress import Reporter
-from jobs.resident import Process
-from jobs.sweep import sweep
-
-cache_maps.cache_folder = lambda *_: Process("half", {"sums": facts().nodes[0].memory_bytes // 2})
-sweep(read_run_file(Path(sys.argv[1])), Reporter())
-"""
-
-
-@pytest.mark.long
-def test_where_two_folders_do_not_fit_one_direction_follows_the_other(
-    swept: Result, again: Path
-) -> None:
-    said = run_script(CROWDED, str(again)).stderr
-    assert said.count("reading caches, tiny-llama and tiny-gemma: done") == 1
-    assert said.count("reading caches, tiny-gemma and tiny-llama: done") == 1
-    assert_same(Result.of(again, said), swept)
 
 
 @pytest.mark.long
