@@ -91,7 +91,7 @@ def fit_caches(
 
     λ is in units of the mean variance of the inputs; each site takes the one that does best on the
     held rows, and then all rows are fitted. With the `components` of what was fitted to the very
-    same inputs, beside other cells, these need not be found again, which is a third of the work.
+    same inputs, beside other cells, these need not be found again.
 
     Raises:
         FitError: rows that are not finite, or no λ that is positive.
