@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.caching import Read
-from actors.cargo.kv_cache import OWN, map_inputs, own_tokens
+from actors.cached_text import OWN, Read, map_inputs, own_tokens
 from actors.folder import ShardLost, report_address
-from actors.sites import Site
+from actors.site_names import Site
 from alignment.cache_fit import NEAR_LAMBDAS, Components, Fit, FittedCaches, fit_caches, nearer
 from alignment.cache_heads import fit_heads
 from alignment.cache_map import Bits, CacheMap, CacheMoments, Reduction

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from actors.cache_folder import SMALL_BITS
-from actors.caching import CacheError, Read, cell_sites, cells_of, fill, know, tokens_of
-from actors.cargo.kv_cache import OWN, map_inputs, own_tokens
+from actors.cached_text import OWN, Read, map_inputs, own_tokens
+from actors.caching import CacheError, cell_sites, cells_of, fill, know, tokens_of
 from actors.engine import Engine
 from actors.hand_over import Passage
 from alignment.cache_map import CacheMap

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from actors.cached_text import Read
 from actors.encoding import Encoded, encode
 from actors.engine import Engine
 from actors.reading import NotFinite
-from actors.sites import Kind, Site, reading
+from actors.site_names import Kind, Site
+from actors.sites import reading
 
 ROWS_A_HEAD = 256  # of logits at a time: 268 MB with a vocabulary of 262,144
 
@@ -28,23 +30,6 @@ CellsBySite = Mapping[str, np.ndarray] | Mapping[str, Tensor]
 
 class CacheError(ValueError):
     """Cells that a model cannot go on from, or a cache that cannot be used; one line."""
-
-
-@dataclass(frozen=True, eq=False)
-class Read:
-    """One text as a model holds it: ids and (start, end) characters of its tokens, and the cells.
-
-    Tokens that stand for no text have a span of (0, 0).
-    """
-
-    model: str
-    ids: np.ndarray  # int64 [t]
-    spans: np.ndarray  # int64 [t, 2]
-    cells: dict[str, np.ndarray]
-
-    def first(self, count: int) -> dict[str, np.ndarray]:
-        """The cells of the first tokens."""
-        return {site: held[:count] for site, held in self.cells.items()}
 
 
 def cell_sites(layers: int) -> tuple[str, ...]:

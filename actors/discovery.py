@@ -22,7 +22,8 @@ from transformers.pytorch_utils import Conv1D
 
 from actors.architectures import Architecture, Layout, Projection, UnknownArchitecture, known
 from actors.module_tree import ModuleTree
-from actors.sites import Injection, Kind, Site, fanning_out, injecting, reading
+from actors.site_names import Kind, Site
+from actors.sites import Injection, fanning_out, injecting, reading
 
 _TEXTS, _TOKENS = 2, 7
 

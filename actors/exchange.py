@@ -1,14 +1,32 @@
-"""What passes between models that are never loaded together: activations, by way of the store."""
+"""What models hold at a batch, and how it passes between those that are never loaded together: by
+way of the store.
+
+Shapes: n rows, d width of a site.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from safetensors import numpy as safetensors_numpy
 
-from actors.reading import Activations
 from cluster.storage import Store
 
 _ROWS = "rows"
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """One model at the rows of one batch.
+
+    `model` is its fingerprint, `batch` the id of the batch; `rows` are row ids int64 [n], the same
+    places in the text for every model; `points` by site, float32 [n, d].
+    """
+
+    model: str
+    batch: str
+    rows: np.ndarray
+    points: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ import torch
 from safetensors import torch as safetensors_torch
 from torch import Tensor
 
-from actors.exchange import Exchange, exchanged
-from actors.reading import Activations
+from actors.exchange import Activations, Exchange, exchanged
 from alignment.fitted import Fitted, Fitter
 from alignment.moments import FoldedMoments, Moments, cross_moment
 from alignment.samples import FoldedRows, Sample

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from actors.caching import CacheError, Read, continuation_nll, know, read
-from actors.cargo.kv_cache import carry, own_tokens, with_own
+from actors.cached_text import Read, own_tokens
+from actors.caching import CacheError, continuation_nll, know, read
+from actors.cargo.kv_cache import carry, with_own
 from actors.engine import Engine
 from alignment.cache_map import CacheMap
 

@@ -34,17 +34,19 @@ from actors.adapter_training import AdapterTraining, TrainedAdapter
 from actors.anchors import AnchorBatch
 from actors.behaviour import Neutral
 from actors.cache_training import CacheTraining, TrainedCaches
-from actors.caching import CellsBySite, Read
+from actors.cached_text import Read
+from actors.caching import CellsBySite
 from actors.cargo import kv_cache
 from actors.catalog import ModelFacts, ModelSpec
 from actors.engine import Held, load
 from actors.examples import Example, foreseen
+from actors.exchange import Activations
 from actors.hand_over import Passage
 from actors.latent_reading import Slopes
 from actors.learning import Taken
 from actors.prompt_training import PromptTraining, train_prompt
 from actors.prompting import prompting
-from actors.reading import Activations, NotFinite
+from actors.reading import NotFinite
 from actors.sites import Injection
 from actors.training import TrainedMap, TrainOrder
 from actors.verifying import Trial

@@ -14,8 +14,9 @@ from actors.anchors import AnchorBatch, rows
 from actors.architectures import Role
 from actors.encoding import encode
 from actors.engine import Engine
+from actors.exchange import Activations
 from actors.matrices import places
-from actors.reading import Activations, NotFinite, activations
+from actors.reading import NotFinite, activations
 
 # Matrices of a block that read the same, by the name of what they read.
 READ_BY: dict[str, tuple[Role, ...]] = {

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from actors.cached_text import covering
 from actors.caching import continuation_nll
-from actors.cargo.kv_cache import covering
 from actors.engine import Engine
 from actors.hand_over import HandOver
-from actors.sites import Site
+from actors.site_names import Site
 
 THIRDS = ("first", "middle", "last")  # of the layers, and of the tokens
 # Of a text: which tokens [p] of a site, of so many layers, are put right.

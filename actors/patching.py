@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from actors.caching import CacheError, CellsBySite, as_cached, cell_sites
 from actors.engine import Engine
 from actors.reading import reading
-from actors.sites import Site
+from actors.site_names import Site
 
 
 class _Patched(DynamicLayer):

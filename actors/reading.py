@@ -4,7 +4,6 @@ Shapes: n rows, d width of the residual stream, b texts, t tokens.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,28 +12,16 @@ from torch import Tensor
 from actors.anchors import WORDS_PER_TEXT, AnchorBatch, rows
 from actors.encoding import encode, of_like_length
 from actors.engine import Engine
+from actors.exchange import Activations
 from actors.prompting import prompting
-from actors.sites import Site, reading, site_width
+from actors.site_names import Site
+from actors.sites import reading, site_width
 
 TOGETHER = 16  # texts of a pass
 
 
 class NotFinite(ValueError):
     """A model computed NaN or Inf: one line with the texts and the site."""
-
-
-@dataclass(frozen=True, eq=False)
-class Activations:
-    """One model at the rows of one batch.
-
-    `model` is its fingerprint, `batch` the id of the batch; `rows` are row ids int64 [n], the same
-    places in the text for every model; `points` by site, float32 [n, d].
-    """
-
-    model: str
-    batch: str
-    rows: np.ndarray
-    points: dict[str, np.ndarray]
 
 
 @torch.inference_mode()

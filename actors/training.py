@@ -19,7 +19,8 @@ from torch.nn import functional
 from actors.behaviour import chosen_words, next_word_chances
 from actors.encoding import encode
 from actors.engine import Engine
-from actors.sites import Site, fanning_out_at, require_injected, site_width
+from actors.site_names import Site
+from actors.sites import fanning_out_at, require_injected, site_width
 from alignment.maps import Affine, Linear, LowRank, Map, map_from_bytes
 from cluster.pace import paced
 

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.caching import CacheError, CellsBySite, Read, fill
+from actors.cached_text import Read
+from actors.caching import CacheError, CellsBySite, fill
 from actors.engine import Engine
 
 CONTINUATIONS, TOKENS = 16, 24

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from actors.anchors import AnchorBatch, batches
+from actors.exchange import Activations
 from actors.matrices import places, weight
 from actors.matrix_reading import matrix_rows, sides
-from actors.reading import Activations, activations
+from actors.reading import activations
 from alignment.carriers import CARRIERS
 from alignment.crossing import Crossing
 from alignment.fitted import Part

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from actors.adapting import adapting
 from actors.anchors import AnchorBatch, batches
+from actors.exchange import Activations
 from actors.matrix_reading import matrix_rows, sides
-from actors.reading import Activations
 from alignment.layers import depth_pairing
 from alignment.updates import Update
 from benchmarks.adapter_carriers import (

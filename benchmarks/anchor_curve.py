@@ -23,9 +23,9 @@ import torch
 from actors.anchors import AnchorBatch, batches
 from actors.cargo.steering import carry
 from actors.catalog import ModelFacts
+from actors.exchange import Activations
 from actors.folder import shared_rows
 from actors.host import ModelHost
-from actors.reading import Activations
 from actors.weights import default_cache
 from alignment.directions import DIRECTIONS
 from alignment.fitted import FitError

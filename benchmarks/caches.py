@@ -13,12 +13,13 @@ from torch import Tensor
 
 from actors import hand_over
 from actors.cache_folder import CARRIED
-from actors.caching import Read, cell_sites, importance, know, read
-from actors.cargo.kv_cache import OWN, map_inputs, own_tokens
+from actors.cached_text import OWN, Read, map_inputs, own_tokens
+from actors.caching import cell_sites, importance, know, read
 from actors.catalog import ModelSpec
 from actors.engine import Engine, load
 from actors.hand_over import BASE, NATIVE, HandOver, Passage, after
-from actors.sites import Site, site_width
+from actors.site_names import Site
+from actors.sites import site_width
 from actors.weights import default_cache, facts, prepare
 from alignment.cache_fit import FittedCaches
 from alignment.cache_map import CacheMap, CacheMoments, Reduction

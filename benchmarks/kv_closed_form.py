@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.caching import Read, know
-from actors.cargo.kv_cache import OWN, carry, with_own
+from actors.cached_text import OWN, Read
+from actors.caching import know
+from actors.cargo.kv_cache import carry, with_own
 from actors.hand_over import Passage, after, after_late
-from actors.sites import Site
+from actors.site_names import Site
 from alignment.cache_fit import FittedCaches, fit_caches
 from alignment.cache_map import CacheMap, Reduction
 from benchmarks import caches

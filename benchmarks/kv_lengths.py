@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from actors.cache_folder import CARRIED, SMALL
-from actors.caching import Read, fill, read
+from actors.cached_text import Read
+from actors.caching import fill, read
 from actors.cargo.kv_cache import receive
 from actors.corpora import read_texts
 from actors.engine import Engine

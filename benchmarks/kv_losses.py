@@ -23,7 +23,7 @@ from actors.engine import Engine
 from actors.hand_over import HandOver, meet
 from actors.mending import PARTS, mended
 from actors.reading import reading
-from actors.sites import Site
+from actors.site_names import Site
 from benchmarks.caches import carried_both_ways, judged, run_of_caches
 from benchmarks.record import record
 from evaluation.retention import paired_bootstrap

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from actors.cargo.kv_cache import map_inputs, with_own
+from actors.cached_text import map_inputs
+from actors.cargo.kv_cache import with_own
 from actors.hand_over import NATIVE, HandOver, Passage, after
 from alignment.cache_fit import fit_caches
 from alignment.cache_map import CacheMap

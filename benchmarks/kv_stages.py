@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors.cargo.kv_cache import OWN
-from actors.sites import Site
+from actors.cached_text import OWN
+from actors.site_names import Site
 from alignment.cache_fit import fit_caches
 from alignment.cache_map import CacheMap, Reduction
 from alignment.layers import depth_pairing

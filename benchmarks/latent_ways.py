@@ -45,7 +45,7 @@ SKILL = "sentiment"
 # What is unlike the run file's own section.
 WAYS: Mapping[str, dict[str, Any]] = {
     "as in the run": {},
-    "800 lessons": {"lessons": 800},
+    "1200 lessons": {"lessons": 1200},
     "half the rate": {"learning_rate": 5e-4},
     "twice the rate": {"learning_rate": 2e-3},
     "twice as wide": {"width": 512, "heads": 8},

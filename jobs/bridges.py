@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from actors.catalog import ModelFacts
 from actors.folder import report_address
-from actors.sites import Site
+from actors.site_names import Site
 from alignment.fitters import FITTERS
 from alignment.maps import Map, map_from_bytes
 from cluster.storage import Store, open_store

@@ -13,8 +13,8 @@ from pydantic import JsonValue
 from safetensors import torch as safetensors_torch
 
 from actors.cache_folder import CARRIED, SMALL
-from actors.caching import Read
-from actors.cargo.kv_cache import own_tokens, with_own
+from actors.cached_text import Read, own_tokens
+from actors.cargo.kv_cache import with_own
 from actors.cargo.memory_package import MemoryPackage
 from actors.catalog import ModelFacts
 from actors.folder import report_address

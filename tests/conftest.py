@@ -3,8 +3,10 @@
 The libraries of models are imported when a checkpoint is built: many tests need none.
 """
 
+import random
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("long") is not None)
+    """Long ones last, and their files in another order each day: all have their turn."""
+    files = sorted({item.path for item in items})
+    random.Random(date.today().toordinal()).shuffle(files)
+    turn = {path: number for number, path in enumerate(files, 1)}
+    items.sort(key=lambda item: turn[item.path] if item.get_closest_marker("long") else 0)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

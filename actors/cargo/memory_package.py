@@ -17,7 +17,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
-from actors.caching import Read, cell_sites
+from actors.cached_text import Read
+from actors.caching import cell_sites
 from actors.cargo.memory_record import FORMAT, RECORD_FILE, PackageError, Record, read_record
 from actors.catalog import ModelFacts
 from cluster.whole import whole_directory

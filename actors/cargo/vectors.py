@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from actors.catalog import ModelFacts
-from actors.sites import INJECTED, Site
+from actors.site_names import INJECTED, Site
 
 
 class VectorError(ValueError):

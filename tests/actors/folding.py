@@ -6,8 +6,8 @@ Shapes: n rows that both models have, ds and dt their widths.
 import numpy as np
 import torch
 
+from actors.exchange import Activations
 from actors.folder import FitOrder, Folder, Keep, SitePair
-from actors.reading import Activations
 from alignment.fitters.ridge import Ridge
 from cluster.storage import DirectoryStore, address
 

@@ -15,7 +15,8 @@ from actors.behaviour import (
 )
 from actors.encoding import TextError, encode, first_tokens
 from actors.engine import Engine
-from actors.sites import Injection, Site, injecting, site_width
+from actors.site_names import Site
+from actors.sites import Injection, injecting, site_width
 
 PROMPTS = ("She was", "The price of salt was", "A good lamp is")
 POSITIVE, NEGATIVE = ("happy", "good"), ("sad", "bad", "hungry")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from actors.cache_folder import CARRIED, MAPS, SHUFFLED, TOKENS, CacheFolder
-from actors.caching import CacheError, Read
-from actors.cargo.kv_cache import OWN, map_inputs, own_tokens
+from actors.cached_text import OWN, Read, map_inputs, own_tokens
+from actors.caching import CacheError
 from actors.catalog import ModelSpec
 from actors.folder import ShardLost, report_address
 from actors.hand_over import ANOTHER, BASE, MEAN, NATIVE, Passage, again

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from actors.cached_text import map_inputs
 from actors.caching import cell_sites, continuation_nll, know, read
-from actors.cargo.kv_cache import map_inputs
 from actors.engine import Engine, load
 from alignment.cache_fit import fit_caches
 from alignment.cache_map import CacheMoments, Reduction

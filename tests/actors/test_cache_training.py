@@ -16,8 +16,8 @@ from actors.cache_training import (
     reduced,
     train_cache_map,
 )
+from actors.cached_text import map_inputs
 from actors.caching import CacheError, fill, know, read
-from actors.cargo.kv_cache import map_inputs
 from actors.engine import Engine, load
 from actors.hand_over import Passage, meet
 from alignment.cache_fit import fit_caches

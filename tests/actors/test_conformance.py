@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from actors.encoding import encode
 from actors.engine import Engine
-from actors.sites import INJECTED, Injection, Site, fanning_out, injecting, reading, site_width
+from actors.site_names import INJECTED, Site
+from actors.sites import Injection, fanning_out, injecting, reading, site_width
 
 Column = Callable[[str], None]
 

@@ -13,7 +13,8 @@ from actors.architectures import ARCHITECTURES, Architecture, Projection, Unknow
 from actors.discovery import discover, require_decoder
 from actors.engine import Engine
 from actors.module_tree import ModuleTree
-from actors.sites import Site, reading
+from actors.site_names import Site
+from actors.sites import reading
 
 SIZES: dict[str, Any] = {
     "vocab_size": 200,

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.exchange import Exchange, Kept, exchanged
+from actors.exchange import Activations, Exchange, Kept, exchanged
 from actors.folder import Comparison, Folder, Keep, SitePair
-from actors.reading import Activations
 from cluster.storage import DirectoryStore, address
 
 PAIR = SitePair("wide", "residual.1", "narrow", "residual.0")

@@ -6,7 +6,7 @@ Shapes: p tokens that are cached, d width of a site.
 import numpy as np
 import pytest
 
-from actors.caching import Read
+from actors.cached_text import Read
 from actors.hand_over import HandOver, Passage
 from actors.mending import PARTS, THIRDS, mended
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.caching import CacheError, Read, cell_sites, read, reread
+from actors.cached_text import Read
+from actors.caching import CacheError, cell_sites, read, reread
 from actors.engine import Engine, load
 from actors.patching import patch
 

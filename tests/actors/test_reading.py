@@ -11,8 +11,9 @@ from actors.anchors import AnchorBatch, rows
 from actors.encoding import TextError, encode
 from actors.engine import Engine, load
 from actors.reading import NotFinite, activations, forward, pooled
-from actors.sites import Site, SiteError, site_width
+from actors.site_names import Site, SiteError
 from actors.sites import reading as whole
+from actors.sites import site_width
 
 SITES = ("residual.0", "residual.1", "attention.1", "mlp.2")
 

@@ -22,15 +22,8 @@ from actors.examples import Example
 from actors.fleet import find, spec
 from actors.latent_reading import slopes
 from actors.matrices import PartError, places
-from actors.sites import (
-    INJECTED,
-    Injection,
-    Site,
-    SiteError,
-    fanning_out_at,
-    injecting,
-    site_width,
-)
+from actors.site_names import INJECTED, Site, SiteError
+from actors.sites import Injection, fanning_out_at, injecting, site_width
 from actors.training import TrainedMap, Training, TrainOrder, train_map
 from actors.weights import default_cache, prepare
 from alignment.cache_map import CacheMap, Reduction
@@ -370,7 +363,9 @@ def test_a_router_is_read_as_it_chose(
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", ["smollm2-135m-instruct", "gemma-3-270m"])
+@pytest.mark.parametrize(
+    "name", ["smollm2-135m-instruct", pytest.param("gemma-3-270m", marks=pytest.mark.long)]
+)
 def test_a_real_model_cut_up_is_the_model_in_one_process(ranks: Gang, name: str) -> None:
     """Nine query heads and three KV heads; four query heads and one KV head, which one rank has."""
     texts = ("The ferry crosses the narrow strait twice a day.", "Nobody had told the gardener.")

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from actors.encoding import encode
 from actors.engine import Engine
-from actors.sites import INJECTED, KINDS, Injection, Site, SiteError, injecting, reading, site_width
+from actors.site_names import INJECTED, KINDS, Site, SiteError
+from actors.sites import Injection, injecting, reading, site_width
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from actors.cargo.steering import cosine, injection
 from actors.catalog import Derivation, ModelSpec
 from actors.encoding import encode
 from actors.engine import Engine, load
-from actors.sites import INJECTED, Injection, Site, fanning_out_at, injecting, site_width
+from actors.site_names import INJECTED, Site
+from actors.sites import Injection, fanning_out_at, injecting, site_width
 from actors.training import SIGNS, Training, TrainingError, TrainOrder, inconsistency, train_map
 from actors.weights import prepare
 from alignment.maps import Affine, LowRank, Network, map_from_bytes

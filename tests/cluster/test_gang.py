@@ -225,7 +225,7 @@ def test_several_ranks_are_one_object():
     broken.stop()
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_rank_that_is_lost_or_hangs_ends_the_gang_which_is_built_anew(tmp_path, victim, how):
     gang = adders(2, restarts=1, patience=60 if how == signal.SIGKILL else 10)

@@ -17,6 +17,7 @@ from tests.sweeps import Driver, assert_same_cells, change, matrix_of
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.long,
     pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
     pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),

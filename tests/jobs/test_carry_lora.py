@@ -81,6 +81,7 @@ def test_it_is_carried_and_peft_puts_it_on(
     assert json.loads((out / "carried.json").read_text()) == before
 
 
+@pytest.mark.long
 def test_where_too_few_layers_are_alike_it_is_asked_for_twice(
     carry: Verb, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +93,7 @@ def test_where_too_few_layers_are_alike_it_is_asked_for_twice(
     assert code == 0, printed + complained
 
 
-@pytest.mark.parametrize("how", ["refit", "solved"])
+@pytest.mark.parametrize("how", ["refit", pytest.param("solved", marks=pytest.mark.long)])
 def test_on_texts_of_its_own(how: str, carry: Verb, adapter: Path, tmp_path: Path) -> None:
     code, printed, complained = carry(adapter, "--how", how, "--tokens", 8)
     assert code == 0, printed + complained

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.sites import KINDS
+from actors.site_names import KINDS
 from alignment.fitters import FITTERS
 from alignment.layers import ROLES
 from evaluation.suites import SUITES

@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 PROMPTS = {"lessons": 48, "count": 4, "width": 16, "heads": 2, "epochs": 1, "bytes": False}
 
 
+@pytest.mark.long
 def test_every_cargo_crosses_between_models_in_half_precision(
     tmp_path: Path, tiny_run: Callable[..., Path], caches: dict[str, Any]
 ) -> None:

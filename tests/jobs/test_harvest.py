@@ -20,8 +20,9 @@ from safetensors.numpy import load_file, save_file
 from actors.anchors import AnchorBatch
 from actors.catalog import ModelSpec
 from actors.checkpoints import facts
+from actors.exchange import Activations
 from actors.host import ModelHost
-from actors.reading import Activations, NotFinite
+from actors.reading import NotFinite
 from cluster.gang import Gang
 from cluster.storage import DirectoryStore, StorageError
 from jobs.config import RunFile, read_run_file
@@ -187,6 +188,7 @@ def test_a_folder_that_does_not_see_the_store_is_named(bench: Callable[..., Benc
     )
 
 
+@pytest.mark.long
 def test_in_waves_each_batch_goes_through_each_model_once_to_the_same_bits(
     bench: Callable[..., Bench],
 ) -> None:

@@ -16,7 +16,7 @@ from actors.weights import default_cache
 from jobs.names import ROOT
 from tests.sweeps import environment
 
-pytestmark = [pytest.mark.real, pytest.mark.ray, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.real, pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(1200)]
 PAIRS = [("smollm2-135m-instruct", "gemma-3-270m"), ("gemma-3-270m", "smollm2-135m-instruct")]
 FILE = re.compile(r"In `([^`]+)`:\n\n```\w+\n(.*?)```", re.S)
 COMMANDS = re.compile(r"```console\n(.*?)```", re.S)
@@ -30,7 +30,12 @@ def follow(page: str, at: Path) -> str:
         (at / name).write_text(content)
     (at / "configs").symlink_to(ROOT / "configs")
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    own = {"HOME": str(at), "ISTHMUS_CACHE": str(default_cache().parent), "PATH": programs}
+    own = {
+        "HOME": str(at),
+        "ISTHMUS_HOME": str(at / "isthmus"),
+        "ISTHMUS_CACHE": str(default_cache().parent),
+        "PATH": programs,
+    }
     said = []
     for command in "".join(COMMANDS.findall(text)).splitlines():
         ran = subprocess.run(
@@ -68,7 +73,6 @@ def test_the_further_along_the_carried_vector_the_likelier_is_a_good_word(
     assert leans[2] > leans[0]
 
 
-@pytest.mark.long
 def test_with_the_carried_adapter_problems_take_fewer_bits(tmp_path: Path) -> None:
     said = follow("adapter.md", tmp_path)
     plain, carried = map(float, re.findall(r"^[a-z ]+: ([\d.]+) bits a character$", said, re.M))
@@ -76,7 +80,6 @@ def test_with_the_carried_adapter_problems_take_fewer_bits(tmp_path: Path) -> No
     assert "PeftModel" in (tmp_path / "carried-adapter/README.txt").read_text()
 
 
-@pytest.mark.long
 def test_a_model_of_ones_own_has_a_row(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
     shutil.copytree(tiny_models["tiny-llama"], tmp_path / "my-model")
     said = follow("your-model.md", tmp_path)

@@ -13,7 +13,7 @@ from alignment.maps import Affine, Mixture, map_from_bytes
 from cluster.storage import DirectoryStore
 from tests.sweeps import Driver, Result, change, work_of
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(600)]
 FITTERS = ["ridge", "average_expert", "dominant_expert", "routed"]
 
 

@@ -151,6 +151,7 @@ def test_workers_killed_while_anchors_are_read_leave_no_trace(
     assert_same(Result.of(same_run, said), undisturbed)
 
 
+@pytest.mark.long
 def test_a_driver_killed_and_interrupted_goes_on_to_the_same_numbers(
     same_run: Path, undisturbed: Result, start: Callable[[Path], Driver]
 ) -> None:

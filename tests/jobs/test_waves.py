@@ -33,6 +33,7 @@ def loaded(said: str) -> list[str]:
     return [name for line in starts for name in line.removeprefix("loading ").split(", ")]
 
 
+@pytest.mark.long
 def test_models_that_do_not_fit_together_take_turns_to_the_same_numbers(
     tmp_path: Path, tiny_run: Callable[..., Path], corpora: Path
 ) -> None:

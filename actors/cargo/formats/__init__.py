@@ -12,7 +12,7 @@ from pathlib import Path
 from actors.cargo.formats import gguf, isthmus, safetensors
 from actors.cargo.formats.layout import Format
 from actors.cargo.vectors import SteeringVectors, VectorError
-from actors.sites import SiteError
+from actors.site_names import SiteError
 
 # What claims a file first reads it.
 FORMATS: dict[str, Format] = {

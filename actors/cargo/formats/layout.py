@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from actors.cargo.vectors import SteeringVectors, VectorError
-from actors.sites import Site
+from actors.site_names import Site
 
 _NUMBER = re.compile(r"-?\d+", re.ASCII)
 

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from actors.cargo.formats.layout import Format, by_site, chosen, flat, layers_of, residual
 from actors.cargo.formats.tensors import is_safetensors, read_tensors
 from actors.cargo.vectors import SteeringVectors, VectorError
-from actors.sites import Site
+from actors.site_names import Site
 
 _LAYER = re.compile(
     r"(?:(?:layer|layers|layer_activations|direction|directions|residual)[._])?(-?\d+)"

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.caching import CacheError, Read, cell_sites, continuation_nll, know, read
-from actors.cargo.kv_cache import OWN, carry, covering, map_inputs, own_tokens, receive, with_own
+from actors.cached_text import OWN, Read, covering, map_inputs, own_tokens
+from actors.caching import CacheError, cell_sites, continuation_nll, know, read
+from actors.cargo.kv_cache import carry, receive, with_own
 from actors.engine import Engine, load
 from alignment.cache_fit import fit_caches
 from alignment.cache_map import CacheMap, CacheMoments, Reduction

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
 
-from actors.caching import Read, continuation_nll, read
+from actors.cached_text import Read
+from actors.caching import continuation_nll, read
 from actors.cargo.memory_package import CELLS_FILE, MemoryPackage
 from actors.cargo.memory_record import RECORD_FILE, PackageError, read_record
 from actors.catalog import ModelFacts

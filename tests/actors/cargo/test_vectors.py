@@ -7,7 +7,7 @@ import pytest
 
 from actors.cargo.vectors import SteeringVectors, VectorError
 from actors.catalog import ModelFacts
-from actors.sites import SiteError
+from actors.site_names import SiteError
 from tests.vector_files import LAYERS, WIDTH
 
 MODEL = ModelFacts(
