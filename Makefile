@@ -63,6 +63,8 @@ bench: $(INSTALLED) $(ASSETS)
 	$(BIN)/python -m benchmarks.latents configs/latents/fleet.yaml
 	$(BIN)/python -m benchmarks.latents configs/latents/extraction.yaml
 	$(BIN)/python -m benchmarks.latent_rate
+	$(BIN)/python -m benchmarks.latent_ways smollm2-135m-instruct gemma-3-270m
+	$(BIN)/python -m benchmarks.latent_ways gemma-3-270m smollm2-135m-instruct
 	$(BIN)/python -m benchmarks.latent_steps
 	$(BIN)/python -m benchmarks.prompt_floor
 	$(BIN)/python -m benchmarks.routes

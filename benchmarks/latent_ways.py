@@ -11,7 +11,7 @@ is kept in the store.
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -127,9 +127,8 @@ class _Crossing:
             for part in parts
         }
         lessons, held = (self.questions.lessons(part, read[part]) for part in parts[:2])
-        lessons = type(lessons)(
-            lessons.before, lessons.states[: section.lessons], lessons.examples[: section.lessons]
-        )
+        some = slice(section.lessons)
+        lessons = replace(lessons, states=lessons.states[some], examples=lessons.examples[some])
         torch.manual_seed(self.seed)
         rows = Spread.of(torch.from_numpy(np.concatenate(lessons.states)))
         shape = LatentShape(
