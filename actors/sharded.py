@@ -40,6 +40,11 @@ from deepspeed.module_inject.layers import (
     set_autotp_mode,
 )
 
+# Its collectives in shared memory spin for ever when a peer dies, where gloo says so. They are also
+# compiled at first, for a minute and more, and whoever is stopped then leaves a lock behind for
+# which every later process waits.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
 # How transformers keeps all experts of a block: which dimension has their neurons, how many times.
 _EXPERTS = {"gate_up_proj": (1, 2), "down_proj": (2, 1)}
 
@@ -158,8 +163,6 @@ def join(world: World) -> None:
     }
     if world.place[0] == "127.0.0.1":  # a Ray of one machine listens to nobody else
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    # Its shared-memory collectives spin for ever when a peer dies; gloo says so.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     patience = timedelta(seconds=world.patience)
     dist.init_process_group(
         backend, store=world.store, rank=world.rank, world_size=world.ranks, timeout=patience
