@@ -60,6 +60,7 @@ bench: $(INSTALLED) $(ASSETS)
 	$(BIN)/python -m benchmarks.lora_coverage
 	$(BIN)/python -m benchmarks.lora_merging
 	$(BIN)/python -m benchmarks.latents
+	$(BIN)/python -m benchmarks.latents configs/latents/wide.yaml
 	$(BIN)/python -m benchmarks.latents configs/latents/fleet.yaml
 	$(BIN)/python -m benchmarks.latents configs/latents/extraction.yaml
 	$(BIN)/python -m benchmarks.latent_rate

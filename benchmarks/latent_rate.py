@@ -19,7 +19,6 @@ from jobs.sections import SoftPrompts
 from jobs.sweep import sweep
 
 SKILL = "recall"
-SHAPE = {"width": 256, "heads": 4}
 COUNTS = (4, 16, 64)
 
 
@@ -28,8 +27,8 @@ def main() -> None:
     file = read_run_file(RUN_FILE)
     assert file.soft_prompt is not None, "it carries latents"
     for count in map(int, sys.argv[1:] or COUNTS):
-        unlike = {"skills": (SKILL,), "count": count, "bytes": False, **SHAPE}
-        section = SoftPrompts.model_validate({**dict(file.soft_prompt), **unlike})
+        told = {**dict(file.soft_prompt), "skills": (SKILL,), "count": count, "bytes": False}
+        section = SoftPrompts.model_validate(told)
         run = file.model_copy(update={"name": f"{file.name}-{count}", "soft_prompt": section})
         cells = sweep(run, Reporter()).matrix.cells
         record(

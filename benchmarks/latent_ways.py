@@ -42,10 +42,9 @@ from jobs.sections import SoftPrompts
 from jobs.texts import gather
 
 SKILL = "sentiment"
-# What is unlike the run file's own section, as it was before it took the widest of these.
-BEFORE = {"width": 256, "heads": 4}
+# What is unlike the run file's own section.
 WAYS: Mapping[str, dict[str, Any]] = {
-    "as it was": {},
+    "as in the run": {},
     "1200 lessons": {"lessons": 1200},
     "half the rate": {"learning_rate": 5e-4},
     "twice the rate": {"learning_rate": 2e-3},
@@ -119,7 +118,7 @@ class _Crossing:
 
     def right(self, way: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Which held and which test items are told right, after training by a way."""
-        section = SoftPrompts.model_validate({**dict(self.section), **BEFORE, **way})
+        section = SoftPrompts.model_validate({**dict(self.section), **way})
         name, at = self.target.facts.name, section.depth * (self.source.facts.layers - 1)
         parts: tuple[Part, ...] = ("lessons", "held", "test")
         read = {
