@@ -59,7 +59,6 @@ WAYS: Mapping[str, dict[str, Any]] = {
 def main() -> None:
     """Train by every way, judge, and record."""
     source, target, *chosen = sys.argv[1:]
-    torch.set_num_threads(1)
     file = read_run_file(RUN_FILE)
     told = json.loads((RESULTS / "latents.json").read_text())
     level = told["crossings"][f"{source} -> {target}, {SKILL}"]["level"]

@@ -19,20 +19,16 @@ from jobs.footprint import weights_per_gpu
 from jobs.names import ROOT
 
 
-def shards(*arguments: str, compiled: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """What the command says; `compiled` is where it keeps what it compiles, by default a common
-    place."""
+def shards(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "jobs", "shards", *arguments]
     quiet = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    if compiled is not None:
-        quiet["TORCH_EXTENSIONS_DIR"] = str(compiled)
     return subprocess.run(
         command, cwd=ROOT, env=quiet, capture_output=True, text=True, timeout=120, check=False
     )
 
 
-def planned(to: Path, *arguments: str, compiled: Path | None = None) -> list[dict[str, Any]]:
-    ran = shards(*arguments, "--to", str(to), compiled=compiled)
+def planned(to: Path, *arguments: str) -> list[dict[str, Any]]:
+    ran = shards(*arguments, "--to", str(to))
     assert ran.returncode == 0, ran.stderr
     return json.loads(to.read_text())
 
@@ -47,15 +43,14 @@ def overlap(a: list[list[int]], b: list[list[int]]) -> bool:
 
 @pytest.mark.parametrize("case", ["mixtral", "gemma3_text"])
 def test_the_slices_of_all_ranks_make_the_checkpoint(
-    checkpoint: Callable[[str], Path], tmp_path: Path, case: str
+    checkpoint: Callable[[str], Path], tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over three ranks, which divide nothing evenly: what is cut is read once by all together, and
     what is not is read by each."""
     where = checkpoint(case)
     compiled = tmp_path / "extensions"
-    plans = planned(
-        tmp_path / "slices.json", str(where), "--ranks", "3", "--dtype", "fp32", compiled=compiled
-    )
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(compiled))
+    plans = planned(tmp_path / "slices.json", str(where), "--ranks", "3", "--dtype", "fp32")
     assert not compiled.exists(), "nothing is compiled for a plan"
     assert [plan["rank"] for plan in plans] == [0, 1, 2]
     found = defaultdict(list)
