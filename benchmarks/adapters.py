@@ -55,13 +55,20 @@ class Run:
     store: Store
 
     @classmethod
-    def read(cls, skills: Sequence[str] = ()) -> "Run":
-        """That of the demo, of some skills or of all that it has."""
+    def read(cls, skills: Sequence[str] = (), *, quick: bool = False) -> "Run":
+        """That of the demo, of some skills or of all that it has.
+
+        A quick one computes in half precision; nothing is solved for, and no request is answered.
+        """
         file = read_run_file(ROOT / RUN_FILE)
-        assert file.lora is not None, "it carries adapters"
         section = file.lora
-        if skills:
-            section = Adapters.model_validate({**dict(section), "skills": skills})
+        assert section is not None, "it carries adapters"
+        changes: dict[str, Any] = {"skills": skills} if skills else {}
+        if quick:
+            changes |= {"solve": False, "safety": False}
+            halved = (each.model_copy(update={"dtype": "bfloat16"}) for each in file.models)
+            file = file.model_copy(update={"models": tuple(halved)})
+        section = Adapters.model_validate(dict(section) | changes)
         file = file.model_copy(update={"lora": section})
         return cls(file, section, gather(file), open_store(file.store_location))
 

@@ -2,7 +2,7 @@
 
 What the demo's run of adapters has registered is pulled. DARE drops shares of what an adapter
 changes, at random or the smallest; task arithmetic and TIES make one adapter of all skills. Held
-items choose shares and weights; test items judge.
+items choose shares and weights; test items judge. The run is a quick one (`adapters.Run`).
 
     python -m benchmarks.lora_merging [SKILL ...]
 """
@@ -31,7 +31,7 @@ WEIGHTS = (0.25, 0.5, 1.0)
 
 def main() -> None:
     """Measure and record."""
-    run, directions = Run.read(sys.argv[1:]), {}
+    run, directions = Run.read(sys.argv[1:], quick=True), {}
     versions = sweep(run.file, Reporter()).tracked.versions
     for name, source, target in run.directions():
         carried = dict(_pulled(run, source, target, versions))

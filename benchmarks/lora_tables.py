@@ -3,10 +3,10 @@
 Runs (or resumes) the demo's run of adapters; what carriers make of the same adapters is read from
 what `benchmarks.lora_carriers` has recorded.
 
-    python -m benchmarks.lora_tables [SKILL ...]
+    python -m benchmarks.lora_tables [--quick] [SKILL ...]
 """
 
-import sys
+import argparse
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,9 +22,13 @@ from jobs.sweep import sweep
 
 def main() -> None:
     """Measure, print and record; some skills alone in a file of their own."""
-    skills = sys.argv[1:]
-    matrix = sweep(Run.read(skills).file, Reporter()).matrix
-    _report(".".join(["lora_tables", *skills]), matrix, lora_carriers.recorded())
+    parser = argparse.ArgumentParser()
+    parser.add_argument("skills", nargs="*")
+    parser.add_argument("--quick", action="store_true", help="a quick run (adapters.Run)")
+    asked = parser.parse_args()
+    matrix = sweep(Run.read(asked.skills, quick=asked.quick).file, Reporter()).matrix
+    carriers = {} if asked.quick else lora_carriers.recorded()
+    _report(".".join(["lora_tables", *asked.skills]), matrix, carriers)
 
 
 def _report(name: str, matrix: Matrix, carriers: Mapping[str, Any]) -> None:
