@@ -2,14 +2,17 @@
 
 What an adapter changes there on anchors is mapped to the target, to the layer at the same depth.
 The matrix that writes last in a layer is changed by regression from what it reads to what is left
-of that, after what the layers before it already make of theirs.
+of that, after what the layers before it already make of theirs. Where a norm stands between that
+matrix and the stream, as in Gemma, it is taken for what it multiplies each row and feature by.
 
-Shapes: n rows.
+Shapes: n rows, d width of the stream.
 """
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+
+from torch import Tensor
 
 from actors.adapting import adapting
 from actors.anchors import AnchorBatch, batches
@@ -30,7 +33,8 @@ from benchmarks.adapters import Model, Updates
 BATCH = 8  # texts of a pass
 # Ways, by those that their maps are fitted in.
 WAYS = {"delta regression": "ridge", "delta regression, shuffled rows": SHUFFLED}
-PLAIN, MOVED, READ = "plain", "moved", "read"
+PLAIN, MOVED = "plain", "moved"
+READ, WROTE, ADDED = "read", "wrote", "added"  # by the last matrix of a layer; to the stream
 Read = Callable[[AnchorBatch], Activations]
 
 
@@ -81,8 +85,22 @@ def _written(
         over = fitted(by, mine[PLAIN], theirs[PLAIN], layer, strength)
         wanted = over.pushforward(mine[MOVED] - mine[PLAIN])
         left = wanted - (theirs[MOVED] - theirs[PLAIN])
-        found[f"down.{layer}"] = Update.regressed(theirs[READ], left, rank, strength)
+        times, gain = scales(theirs[WROTE], theirs[ADDED])
+        made = Update.regressed(theirs[READ], left / times, rank, strength)
+        # A feature of which next to nothing is let through is left as it is.
+        back = gain / (gain.square() + strength * gain.square().mean())
+        found[f"down.{layer}"] = Update(back[:, None] * made.up, made.down)
     return found
+
+
+def scales(wrote: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
+    """What is multiplied with what a matrix writes [n, d] on its way into the stream [n, d], of
+    each row [n, 1] and each feature [d]: all ones, or as an RMS norm between them does."""
+    if added.equal(wrote):
+        return added.new_ones(len(added), 1), added.new_ones(added.shape[1])
+    times = wrote.square().mean(1, keepdim=True).rsqrt()
+    even = wrote * times
+    return times, (even * added).sum(0) / even.square().sum(0)
 
 
 def _of(by_name: Mapping[str, Mapping[str, Activations]], site: str) -> Read:
@@ -97,16 +115,22 @@ def _of(by_name: Mapping[str, Mapping[str, Activations]], site: str) -> Read:
 
 
 def _now(target: Model, updates: Updates, plain: Mapping[str, Activations], layer: int) -> Read:
-    """The stream after a layer, plain and with these on, and what the layer's last matrix reads."""
-    place, site = f"down.{layer}", f"residual.{layer}"
+    """The stream after a layer, plain and with these on; what the layer's last matrix reads and
+    writes, and what is added to the stream of that."""
+    place, site, mlp = f"down.{layer}", f"residual.{layer}", f"mlp.{layer}"
 
     def read(batch: AnchorBatch) -> Activations:
         with adapting(target.engine, updates):
-            now = matrix_rows(target.engine, target.facts.fingerprint, batch, [place], sites=[site])
+            now = matrix_rows(
+                target.engine, target.facts.fingerprint, batch, [place], sites=[mlp, site]
+            )
+        reads, writes = sides(place)
         points = {
             PLAIN: plain[batch.id].points[site],
             MOVED: now.points[site],
-            READ: now.points[sides(place)[0]],
+            READ: now.points[reads],
+            WROTE: now.points[writes],
+            ADDED: now.points[mlp],
         }
         return replace(now, points=points)
 

@@ -1,7 +1,8 @@
 """Adapters carried matrix by matrix, in closed form, by every carrier under one protocol.
 
 Every native adapter of the demo's run of adapters is carried into the other model. Held items
-choose how strong the carried change is; test items judge it.
+choose how strong the carried change is; test items judge it. Heads and neurons in another order
+are found in models of one shape alone (`benchmarks.lora_twins`): what it says of others is kept.
 
     python -m benchmarks.lora_carriers [--into MODEL] [SKILL ...]
 """
@@ -10,15 +11,19 @@ import argparse
 import json
 import sys
 
+from actors.matrices import places, weight
+from alignment.carriers.reordered import Reordered
+from alignment.crossing import Crossing, NotApplicable
 from benchmarks.adapter_carriers import carried
 from benchmarks.adapter_deltas import regressed
-from benchmarks.adapters import Figures, Model, Run, Scored, scaled
+from benchmarks.adapters import Figures, Model, Run, Scored, Updates, scaled
 from benchmarks.record import RESULTS, record
 
 NAME = "lora_carriers"
 TEXTS = 72  # of the anchors
 LAMBDA = 0.01
 STRENGTHS = (0.25, 0.5, 1.0)
+NOT_APPLICABLE = "not applicable"
 
 
 def main() -> None:
@@ -51,6 +56,7 @@ def _crossing(run: Run, source: Model, target: Model) -> Figures:
     anchors = run.texts.anchors[:TEXTS]
     made = regressed(source, target, native, anchors, strength=LAMBDA)
     made |= carried(source, target, native, anchors, strength=LAMBDA)
+    refusal = _refusal(source, target, next(iter(native.values())))
     found: Figures = {}
     for skill in native:
         scored, of_skill = Scored.of(run, target, skill), Figures()
@@ -60,8 +66,19 @@ def _crossing(run: Run, source: Model, target: Model) -> Figures:
             best = max(held, key=lambda each, of=held: of[each])
             of_skill[way] = {"strength": best, "retention": scored.test(tried[best])}
             print(target.facts.name, skill, way, of_skill[way], file=sys.stderr)
-        found[skill] = of_skill
+        found[skill] = {**of_skill, Reordered().name: {NOT_APPLICABLE: refusal}}
     return found
+
+
+def _refusal(source: Model, target: Model, updates: Updates) -> str:
+    """What is said of carrying these by the order of heads and neurons."""
+    place = next(iter(updates))
+    mine, theirs = (weight(each.engine, places(each.engine)[place]) for each in (source, target))
+    try:
+        Reordered().carry(updates[place], Crossing(mine, theirs))
+    except NotApplicable as error:
+        return str(error)
+    raise AssertionError("the carrier is told no order")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ def main() -> None:
     asked = parser.parse_args()
     matrix = sweep(Run.read(asked.skills, quick=asked.quick).file, Reporter()).matrix
     carriers = {} if asked.quick else lora_carriers.recorded()
-    _report(".".join(["lora_tables", *asked.skills]), matrix, carriers)
+    of = ["quick"] * asked.quick + asked.skills
+    _report(".".join(["lora_tables", *of]), matrix, carriers)
 
 
 def _report(name: str, matrix: Matrix, carriers: Mapping[str, Any]) -> None:
@@ -65,11 +66,14 @@ def _retention(cells: list[AdapterCell], carriers: Mapping[str, Any]) -> list[li
         shares = {name: None if of is None else of.value for name, of in of_cell.items()}
         others = carriers.get(f"{cell.source} -> {cell.target}", {}).get(cell.concept, {})
         shares |= {
-            name: None if of["retention"] is None else of["retention"]["value"]
+            name: (of["retention"] or {}).get("value")
             for name, of in others.items()
+            if lora_carriers.NOT_APPLICABLE not in of
         }
-        for name, share in shares.items():
-            found.setdefault(name, []).append("undefined" if share is None else f"{share:.2f}")
+        said = {name: "undefined" if of is None else f"{of:.2f}" for name, of in shares.items()}
+        said |= dict.fromkeys(others.keys() - shares.keys(), lora_carriers.NOT_APPLICABLE)
+        for name, of in said.items():
+            found.setdefault(name, []).append(of)
     return [["method", *heads], *([name, *shares] for name, shares in found.items())]
 
 
