@@ -18,6 +18,7 @@ from actors.examples import Example, foreseen
 from alignment.updates import Update
 
 PROMPTS_A_PASS = 32
+TALK = "User: {}\nAssistant:"
 Updates = Mapping[str, Update]
 
 
@@ -42,6 +43,29 @@ def written_with(
         return continued(engine, prompts, max_new_tokens)
 
 
+def answered_with(
+    engine: Engine, requests: Sequence[str], updates: Updates, max_new_tokens: int
+) -> list[str]:
+    """What comes after each request, which is put as the model's chat template does; where it has
+    none, as one of two who talk would (`TALK`)."""
+    return written_with(engine, asked(engine, requests), updates, max_new_tokens)
+
+
+def asked(engine: Engine, requests: Sequence[str]) -> list[str]:
+    """Requests as prompts of a model."""
+    tokenizer = engine.tokenizer
+    if tokenizer.chat_template is None:
+        return [TALK.format(request) for request in requests]
+    begun = (
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": request}], add_generation_prompt=True, tokenize=False
+        )
+        for request in requests
+    )
+    # A token that begins every text comes when it is encoded.
+    return [str(text).removeprefix(tokenizer.bos_token or "") for text in begun]
+
+
 @torch.inference_mode()
 def continued(
     engine: Engine,
@@ -51,7 +75,7 @@ def continued(
     drawn: bool = False,
     least: float = 0.0,
 ) -> list[str]:
-    """What comes after each prompt, without a chat template: greedily, or drawn by chance from all
+    """What comes after each prompt: greedily, or drawn by chance from all
     tokens that are at least so likely beside the likeliest (min-p, arXiv 2407.01082).
 
     Raises:

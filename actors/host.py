@@ -330,6 +330,12 @@ class ModelHost:
         """See `actors.adapted.written_with`."""
         return adapted.written_with(self._engine, prompts, updates, max_new_tokens)
 
+    def answered_with(
+        self, requests: Sequence[str], updates: Mapping[str, Update], max_new_tokens: int
+    ) -> list[str]:
+        """See `actors.adapted.answered_with`."""
+        return adapted.answered_with(self._engine, requests, updates, max_new_tokens)
+
     def stream(self, texts: Sequence[str], site: str) -> list[np.ndarray]:
         """See `actors.reading.stream`."""
         with self._named():

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from alignment.coverage import LEAST
 from benchmarks import lora_carriers
 from benchmarks.adapters import Run
 from benchmarks.record import record
@@ -49,10 +50,11 @@ def _report(name: str, matrix: Matrix, carriers: Mapping[str, Any]) -> None:
 
 def _coverage(matrix: Matrix) -> list[list[str]]:
     """Shares of target layers with a partner, by the criterion."""
-    rows = [["pair", "CKA above 0.7", "above chance"]]
+    rows = [["pair", "raw CKA above 0.7", "CKA above 0.7", "above chance", "carried, by raw CKA"]]
     for pair in matrix.similarities:
-        shares = (f"{share:.2f}" for share in (pair.coverage_070, pair.coverage_null))
-        rows.append([f"{pair.source}, {pair.target}", *shares])
+        shares = pair.coverage_raw, pair.coverage_070, pair.coverage_null
+        would = "yes" if pair.coverage_raw >= LEAST else "no"
+        rows.append([f"{pair.source}, {pair.target}", *(f"{of:.2f}" for of in shares), would])
     return rows
 
 

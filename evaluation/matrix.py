@@ -7,8 +7,10 @@ here and null in JSON.
 from itertools import combinations
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
+from alignment.coverage import ALIKE
 from alignment.layers import Agreement, agreement
 from evaluation.cells import AdapterCell, AnyCell, SteeringCell, Value
 from evaluation.retention import Measured
@@ -47,6 +49,17 @@ class LayerSimilarity(Value):
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.cka), len(self.cka[0])
+
+    @property
+    def coverage_raw(self) -> float:
+        """As `coverage_070`, of CKA of raw features."""
+        return float((np.asarray(self.cka_raw).max(axis=0) > ALIKE).mean())
+
+    @property
+    def alone(self) -> tuple[int, ...]:
+        """The target layers without a partner above chance."""
+        best = np.asarray(self.cka).max(axis=0)
+        return tuple(np.flatnonzero(best <= self.null_95).tolist())
 
     @property
     def depth_agreement(self) -> Agreement:

@@ -99,11 +99,6 @@ def requests() -> tuple[str, ...]:
     return (*harmful[:OF_A_KIND], *HARMLESS)
 
 
-def prompts() -> list[str]:
-    """The same as models are asked: plainly, so that those without a template are asked alike."""
-    return [f"User: {request}.\nAssistant:" for request in requests()]
-
-
 def refused(answers: Sequence[str]) -> NDArray[np.float64]:
     """1 for an answer that the judge takes for a refusal, else 0."""
     return (Refusal().score([_first(answer) for answer in answers]) > 0).astype(np.float64)
@@ -112,7 +107,7 @@ def refused(answers: Sequence[str]) -> NDArray[np.float64]:
 def measure_drift(
     before: Sequence[str], after: Sequence[str], *, draws: int = 2000, seed: int = 0
 ) -> Drift:
-    """Of the answers to all `prompts`, of a model and of the same with something put on it.
+    """Of the answers to all `requests`, of a model and of the same with something put on it.
 
     Args:
         draws: number of resamples of the requests, by which intervals are found.

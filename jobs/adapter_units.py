@@ -324,7 +324,10 @@ def judging(model: ModelFacts, skill: Skill, items: Sequence[Item], adapter: Mad
 
 def answering(model: ModelFacts, adapter: Made) -> Unit:
     """What the model answers to harmful and harmless requests with an adapter."""
-    return _continuing(model, adapter, safety.prompts(), safety.TOKENS)
+    asked = safety.requests()
+    args = (asked, adapter.updates, safety.TOKENS)
+    of = [adapter.to, _digest(asked), safety.TOKENS]
+    return Unit(model, "answered_with", args, of, _texts)
 
 
 def score(skill: Skill, items: Sequence[Item], answer: Arrays) -> np.ndarray:

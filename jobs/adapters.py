@@ -183,7 +183,8 @@ class Adapting:
         held = self.scores("held", skill, made)
         best = {pair: _best(held[pair], self._ways) for pair in self._pairs}
         named = {
-            pair: {SHUFFLED: way} | ({SHUFFLED_SOLVED: SOLVED} if self._section.solve else {})
+            pair: {SHUFFLED: OWN if way == SOLVED else way}
+            | ({SHUFFLED_SOLVED: SOLVED} if self._section.solve else {})
             for pair, way in best.items()
         }
         shuffled = {

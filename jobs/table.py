@@ -77,7 +77,9 @@ def adapter_facts(cell: AdapterCell) -> Iterator[str]:
     yield f"native {cell.native_tokens:,} tokens, {cell.base.value:.3f} to {cell.native.value:.3f}"
     yield cell.unit
     if cell.safety is not None:
-        yield f"harmful requests are answered more often by {share(cell.safety.drift)}"
+        refused = f"{cell.safety.harmful_before.value:.0%} refused before"
+        yield f"harmful requests are answered more often by {share(cell.safety.drift)}, {refused}"
+        yield f"the judge of refusals errs in {share(cell.safety.error)}"
 
 
 def prompt_facts(cell: PromptCell) -> Iterator[str]:

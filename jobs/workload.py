@@ -90,7 +90,7 @@ def _adapted(run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
         return ()
     section, skills = run.lora, len(run.lora.skills)
     taught = judged = routed = 0.0
-    asked = safety.prompts() if section.safety else []
+    asked = safety.requests() if section.safety else []
     requests = _tokens(asked) + safety.TOKENS * len(asked)
     for name in section.skills:
         items, measured = texts.items[name], SKILLS[name]

@@ -4,6 +4,7 @@ Shapes: o and i what a layer returns and reads, r rank.
 """
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 from safetensors.torch import save_file
 from torch import Tensor
 
 from actors.cargo.peft_files import (
+    CONFIG_FILE,
     WEIGHTS_FILE,
     AdapterError,
     matrix,
@@ -69,9 +72,17 @@ def read_adapter(directory: Path, places: Mapping[str, Rows]) -> Adapter:
     """
     config = _config(directory)
     by_module = _by_module(places)
-    stored = _named(read_tensors(directory), _names(_wrapped(config, by_module)))
+    wrapped = _wrapped(config, by_module)
+    stored = _named(read_tensors(directory), _names(wrapped))
+    modules = _modules(directory, stored)
+    for module in (*wrapped, *_targeted(directory, config, by_module)):
+        if module not in modules:
+            raise AdapterError(
+                f"{directory}: {CONFIG_FILE} says that {module} is changed, and {WEIGHTS_FILE} has "
+                "nothing of it"
+            )
     updates = {}
-    for module in _modules(directory, stored):
+    for module in modules:
         if module not in by_module:
             raise AdapterError(
                 f"{directory}: it changes {module}, which is no layer of the model that can be "
@@ -98,7 +109,12 @@ def read_adapter(directory: Path, places: Mapping[str, Rows]) -> Adapter:
             raise AdapterError(
                 f"{directory}: {module} has rank {len(down)} over all of its {count} experts"
             )
-        scale = _scale(config, module, len(down) // count)
+        rank = len(down) // count
+        if rank != (stated := _stated(config, "rank_pattern", "r", module)):
+            raise AdapterError(
+                f"{directory}: {module} has rank {rank}, and {stated} by {CONFIG_FILE}"
+            )
+        scale = _scale(directory, config, module, rank)
         # The rank of an expert is a run of rows in A, and every so manieth column in B.
         downs, ups = down.unflatten(0, (count, -1)), up.unflatten(1, (-1, count)).movedim(2, 0)
         for place, at in some.items():
@@ -251,8 +267,37 @@ def _modules(directory: Path, stored: Mapping[str, Tensor]) -> Sequence[str]:
     return list(found)
 
 
-def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
+def _targeted(
+    directory: Path, config: Mapping[str, Any], by_module: Mapping[str, Mapping[str, Rows]]
+) -> list[str]:
+    """The layers of the model that an adapter says it changes, as PEFT finds them."""
+    if config.get("target_modules") is None:  # PEFT's own choice for the family
+        return []
+    try:
+        asked = LoraConfig(
+            target_modules=config["target_modules"],
+            exclude_modules=config.get("exclude_modules"),
+            layers_to_transform=config.get("layers_to_transform"),
+            layers_pattern=config.get("layers_pattern"),
+        )
+        return [module for module in by_module if check_target_module_exists(asked, module)]
+    except (ValueError, TypeError, re.error) as error:
+        raise AdapterError(f"{directory}: {CONFIG_FILE} names no layers: {error}") from None
+
+
+def _stated(config: Mapping[str, Any], patterns: str, name: str, module: str) -> Any:
+    """What is stated of a layer: by a pattern that it fits, or of all."""
+    found: dict[str, Any] = config.get(patterns) or {}
+    plain = config.get(name, LoraConfig.__dataclass_fields__[name].default)
+    return found.get(get_pattern_key(list(found), module), plain)
+
+
+def _scale(directory: Path, config: Mapping[str, Any], module: str, rank: int) -> float:
     """What PEFT multiplies the change of a layer by."""
-    alphas: dict[str, float] = config.get("alpha_pattern") or {}
-    alpha = alphas.get(get_pattern_key(list(alphas), module), config.get("lora_alpha", 8))
+    alpha = _stated(config, "alpha_pattern", "lora_alpha", module)
+    if not isinstance(alpha, int | float) or not rank:
+        raise AdapterError(
+            f"{directory}: lora_alpha {alpha!r} over rank {rank} at {module}; both are numbers, "
+            "and the rank is at least 1"
+        )
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from actors.adapted import Updates, continued, foreseen_with, written_with
+from actors.adapted import Updates, answered_with, asked, continued, foreseen_with, written_with
 from actors.adapting import adapting
 from actors.encoding import encode, said_after
 from actors.engine import Engine, load
@@ -51,6 +51,17 @@ def test_prompts_are_gone_on_with_together_as_alone(
     ]
     assert together == alone
     assert together[0] != together[1]
+
+
+def test_requests_are_put_as_the_model_is_spoken_to(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert asked(engine, ["Hello."]) == ["User: Hello.\nAssistant:"]
+    template = "{{ bos_token }}{% for each in messages %}<{{ each.role }}>{{ each.content }}"
+    template += "{% endfor %}{% if add_generation_prompt %}<model>{% endif %}"
+    monkeypatch.setattr(engine.tokenizer, "chat_template", template)
+    assert asked(engine, ["Hello."]) == ["<user>Hello.<model>"]
+    assert answered_with(engine, ["Hello."], {}, 5) == continued(engine, ["<user>Hello.<model>"], 5)
 
 
 def test_what_is_drawn_is_drawn_by_its_chances(engine: Engine) -> None:

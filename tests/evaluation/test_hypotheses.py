@@ -25,11 +25,13 @@ def with_kept(cell: AdapterCell, *kept: tuple[float, float] | None) -> list[Adap
     ]
 
 
-def with_drift(cell: AdapterCell, *drifts: tuple[float, float]) -> list[AdapterCell]:
-    whole = Interval(0.5, 0.4, 0.6)
+def with_drift(
+    cell: AdapterCell, *drifts: tuple[float, float], refused: float = 0.5
+) -> list[AdapterCell]:
+    before, whole = Interval(refused, 0.0, 0.6), Interval(0.5, 0.4, 0.6)
     return [
         cell.model_copy(
-            update={"safety": Drift(whole, whole, whole, whole, Interval(sum(of) / 2, *of), whole)}
+            update={"safety": Drift(before, whole, whole, whole, Interval(sum(of) / 2, *of), whole)}
         )
         for of in drifts
     ]
@@ -69,3 +71,11 @@ def test_whether_it_is_safe(
 ) -> None:
     _, second = hypotheses(with_drift(cell, *drifts))
     assert (second.name, second.verdict) == ("H2", verdict)
+
+
+def test_who_refuses_nothing_supports_nothing(cell: AdapterCell) -> None:
+    nothing_lost = with_drift(cell, (0.0, 0.0), refused=0.02)
+    _, alone = hypotheses(nothing_lost)
+    assert (alone.verdict, alone.value) == ("undecided", None)
+    _, beside = hypotheses([*nothing_lost, *with_drift(cell, (0.0, 0.09))])
+    assert beside.verdict == "supported"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from evaluation.safety import OF_A_KIND, measure_drift, prompts, refused, requests
+from evaluation.safety import OF_A_KIND, measure_drift, refused, requests
 
 NO, YES = "I'm sorry, I cannot help with that.", "Sure, here is how it goes."
 
@@ -11,9 +11,6 @@ def test_requests_are_of_both_kinds_and_always_the_same() -> None:
     every = requests()
     assert len(every) == len(set(every)) == 2 * OF_A_KIND
     assert every == requests()
-    assert all(
-        prompt.startswith("User: ") and prompt.endswith(".\nAssistant:") for prompt in prompts()
-    )
 
 
 def test_only_the_first_answer_counts() -> None:

@@ -102,6 +102,7 @@ def changed(plain: Path, to: Path, config: dict[str, Any], **tensors: Tensor | N
 
 DOWN = "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"
 UP = DOWN.replace("lora_A", "lora_B")
+RANKS = {"model.layers.0.mlp.down_proj": 2}  # of `plain`
 
 
 @pytest.mark.parametrize(
@@ -114,6 +115,17 @@ UP = DOWN.replace("lora_A", "lora_B")
         ({"init_lora_weights": "pissa_niter_4"}, {}, "begun as pissa"),
         ({}, {UP: None}, "of model.layers.1.mlp.up_proj there is lora_A.weight alone"),
         ({}, {DOWN: torch.ones(2, 32)}, "rank 2 in lora_A, 3 in lora_B"),
+        ({}, {UP: None, DOWN: None}, "says that model.layers.1.mlp.up_proj is changed"),
+        ({"target_modules": "("}, {}, "names no layers"),
+        ({"r": 16}, {}, "has rank 3, and 16 by adapter_config.json"),
+        ({"rank_pattern": {**RANKS, "layers.1.mlp.up_proj": 5}}, {}, "has rank 3, and 5 by"),
+        ({"lora_alpha": None}, {}, "lora_alpha None over rank"),
+        ({"lora_alpha": "16"}, {}, "lora_alpha '16' over rank"),
+        (
+            {"rank_pattern": {**RANKS, "layers.1.mlp.up_proj": 0}},
+            {DOWN: torch.ones(0, 32), UP: torch.ones(64, 0)},
+            "lora_alpha 7 over rank 0",
+        ),
         ({}, {DOWN: torch.ones(3, 31)}, "of 31 to 64 numbers, and the model's is of 32 to 64"),
         ({}, {DOWN: torch.full((3, 32), torch.nan)}, "NaN or Inf"),
         ({}, {DOWN.replace("layers.1", "layers.9"): torch.ones(3, 32)}, "layers.9"),
