@@ -31,7 +31,8 @@ class Asserted:
 
 
 def assertions(matrix: Matrix) -> dict[str, tuple[Asserted, ...]]:
-    """By cargo, the crossings with a retention and a prior for which anything is asserted."""
+    """By cargo, the crossings with a prior for which anything is asserted, of a native effect that
+    is real."""
     priors = {(each.source, each.target): each.score for each in matrix.priors}
     found = {
         cargo: tuple(_asserted([c for c in matrix.cells if c.cargo == cargo], priors))
@@ -43,7 +44,7 @@ def assertions(matrix: Matrix) -> dict[str, tuple[Asserted, ...]]:
 def _asserted(cells: list[AnyCell], priors: dict[tuple[str, str], float]) -> Iterator[Asserted]:
     for cell in cells:
         score = priors.get((cell.source, cell.target))
-        if score is None or cell.retention is None:
+        if score is None or cell.retention is None or not cell.is_real:
             continue
         characters = cell.cached_characters if isinstance(cell, CacheCell) else 0
         band = expected(cell.cargo, score, max(1, characters // CHARACTERS_A_TOKEN))

@@ -105,7 +105,7 @@ def predictor(name: str, points: Sequence[Point], draws: int = DRAWS, seed: int 
 
 
 def points(matrix: Matrix, cargo: str) -> list[Point]:
-    """Of every crossing of a cargo with a retention."""
+    """Of every crossing of a cargo whose native effect is real."""
     return [*_points(matrix, [cell for cell in matrix.cells if cell.cargo == cargo])]
 
 
@@ -114,7 +114,7 @@ def _points(matrix: Matrix, cells: Sequence[AnyCell]) -> Iterator[Point]:
     priors = {(each.source, each.target): each.score for each in matrix.priors}
     for cell in cells:
         pair = cell.source, cell.target
-        if cell.retention is None:
+        if cell.retention is None or not cell.is_real:
             continue
         known = {PRIOR: priors[pair]} if pair in priors else {}
         known |= _of_layers(alike[pair]) if pair in alike else {}

@@ -250,9 +250,10 @@ def _of_way(score: TrainedWay) -> dict[str, float]:
 
 
 def retention_tags(cell: AnyCell) -> dict[str, str]:
-    """What the next version will be judged against; nothing where retention is undefined."""
+    """What the next version will be judged against; nothing where retention is undefined, or of an
+    effect that chance has too."""
     kept = cell.retention
-    if kept is None:
+    if kept is None or not cell.is_real:
         return {}
     return {"retention": repr(kept.value), "retention_low": repr(kept.low)}
 
@@ -264,7 +265,14 @@ def not_worse(new: Mapping[str, str], old: Mapping[str, str]) -> bool:
     if "retention" not in new:
         return False
     keys = ("retention_low", "retention")
-    return any(float(new[key]) >= float(old[key]) for key in keys)
+    return any(lacking(new, key) <= lacking(old, key) for key in keys)
+
+
+def lacking(tags: Mapping[str, str], key: str = "retention") -> float:
+    """What a version lacks of the native effect; of a vector, which may also do too much, how far
+    it is off."""
+    left = 1 - float(tags[key])
+    return abs(left) if tags["cargo"] == "steering" else left
 
 
 def _plain(interval: Interval | None) -> JsonValue:

@@ -29,6 +29,7 @@ from evaluation.record import (
     cell_files,
     cell_metrics,
     cell_tags,
+    lacking,
     model_name,
     not_worse,
     retention_tags,
@@ -88,8 +89,8 @@ def track(
     """Record a matrix, its page and its maps; the same matrix again changes nothing.
 
     The alias `champion` of a registered model moves to the new version when there is none yet, or
-    when the new retention is not worse: its low bound is at least the old low bound, or its point
-    value is at least the old one. An undefined retention replaces only an undefined one.
+    when the new retention is not worse: its low bound or its point value lacks no more of native
+    than the old one. One that is undefined, or of no real effect, replaces only such a one.
 
     Args:
         matrix: what was measured; its address is what makes a second call continue the first.
@@ -168,16 +169,16 @@ def _kind(file: Path) -> str:
 
 def best(uri: str, asked: Mapping[str, str]) -> tuple[str, str]:
     """The name and version of what is registered with all of these tags (`source`, `target`,
-    `cargo`, `concept`) and keeps most of the native effect.
+    `cargo`, `concept`) and comes nearest to the native effect.
 
     Raises:
-        TrackingError: nothing of the kind, or nowhere is there a native effect to take a share of.
+        TrackingError: nothing of the kind, or nowhere is there a native effect that is real.
     """
     found = [of for of, _ in versions(uri, asked) if "retention" in of.tags]
     if not found:
         said = ", ".join(f"{key} {value}" for key, value in asked.items())
-        raise TrackingError(f"nothing with a retention is registered of {said} in {uri}")
-    chosen = max(found, key=lambda of: (float(of.tags["retention"]), int(of.version)))
+        raise TrackingError(f"nothing with a real native effect is registered of {said} in {uri}")
+    chosen = min(found, key=lambda of: (lacking(of.tags), -int(of.version)))
     return chosen.name, str(chosen.version)
 
 
@@ -239,9 +240,8 @@ def _migrate(database: Path) -> None:
 
 
 def _experiment(client: MlflowClient, name: str, uri: str) -> str:
-    location = None
-    if uri.startswith(SQLITE):
-        location = (_database(uri).parent / "artifacts").as_uri()
+    beside = _database(uri).parent / "artifacts"
+    location = beside.as_uri() if uri.startswith(SQLITE) else None
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
@@ -352,11 +352,7 @@ def _log_model(
 
 
 def _register(
-    client: MlflowClient,
-    name: str,
-    child: Run,
-    model: tuple[str, str],
-    tags: dict[str, str],
+    client: MlflowClient, name: str, child: Run, model: tuple[str, str], tags: dict[str, str]
 ) -> ModelVersion:
     try:
         client.create_registered_model(name)
@@ -387,11 +383,12 @@ def _version_of_sweep(client: MlflowClient, name: str, address: str) -> ModelVer
 
 
 def _find_version(client: MlflowClient, name: str, which: str) -> ModelVersion:
-    models = {model.name: model for model in client.search_registered_models()}
-    if name not in models:
-        known = ", ".join(sorted(models)) or "none yet"
+    found = client.search_registered_models(f"name = '{name}'")
+    if not found:
+        there = client.search_registered_models(max_results=1000, order_by=["name"])
+        known = ", ".join(of.name for of in there) or "none yet"
         raise TrackingError(f"no registered model {name}; there are: {known}")
-    aliases = models[name].aliases
+    aliases = found[0].aliases
     versions = {str(v.version): v for v in client.search_model_versions(f"name = '{name}'")}
     chosen = versions.get(str(aliases.get(which, which)))
     if chosen is None:

@@ -238,8 +238,8 @@ def pull(
 ) -> None:
     """Fetch a tracked map: plain safetensors and JSON, usable without this project.
 
-    By its name, or the one that keeps most of the native effect of all that go from a source into a
-    target, are of a cargo, and of a concept.
+    By its name, or the one that comes nearest to the native effect, where that is real, of all that
+    go from a source into a target, are of a cargo, and of a concept.
     """
     store = uri or tracking_uri(home())
     asked = {"source": source, "target": target, "cargo": cargo, "concept": concept}

@@ -123,7 +123,13 @@ class Answer:
 def answer(question: Question) -> Answer:
     """Work out everything that can be known without loading a weight; of a soft prompt what it
     requires is tried as well, on models that are on this machine."""
-    found = prior(question.source, question.target, _vocabulary_overlap(question.models))
+    # Not at the top: it takes what models are read with.
+    from jobs.priors import vocabularies
+
+    shared = None
+    if len(question.models) > 1:
+        shared = vocabularies(*map(_here, question.models))
+    found = prior(question.source, question.target, shared)
     order, matrices = list(Impact), list(_matrices())
     risks = sorted((*found.risks(), *_risks(question)), key=lambda risk: order.index(risk.impact))
     return Answer(
@@ -140,22 +146,6 @@ def answer(question: Question) -> Answer:
 
 def _footprint(model: Blueprint, question: Question) -> Footprint:
     return footprint(model, dtype=question.dtype, gpus=question.gpus, tokens=question.context)
-
-
-def _vocabulary_overlap(models: tuple[Entry, ...]) -> float | None:
-    """Measured where both tokenizers are on this machine already."""
-    # Not at the top: most checks are of models that are not here.
-    from actors.vocabularies import vocabulary_overlap
-
-    if len(models) == 1:
-        return None
-    here: list[Path] = []
-    for entry in models:
-        checkpoint = _here(entry)
-        if checkpoint is None or not (checkpoint / "tokenizer.json").is_file():
-            return None
-        here.append(checkpoint)
-    return vocabulary_overlap(here[0], here[1])
 
 
 def _here(entry: Entry) -> Path | None:

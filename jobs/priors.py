@@ -1,10 +1,12 @@
-"""What the prior says of every ordered pair of a run, from configurations alone."""
+"""What the prior says of every ordered pair of a run, from configurations and vocabularies."""
 
-from itertools import permutations
+from itertools import combinations, permutations
+from pathlib import Path
 
 from actors.catalog import Entry, ModelSpec
 from actors.checkpoints import read_json
 from actors.fleet import find, fleet
+from actors.vocabularies import vocabulary_overlap
 from actors.weights import default_cache, prepared
 from evaluation.compatibility import prior
 from evaluation.matrix import PriorScore
@@ -16,12 +18,26 @@ UPSCALED = "upscaled"
 def priors(run: RunFile) -> tuple[PriorScore, ...]:
     """Of the pairs of which both models are in the catalog, or their checkpoints here."""
     entries = {spec.name: of for spec in run.models if (of := _entry(spec)) is not None}
-    return tuple(
-        PriorScore(source=source, target=target, score=prior(*both).score)
-        for (source, target), both in zip(
-            permutations(entries, 2), permutations(entries.values(), 2), strict=True
-        )
-    )
+    here = {spec.name: prepared(spec, default_cache()) for spec in run.models}
+    shared = {
+        frozenset(pair): vocabularies(*(here[name] for name in pair))
+        for pair in combinations(entries, 2)
+    }
+    found = []
+    for source, target in permutations(entries, 2):
+        of = prior(entries[source], entries[target], shared[frozenset((source, target))])
+        found.append(PriorScore(source=source, target=target, score=of.score))
+    return tuple(found)
+
+
+def vocabularies(one: Path | None, other: Path | None) -> float | None:
+    """The share of the smaller vocabulary that the other has too, measured where the tokenizers of
+    both checkpoints are on this machine."""
+    if one is None or other is None:
+        return None
+    if not all((each / "tokenizer.json").is_file() for each in (one, other)):
+        return None
+    return vocabulary_overlap(one, other)
 
 
 def _entry(spec: ModelSpec) -> Entry | None:

@@ -123,7 +123,35 @@ def test_the_best_of_what_is_asked_for_is_found(bench: Bench, made_up: Maker) ->
     with pytest.raises(TrackingError) as caught:
         best(bench.uri, {"source": target, "cargo": "lora"})
     (line,) = str(caught.value).splitlines()
-    assert line.startswith(f"nothing with a retention is registered of source {target}, cargo lora")
+    begins = f"nothing with a real native effect is registered of source {target}, cargo lora"
+    assert line.startswith(begins)
+
+
+def test_what_does_too_much_or_what_chance_does_is_no_better(bench: Bench, made_up: Maker) -> None:
+    def sweep(kept: float, address: str, p: float = 0.0) -> Matrix:
+        matrix = made_up(2, address=address, first=kept)
+        cell = matrix.cell(*KEY).model_copy(update={"native_p": p})
+        return matrix.model_copy(update={"cells": (cell,)})
+
+    champions = []
+    for index, (kept, p) in enumerate(((2.5, 0.6), (0.9, 0.0), (1.0, 0.6), (2.5, 0.0))):
+        bench.track(sweep(kept, str(index), p))
+        champions.append(bench.champion())
+    assert champions == ["1", "2", "2", "2"]
+    assert best(bench.uri, {"cargo": "steering"}) == (NAME, "2")
+
+
+def test_of_more_models_than_a_page_holds_each_is_found(
+    bench: Bench, made_up: Maker, tmp_path: Path
+) -> None:
+    tracked = bench.track(made_up(2))
+    for number in range(101):
+        bench.client().create_registered_model(f"a--b--steering--{number}")
+    assert len(tracked.versions) == 2
+    for name in tracked.versions:
+        assert pull(name, CHAMPION, uri=bench.uri, to=tmp_path / name).is_dir()
+    with pytest.raises(TrackingError, match=f"no registered model nobody; .*100.*{NAME}"):
+        pull("nobody", CHAMPION, uri=bench.uri, to=tmp_path / "nobody")
 
 
 def test_what_is_measured_of_caches_is_logged(bench: Bench, made_up: Maker) -> None:

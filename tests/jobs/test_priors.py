@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from actors.fleet import find
+from actors.weights import default_cache, prepared
 from evaluation.compatibility import DENSE_AND_SPARSE, UPSCALED, prior
 from jobs.config import RunFile, read_run_file
 from jobs.names import ROOT
-from jobs.priors import priors
+from jobs.priors import priors, vocabularies
 
 
 def scores(run: RunFile) -> dict[tuple[str, str], float]:
@@ -22,7 +23,8 @@ def test_a_derived_model_is_like_its_base_with_a_configuration_of_its_own() -> N
     found = scores(run)
     assert len(found) == 4 * 3
     plain, other = (find(name) for name in ("smollm2-135m-instruct", "gemma-3-270m"))
-    assert found[plain.name, other.name] == prior(plain, other).score
+    here = (prepared(run.models[at], default_cache()) for at in (0, 3))
+    assert found[plain.name, other.name] == prior(plain, other, vocabularies(*here)).score
     assert found[plain.name, "smollm2-permuted"] > found[plain.name, other.name]
     assert found[plain.name, "smollm2-sparse"] <= DENSE_AND_SPARSE
     raw = run.models[1].model_copy(update={"name": "deeper"})
