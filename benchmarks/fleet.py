@@ -23,7 +23,7 @@ from jobs.progress import Reporter
 from jobs.sweep import sweep
 
 RUN_FILE = ROOT / "configs" / "fleet.yaml"
-SPENT = "spent.json"  # seconds of all calls, by run and stage
+SPENT = "spent.json"  # seconds of all calls, by run
 WHOLE = "in all"
 
 
@@ -59,17 +59,15 @@ def _swept(run: RunFile) -> dict[str, Any]:
     try:
         matrix = sweep(run, reporter).matrix
     finally:
-        spent = _add(run, reporter.seconds | {WHOLE: time.monotonic() - start})
+        whole = _add(run, time.monotonic() - start)
+    spent = reporter.seconds | {WHOLE: whole}
     return {"seconds": spent, "cargos": _cargos(matrix), "routes": _routes(matrix)}
 
 
-def _add(run: RunFile, seconds: dict[str, float]) -> dict[str, float]:
+def _add(run: RunFile, seconds: float) -> float:
     file = run.home / SPENT
     every = json.loads(file.read_text()) if file.exists() else {}
-    before = every.get(run.name, {})
-    every[run.name] = {
-        stage: before.get(stage, 0.0) + seconds.get(stage, 0.0) for stage in {**before, **seconds}
-    }
+    every[run.name] = every.get(run.name, 0.0) + seconds
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(every, indent=2))
     return every[run.name]

@@ -19,7 +19,6 @@ def adapter_cell(
     *,
     way: str,
     rank: int,
-    seconds: float,
     map_bytes: int,
     map_address: str,
 ) -> AdapterCell:
@@ -54,7 +53,6 @@ def adapter_cell(
         carried=carried.carried,
         controls=judging.controls(name for name in judging.test if name not in {BASE, *efforts}),
         held_out_r2=math.nan,
-        seconds=seconds,
         map_bytes=map_bytes,
         map_address=map_address,
         unit=UNITS[judging.skill.measure],

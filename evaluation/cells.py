@@ -183,7 +183,6 @@ class Cell(Value):
     carried: Interval
     controls: tuple[Control, ...]
     held_out_r2: Measured
-    seconds: Measured
     map_bytes: int
     map_address: str
 

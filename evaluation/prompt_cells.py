@@ -23,7 +23,6 @@ def prompt_cell(
     count: int,
     learned: int,
     parameters: int,
-    seconds: float,
     map_bytes: int,
     map_address: str,
 ) -> PromptCell:
@@ -53,7 +52,6 @@ def prompt_cell(
             name for name in judging.test if name not in {BASE, RELAY, BYTES, *efforts}
         ),
         held_out_r2=math.nan,
-        seconds=seconds,
         map_bytes=map_bytes,
         map_address=map_address,
         site=site,

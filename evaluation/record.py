@@ -95,7 +95,6 @@ def cell_metrics(cell: AnyCell) -> dict[str, float]:
         **_bounds("carried", cell.carried),
         **_bounds("retention", cell.retention),
         "held_out_r2": cell.held_out_r2,
-        "seconds": cell.seconds,
         "map_bytes": float(cell.map_bytes),
         **_own(cell).metrics,
     }

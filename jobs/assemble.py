@@ -98,7 +98,7 @@ def assemble(
 ) -> Matrix:
     """The matrix of a finished sweep."""
     names = {facts.fingerprint: name for name, facts in models.items()}
-    steered = tuple(_steering_cell(run, store, each, seconds) for each in results.judged)
+    steered = tuple(_steering_cell(run, store, each) for each in results.judged)
     similarities = []
     for comparison in work.comparisons:
         found = Similarity.from_bytes(store.get(comparison.to))
@@ -109,9 +109,9 @@ def assemble(
     rows = [report["rows"] for report in reports] or [each.rows for each in similarities]
     cells = (
         *steered,
-        *(_cache_cell(run, store, each, seconds) for each in results.handed),
-        *(_adapter_cell(run, each, seconds) for each in results.adapted),
-        *(_prompt_cell(run, each, models, seconds) for each in results.prompted),
+        *(_cache_cell(run, store, each) for each in results.handed),
+        *(_adapter_cell(run, each) for each in results.adapted),
+        *(_prompt_cell(run, each, models) for each in results.prompted),
     )
     return Matrix(
         run=run.name,
@@ -177,9 +177,7 @@ def _commit(root: Path) -> str:
     return asked.stdout.strip() if asked.returncode == 0 else "unknown"
 
 
-def _steering_cell(
-    run: RunFile, store: Store, judged: Judged, seconds: dict[str, float]
-) -> SteeringCell:
+def _steering_cell(run: RunFile, store: Store, judged: Judged) -> SteeringCell:
     hop, choice = judged.choice.hop, judged.choice
     draws = {"draws": run.steers.bootstrap_draws, "seed": run.seed}
     base = np.zeros_like(judged.native)
@@ -223,7 +221,6 @@ def _steering_cell(
             )
         ),
         curve=_curve(choice.curves, run.steers.strengths),
-        seconds=sum(seconds.values()),
         map_bytes=len(store.get(choice.way.map_address)),
         map_address=choice.way.map_address,
         vector_address=address(judged.vector.tobytes().hex()),
@@ -254,7 +251,7 @@ def _route(run: RunFile, routed: Routed) -> Route | None:
     )
 
 
-def _cache_cell(run: RunFile, store: Store, handed: Handed, seconds: dict[str, float]) -> CacheCell:
+def _cache_cell(run: RunFile, store: Store, handed: Handed) -> CacheCell:
     section, handing = run.kv_cache, handed.handing
     assert section is not None, "only a run with the section hands caches over"
     place = handing.maps[CARRIED]
@@ -270,7 +267,6 @@ def _cache_cell(run: RunFile, store: Store, handed: Handed, seconds: dict[str, f
         way="ridge",
         held_out_r2=float(np.mean(list(report["held_out_r2"].values()))),
         heads=report["heads_r2"],
-        seconds=sum(seconds.values()),
         map_bytes=len(store.get(place)),
         map_address=place,
         cached_characters=section.cached,
@@ -280,7 +276,7 @@ def _cache_cell(run: RunFile, store: Store, handed: Handed, seconds: dict[str, f
     )
 
 
-def _adapter_cell(run: RunFile, adapted: Adapted, seconds: dict[str, float]) -> AdapterCell:
+def _adapter_cell(run: RunFile, adapted: Adapted) -> AdapterCell:
     section, carried = run.lora, adapted.carried
     assert section is not None, "only a run with the section carries adapters"
     return adapter_cell(
@@ -296,15 +292,12 @@ def _adapter_cell(run: RunFile, adapted: Adapted, seconds: dict[str, float]) -> 
         adapted.answers,
         way=carried.way,
         rank=section.rank,
-        seconds=sum(seconds.values()),
         map_bytes=sum(len(content) for content in adapted.files.values()),
         map_address=carried.chosen.to,
     )
 
 
-def _prompt_cell(
-    run: RunFile, of: Prompted, models: Mapping[str, ModelFacts], seconds: dict[str, float]
-) -> PromptCell:
+def _prompt_cell(run: RunFile, of: Prompted, models: Mapping[str, ModelFacts]) -> PromptCell:
     section = run.soft_prompt
     assert section is not None, "only a run with the section carries soft prompts"
     return prompt_cell(
@@ -317,7 +310,6 @@ def _prompt_cell(
         count=section.count,
         learned=of.learned,
         parameters=models[of.target].parameters,
-        seconds=sum(seconds.values()),
         map_bytes=len(of.latents),
         map_address=hashlib.sha256(of.latents).hexdigest(),
     )

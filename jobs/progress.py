@@ -1,10 +1,12 @@
 """What is running and how long is left: bars on a terminal, plain lines elsewhere."""
 
+import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -26,15 +28,33 @@ class Reporter:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(file=sys.stderr, highlight=False)
         self.seconds: dict[str, float] = {}
+        self._kept: Path | None = None
+
+    def go_on(self, file: Path) -> None:
+        """Count the seconds of stages on from what earlier calls of a run have left in a file."""
+        self._kept = file
+        if file.exists():
+            for name, seconds in json.loads(file.read_text()).items():
+                self._count(name, seconds)
 
     @contextmanager
     def stage(self, name: str, total: int = 0, done: int = 0) -> Iterator["Stage"]:
         """A stage of `total` steps, of which `done` were there from an earlier run."""
         start = time.monotonic()
         kind = _Bar if self.console.is_terminal else _Lines
-        with kind(self.console, name, total, done) as stage:
-            yield stage
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
+        try:
+            with kind(self.console, name, total, done) as stage:
+                yield stage
+        finally:
+            self._count(name, time.monotonic() - start)
+            if self._kept is not None:
+                self._kept.parent.mkdir(parents=True, exist_ok=True)
+                aside = self._kept.with_name(f".{self._kept.name}")
+                aside.write_text(json.dumps(self.seconds, indent=2))
+                aside.replace(self._kept)
+
+    def _count(self, name: str, seconds: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def note(self, text: str) -> None:
         """A line of its own."""

@@ -38,6 +38,7 @@ from jobs.units import Asking
 from jobs.work import Work, make_work
 
 PAGE_FILE = "index.html"
+SECONDS_FILE = "seconds.json"  # of all calls, by stage
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
     Ended at any moment and started again, it goes on where it was, to the same numbers.
     """
     torch.set_num_threads(1)
+    reporter.go_on(run.folder / SECONDS_FILE)
     require_forms(run)
     texts = gather(run)
     with reporter.stage("calling judges"):

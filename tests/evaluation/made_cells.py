@@ -123,7 +123,6 @@ def make_cell(
             )
             for at in (-0.4, -0.2, -0.1, 0.1, 0.2, 0.4)
         ),
-        seconds=41.2,
         map_bytes=1_477_120,
         map_address="b7" * 32,
         vector_address="c9" * 32,
@@ -155,7 +154,6 @@ def make_cache(source: str, target: str, kept: float | None) -> CacheCell:
             Control(name="mean cell", retention=interval(-0.12, 0.03)),
         ),
         held_out_r2=0.472,
-        seconds=63.9,
         map_bytes=14_310_400,
         map_address="e1" * 32,
         tokens=also(0.183),
@@ -232,7 +230,6 @@ def make_adapter(source: str, target: str, skill: str, kept: float | None) -> Ad
             Control(name="another skill", retention=interval(-0.054, 0.018)),
         ),
         held_out_r2=math.nan,
-        seconds=512.0,
         map_bytes=4_884_480,
         map_address="f3" * 32,
         unit="bits per character",
@@ -277,7 +274,6 @@ def make_prompt(source: str, target: str, skill: str, kept: float | None) -> Pro
         if kept is None
         else tuple(Control(name=n, retention=interval(of, 0.06)) for n, of in shares.items()),
         held_out_r2=math.nan,
-        seconds=812.0,
         map_bytes=6_120_448,
         map_address="b7" * 32,
         site="residual.19",

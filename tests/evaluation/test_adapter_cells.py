@@ -30,7 +30,7 @@ def made(skill: str, items: int = 40, gain: float = 0.4) -> AdapterCell:
     scores = {name: start + share * gained for name, share in SHARES.items()}
     return adapter_cell(
         "a", "b", Judging(SKILLS[skill], scores, scores, 400, 0), EFFORTS, answers, way="other",
-        rank=8, seconds=9.0, map_bytes=1_000, map_address="e1" * 32,
+        rank=8, map_bytes=1_000, map_address="e1" * 32,
     )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def test_where_held_items_gain_nothing_a_way_has_no_share_there() -> None:
     flat = dict.fromkeys(SHARES, np.zeros(4))
     cell = adapter_cell(
         "a", "b", Judging(SKILLS["rust"], flat, flat, 400, 0), EFFORTS, {}, way="one",
-        rank=8, seconds=9.0, map_bytes=1_000, map_address="e1" * 32,
+        rank=8, map_bytes=1_000, map_address="e1" * 32,
     )  # fmt: skip
     assert all(math.isnan(way.held) for way in cell.ways)
     assert cell.safety is None

@@ -55,7 +55,7 @@ def made(nats: Mapping[str, Sequence[Nats]]) -> CacheCell:
     parts = {share: shorter(share, kept) for share, kept in SHORTER.items()}
     return cache_cell(
         "a", "b", nats, AGAIN, {"small": 5_000}, parts, MENDED, way="ridge", held_out_r2=0.4,
-        heads=HEADS, seconds=9.0, map_bytes=1_000, map_address="e1" * 32, cached_characters=500,
+        heads=HEADS, map_bytes=1_000, map_address="e1" * 32, cached_characters=500,
         judged_characters=300, draws=400, seed=0,
     )  # fmt: skip
 

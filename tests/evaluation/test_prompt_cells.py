@@ -24,7 +24,7 @@ def made(gain: float = 0.4, items: int = 40) -> PromptCell:
     scores = {name: start + share * gained for name, share in SHARES.items()}
     return prompt_cell(
         "a", "b", Judging(SKILLS["sentiment"], scores, scores, 400, 0), EFFORTS, way="one",
-        site="residual.3", count=16, learned=20, parameters=1_000, seconds=9.0, map_bytes=1_000,
+        site="residual.3", count=16, learned=20, parameters=1_000, map_bytes=1_000,
         map_address="e1" * 32,
     )  # fmt: skip
 

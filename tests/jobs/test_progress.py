@@ -1,6 +1,10 @@
 """What is said of long work, also where steps are taken back."""
 
 import io
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -42,3 +46,20 @@ def test_steps_that_are_begun_are_said_and_count_for_what_is_left(said: io.Strin
         "training: 1 of 2",
         "training: 2 of 2",
     ]
+
+
+def test_seconds_are_counted_over_all_calls_of_a_run_also_of_what_was_stopped(
+    said: io.StringIO, tmp_path: Path
+) -> None:
+    file, counted = tmp_path / "run" / "seconds.json", []
+    for stopped in (True, False):
+        reporter = Reporter(Console(file=said))
+        reporter.go_on(file)
+        with suppress(KeyboardInterrupt), reporter.stage("reading"):
+            time.sleep(0.05)
+            if stopped:
+                raise KeyboardInterrupt
+        counted.append(reporter.seconds)
+    assert counted[0]["reading"] >= 0.05
+    assert counted[1]["reading"] >= counted[0]["reading"] + 0.05
+    assert json.loads(file.read_text()) == counted[1]
