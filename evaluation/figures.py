@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
-from evaluation.cells import SteeringCell
+from evaluation.cells import AnyCell, SteeringCell
 from evaluation.degradation import Degradation, degradations
-from evaluation.drawing import Forest
+from evaluation.drawing import Forest, forest
 from evaluation.figure import INK, QUIET, matrix_figure
 from evaluation.matrix import Grid, LayerSimilarity, Matrix
 from evaluation.palette import LEVEL_COLOURS
@@ -53,6 +53,8 @@ def _figures(matrix: Matrix) -> Iterator[tuple[str, Figure]]:
         yield named("routes", graph.cargo, graph.concept), routes_figure(graph)
     for cargo, some in predictors(matrix).items():
         yield named("foretold", cargo), foretold_figure(cargo, some)
+    for cell in matrix.cells:
+        yield named("kept", *cell.key), kept_figure(cell)
     for cell in matrix.steering:
         if cell.curve:
             yield named("strengths", *cell.key), strengths_figure(cell)
@@ -85,27 +87,43 @@ def strengths_figure(cell: SteeringCell) -> Figure:
     return figure
 
 
+def kept_figure(cell: AnyCell) -> Figure:
+    """What is carried beside native, what else was tried, and every control."""
+    caption = f"{words(cell.concept)}, {cell.source} into {cell.target}"
+    return _forest_figure(forest(cell), caption, "share of the native effect")
+
+
 def degradation_figure(of: Degradation) -> Figure:
     """A row for each value: the median over crossings, and each of them."""
-    rows = of.forest.rows
-    figure = Figure(figsize=(7.5, 1.4 + 0.42 * len(rows)), dpi=160, layout="constrained")
+    lost = of.by == "source of the loss"
+    share = "given back, of all that is lost" if lost else "retention"
+    return _forest_figure(of.forest, f"{titled(of.cargo)}, by {of.by}", share)
+
+
+def _forest_figure(of: Forest, caption: str, share: str) -> Figure:
+    """A row for each share, with its interval and single draws; controls in another colour."""
+    figure = Figure(figsize=(7.5, 1.4 + 0.42 * len(of.rows)), dpi=160, layout="constrained")
     axes = figure.subplots()
-    for at, row in enumerate(rows):
+    axes.axvspan(*(_share(place, of) for place in of.band), color=_RULE, alpha=0.5, zorder=0)
+    ends = _share(0, of), _share(100, of)  # what lies beyond is drawn at them, as on the page
+    for at, row in enumerate(of.rows):
         if row.share is None:
             axes.text(0.0, at, "undefined", va="center", color=QUIET, fontsize=9)
             continue
-        axes.plot((row.share.low, row.share.high), (at, at), color=_ACCENT, linewidth=1.6)
-        every = [_share(place, of.forest) for place in row.strip]
+        colour = LEVEL_COLOURS[Level.POOR] if row.kind == "control" else _ACCENT
+        low, value, high = np.clip((row.share.low, row.share.value, row.share.high), *ends)
+        axes.plot((low, high), (at, at), color=colour, linewidth=1.6)
+        every = [_share(place, of) for place in row.strip]
         axes.plot(every, np.full(len(every), at), "|", color=QUIET, markersize=9)
-        axes.plot(row.share.value, at, "o", color=_ACCENT, markersize=6)
+        axes.plot(value, at, "o", color=colour, markersize=6)
     for level in (0.0, 1.0):
         axes.axvline(level, color=_RULE, linewidth=1, zorder=0)
-    axes.set_yticks(range(len(rows)), [row.label for row in rows], color=INK, fontsize=9)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    lost = of.by == "source of the loss"
-    axes.set_xlabel("given back, of all that is lost" if lost else "retention", color=QUIET)
+    axes.set_yticks(range(len(of.rows)), [row.label for row in of.rows], color=INK, fontsize=9)
+    axes.set_ylim(len(of.rows) - 0.5, -0.5)
+    axes.set_xlim(*ends)
+    axes.set_xlabel(share, color=QUIET)
     _plain(axes)
-    figure.suptitle(f"{titled(of.cargo)}, by {of.by}", color=INK, fontsize=11)
+    figure.suptitle(caption, color=INK, fontsize=11)
     return figure
 
 

@@ -8,6 +8,7 @@ from evaluation.figures import FORMATS, write_figures
 from evaluation.matrix import Matrix
 from evaluation.retention import Interval
 from evaluation.routes import Route
+from evaluation.wording import titled
 
 Maker = Callable[..., Matrix]
 
@@ -35,6 +36,7 @@ def test_every_picture_of_the_page_is_there_in_both_forms(made_up: Maker, tmp_pa
     ]
     assert "routes_steering_sentiment" in names
     assert f"strengths_{first}_{second}_steering_sentiment" in names
+    assert {f"kept_{'_'.join(cell.key).replace(' ', '-')}" for cell in matrix.cells} <= set(names)
     assert "foretold_steering" in names
     assert "degradation_kv_cache_length-of-the-context" in names
     assert f"layers_{first}_{second}" in names
@@ -44,6 +46,8 @@ def test_every_picture_of_the_page_is_there_in_both_forms(made_up: Maker, tmp_pa
         if path.suffix == ".png":
             assert path.read_bytes().startswith(b"\x89PNG")
     assert first in words_in(tmp_path / f"figures/layers_{first}_{second}.svg")
+    shown = words_in(tmp_path / f"figures/kept_{first}_{second}_steering_sentiment.svg")
+    assert all(titled(control.name) in shown for control in matrix.steering[0].controls)
     assert "500 characters" in words_in(
         tmp_path / "figures/degradation_kv_cache_length-of-the-context.svg"
     )
