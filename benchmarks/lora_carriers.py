@@ -4,7 +4,7 @@ Every native adapter of the demo's run of adapters is carried into the other mod
 choose how strong the carried change is; test items judge it. Heads and neurons in another order
 are found in models of one shape alone (`benchmarks.lora_twins`): what it says of others is kept.
 
-    python -m benchmarks.lora_carriers [--into MODEL] [SKILL ...]
+    python -m benchmarks.lora_carriers [--quick] [--into MODEL] [SKILL ...]
 """
 
 import argparse
@@ -31,15 +31,21 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("skills", nargs="*")
     parser.add_argument("--into")
+    parser.add_argument("--quick", action="store_true", help="a quick run (adapters.Run)")
     asked = parser.parse_args()
-    run = Run.read(asked.skills)
+    run = Run.read(asked.skills, quick=asked.quick)
     for name, source, target in run.directions():
         into = target.facts.name
         if asked.into in (None, into):
             crossing = _crossing(run, source, target)
             record(
                 f"{NAME}.into-{into}",
-                {"texts": TEXTS, "lambda": LAMBDA, "crossings": {name: crossing}},
+                {
+                    "texts": TEXTS,
+                    "lambda": LAMBDA,
+                    "dtype": target.facts.dtype,
+                    "crossings": {name: crossing},
+                },
             )
 
 
