@@ -56,6 +56,11 @@ class LayerSimilarity(Value):
         return float((np.asarray(self.cka_raw).max(axis=0) > ALIKE).mean())
 
     @property
+    def alikeness(self) -> float:
+        """The standardised CKA of a target layer with its best partner, on average."""
+        return float(np.asarray(self.cka).max(axis=0).mean())
+
+    @property
     def alone(self) -> tuple[int, ...]:
         """The target layers without a partner above chance."""
         best = np.asarray(self.cka).max(axis=0)
@@ -240,7 +245,15 @@ class Matrix(Value):
 
     def table(self) -> list[dict[str, CellValue]]:
         """A flat row per cell, for terminals and data frames. None where undefined."""
-        return [_row(cell) for cell in self.cells]
+        return [_row(cell) | self.known_before(cell) for cell in self.cells]
+
+    def known_before(self, cell: AnyCell) -> dict[str, CellValue]:
+        """What was known of a cell before anything was carried: `prior` and `alikeness` of its
+        models. None where it was not worked out."""
+        pair = cell.source, cell.target
+        priors = (each.score for each in self.priors if (each.source, each.target) == pair)
+        alike = (each.alikeness for each in self.similarities if (each.source, each.target) == pair)
+        return {"prior": next(priors, None), "alikeness": next(alike, None)}
 
     def to_json(self) -> str:
         """The whole matrix as JSON; the same matrix always gives the same text."""
@@ -282,5 +295,6 @@ def _row(cell: AnyCell) -> dict[str, CellValue]:
         "strength": None if steered is None else steered.strength,
         "way": cell.way,
         "held_out_r2": cell.held_out_r2,
+        "map_bytes": cell.map_bytes,
         "cosine_to_native": None if steered is None else steered.cosine_to_native,
     }

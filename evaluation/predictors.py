@@ -125,7 +125,7 @@ def _points(matrix: Matrix, cells: Sequence[AnyCell]) -> Iterator[Point]:
 
 def _of_layers(pair: LayerSimilarity) -> dict[str, float]:
     return {
-        ALIKE: float(np.array(pair.cka).max(0).mean()),
+        ALIKE: pair.alikeness,
         ABOVE_070: pair.coverage_070,
         ABOVE_CHANCE: pair.coverage_null,
     }

@@ -28,12 +28,18 @@ def model_name(source: str, target: str, cargo: str, concept: str) -> str:
 
 
 def sweep_tags(matrix: Matrix) -> dict[str, str]:
-    """Tags of the parent run: code, anchors and models."""
-    return lineage(matrix) | {f"fingerprint.{m.name}": m.fingerprint for m in matrix.models}
+    """Tags of the parent run: code, anchors, models, and the paths of recommended routes."""
+    routes = {
+        f"route.{model_name(*of.key)}": " > ".join(of.path)
+        for of in matrix.routes
+        if of.recommended
+    }
+    models = {f"fingerprint.{m.name}": m.fingerprint for m in matrix.models}
+    return lineage(matrix) | models | routes
 
 
 def sweep_metrics(matrix: Matrix) -> dict[str, float]:
-    """Metrics of the parent run: the retentions, the coverages and the seconds."""
+    """Metrics of the parent run: the retentions, the coverages, the routes and the seconds."""
     metrics = {f"seconds.{slug(stage)}": seconds for stage, seconds in matrix.seconds.items()}
     for pair in matrix.similarities:
         ends = f"{pair.source}--{pair.target}"
@@ -42,6 +48,10 @@ def sweep_metrics(matrix: Matrix) -> dict[str, float]:
         metrics[f"depth_distance.{ends}"] = pair.depth_agreement.distance
     for cell in matrix.cells:
         metrics |= _bounds(f"retention.{model_name(*cell.key)}", cell.retention)
+    for of in matrix.routes:
+        name = f"route.{model_name(*of.key)}"
+        metrics |= _bounds(f"{name}.direct", of.direct) | _bounds(f"{name}.routed", of.routed)
+        metrics |= _bounds(f"{name}.gain", of.gain)
     return metrics
 
 
@@ -87,8 +97,9 @@ def cell_tags(matrix: Matrix, cell: AnyCell) -> dict[str, str]:
     }
 
 
-def cell_metrics(cell: AnyCell) -> dict[str, float]:
+def cell_metrics(matrix: Matrix, cell: AnyCell) -> dict[str, float]:
     """Metrics of a child run, each interval as name, name_low and name_high."""
+    before = matrix.known_before(cell).items()
     metrics = {
         **_bounds("base", cell.base),
         **_bounds("native", cell.native),
@@ -96,6 +107,7 @@ def cell_metrics(cell: AnyCell) -> dict[str, float]:
         **_bounds("retention", cell.retention),
         "held_out_r2": cell.held_out_r2,
         "map_bytes": float(cell.map_bytes),
+        **{name: float(value) for name, value in before if value is not None},
         **_own(cell).metrics,
     }
     for control in cell.controls:

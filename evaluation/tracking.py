@@ -282,7 +282,7 @@ def _track_cell(
         tracked = _register(client, name, child, model, tags)
     _judge(client, name, tracked)
     if COMPLETE not in child.data.tags:
-        _log(client, child, cell_metrics(cell), cell_tags(matrix, cell))
+        _log(client, child, cell_metrics(matrix, cell), cell_tags(matrix, cell))
         _finish(client, child)
     return str(tracked.version)
 

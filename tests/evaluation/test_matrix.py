@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from evaluation.cells import CacheCell, Control, Spread, SteeringCell
-from evaluation.matrix import Matrix, MatrixError
+from evaluation.matrix import Matrix, MatrixError, PriorScore
 from evaluation.retention import Interval
 
 Maker = Callable[..., Matrix]
@@ -87,6 +87,14 @@ def test_the_table_has_a_flat_row_per_cell(made_up: Maker) -> None:
     assert undefined["retention_low"] is None
     assert rows[0]["retention"] == pytest.approx(0.964)
     assert rows[0]["worst_control"] == pytest.approx(0.11)
+    (pair,) = (
+        each
+        for each in matrix.similarities
+        if (each.source, each.target) == (rows[0]["source"], rows[0]["target"])
+    )
+    assert (rows[0]["prior"], rows[0]["alikeness"]) == (None, pair.alikeness)
+    prior = PriorScore(source=pair.source, target=pair.target, score=0.7)
+    assert matrix.model_copy(update={"priors": (prior,)}).table()[0]["prior"] == 0.7
 
 
 def test_the_table_has_the_same_columns_for_every_cargo(made_up: Maker) -> None:

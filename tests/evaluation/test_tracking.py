@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Run
 
-from evaluation.matrix import Matrix
+from evaluation.matrix import Matrix, PriorScore
 from evaluation.record import model_name
+from evaluation.retention import Interval
+from evaluation.routes import Route
 from evaluation.tracking import CHAMPION, TrackedRun, TrackingError, best, pull
 from tests.tracking_bench import KEY, NAME, Bench
 
@@ -139,6 +141,30 @@ def test_what_does_too_much_or_what_chance_does_is_no_better(bench: Bench, made_
         champions.append(bench.champion())
     assert champions == ["1", "2", "2", "2"]
     assert best(bench.uri, {"cargo": "steering"}) == (NAME, "2")
+
+
+def test_routes_and_what_was_known_before_can_be_searched_for(bench: Bench, made_up: Maker) -> None:
+    matrix = made_up(3)
+    first, second, third = (model.name for model in matrix.models)
+    kept, more, none = (Interval(of, of - 0.1, of + 0.1) for of in (0.4, 0.2, 0.05))
+    routes = tuple(
+        Route(
+            source=one, target=other, cargo="steering", concept="sentiment",
+            path=(one, third, other), expected=0.5, direct=kept, routed=kept, gain=gain, others=(),
+        )
+        for one, other, gain in ((first, second, more), (second, first, none))
+    )  # fmt: skip
+    priors = (PriorScore(source=first, target=second, score=0.7),)
+    tracked = bench.track(matrix.model_copy(update={"routes": routes, "priors": priors}))
+    parent = bench.client().get_run(tracked.run_id).data
+    name = model_name(first, second, "steering", "sentiment")
+    assert parent.metrics[f"route.{name}.gain_low"] == pytest.approx(0.1)
+    assert [value for key, value in parent.tags.items() if key.startswith("route.")] == [
+        f"{first} > {third} > {second}"
+    ]
+    found = bench.client().search_runs([tracked.experiment_id], "metrics.prior > 0.6")
+    assert [run.data.tags["source"] for run in found] == [first]
+    assert "alikeness" in found[0].data.metrics
 
 
 def test_of_more_models_than_a_page_holds_each_is_found(
