@@ -276,8 +276,7 @@ def _track_cell(
     tracked = _version_of_sweep(client, name, matrix.address)
     if tracked is None:
         facts = cell_facts(matrix, cell)
-        files = [directory / file for file in cell_files(cell)]
-        model = _log_model(client, child, name, facts, files)
+        model = _log_model(client, child, name, facts, [directory / of for of in cell_files(cell)])
         tags = cell_tags(matrix, cell) | retention_tags(cell) | {SWEEP: matrix.address}
         tracked = _register(client, name, child, model, tags)
     _judge(client, name, tracked)
@@ -369,11 +368,15 @@ def _judge(client: MlflowClient, name: str, new: ModelVersion) -> None:
     """Move the champion to the new version unless that is worse; decided once for a version."""
     if JUDGED in new.tags:
         return
-    aliases = client.get_registered_model(name).aliases
-    old = client.get_model_version(name, aliases[CHAMPION]) if CHAMPION in aliases else None
-    moved = old is None or not_worse(new.tags, old.tags)
-    if moved:
+    moved = False
+    while True:  # until no other driver has moved it meanwhile to what is worse
+        aliases = client.get_registered_model(name).aliases
+        old = client.get_model_version(name, aliases[CHAMPION]) if CHAMPION in aliases else None
+        worse = old is not None and not not_worse(new.tags, old.tags)
+        if worse or (moved and old is not None and not_worse(old.tags, new.tags)):
+            break
         client.set_registered_model_alias(name, CHAMPION, new.version)
+        moved = True
     client.set_model_version_tag(name, new.version, JUDGED, "champion" if moved else "kept old")
 
 

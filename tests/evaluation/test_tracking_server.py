@@ -1,0 +1,104 @@
+"""Matrices on a real MLflow server whose artifacts lie in a real object store."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from evaluation.matrix import Matrix
+from evaluation.tracking import CHAMPION, best, pull
+from tests.object_server import Gateway, free_port
+from tests.tracking_bench import KEY, NAME, Bench
+
+Maker = Callable[..., Matrix]
+# MLflow asks SQLAlchemy and pandas for what is on its way out.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),
+]
+
+
+@pytest.fixture
+def served(gateway: Gateway, tmp_path: Path) -> Iterator[Bench]:
+    """A store behind http; who asks it has no key of the object store."""
+    keys = gateway.environment()
+    made = boto3.client(
+        "s3",
+        endpoint_url=gateway.url,
+        aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+        region_name=keys["AWS_DEFAULT_REGION"],
+    )
+    made.create_bucket(Bucket="artifacts")
+    port, log = free_port(), tmp_path / "server.log"
+    with log.open("wb") as said:
+        server = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
+                *("--port", str(port), "--workers", "1"),
+                *("--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"),
+                *("--artifacts-destination", "s3://artifacts/isthmus"),
+            ],
+            env=os.environ | keys | {"MLFLOW_S3_ENDPOINT_URL": gateway.url},
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+    bench = Bench(tmp_path)
+    bench.uri = f"http://127.0.0.1:{port}"
+    try:
+        _wait(f"{bench.uri}/health", server, log)
+        yield bench
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(30)
+
+
+def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(240):
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            assert server.poll() is None, log.read_text()[-2000:]
+            time.sleep(0.5)
+    pytest.fail(f"no answer of the server: {log.read_text()[-2000:]}")
+
+
+def test_several_drivers_track_at_once_and_anybody_pulls(
+    served: Bench, gateway: Gateway, made_up: Maker, tmp_path: Path
+) -> None:
+    kept = (0.7, 0.93, 0.8)
+    matrices = [made_up(2, address=str(at), first=of) for at, of in enumerate(kept)]
+    served.files(matrices[0])
+    context = multiprocessing.get_context("fork")
+    drivers = [context.Process(target=served.track, args=(matrix,)) for matrix in matrices]
+    for driver in drivers:
+        driver.start()
+    for driver in drivers:
+        driver.join()
+    assert [driver.exitcode for driver in drivers] == [0, 0, 0]
+    again = [served.track(matrix) for matrix in matrices]
+    assert len({each.run_id for each in again}) == len(kept)
+    assert sorted(each.versions[NAME] for each in again) == ["1", "2", "3"], "nothing twice"
+    assert len(served.runs(again[0])) == len(kept) * (1 + len(matrices[0].cells))
+    assert again[0].link.startswith(f"{served.uri}/#/experiments/")
+    champion = again[1].versions[NAME]
+    assert served.champion() == champion
+    source, target, cargo, _ = KEY
+    assert best(served.uri, {"source": source, "target": target, "cargo": cargo}) == (
+        NAME,
+        champion,
+    )
+    got = pull(NAME, CHAMPION, uri=served.uri, to=tmp_path / "got")
+    cargo_files = got / "artifacts" / "cargo"
+    mine = served.files(matrices[0])[KEY] / "map.safetensors"
+    assert (cargo_files / "map.safetensors").read_bytes() == mine.read_bytes()
+    assert not (tmp_path / "mlartifacts").exists()
