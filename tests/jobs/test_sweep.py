@@ -6,6 +6,7 @@ Every sweep is a process of its own, and only processes that it started are kill
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -125,6 +126,28 @@ def test_a_second_run_asks_nothing_and_changes_nothing(
     for stage in working:
         done, of = there[stage]
         assert done == of != ""
+
+
+@pytest.mark.long
+def test_a_model_that_joins_costs_its_own_pairs(
+    undisturbed: Result,
+    tiny_run: Callable[..., Path],
+    start: Callable[[Path], Driver],
+    tmp_path: Path,
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(undisturbed.run.parent / "store", home / "store")
+    more = Result.of(run := tiny_run(home, models=3), start(run).finish())
+    cells = {(cell["source"], cell["target"]): cell for cell in more.matrix["cells"]}
+    assert len(cells) == 6
+    for cell in undisturbed.matrix["cells"]:
+        now = cells[cell["source"], cell["target"]]
+        same = ("map_address", "vector_address", "site", "strength", "native", "carried")
+        assert {name: now[name] for name in same} == {name: cell[name] for name in same}
+    assert undisturbed.blobs.items() <= more.blobs.items(), "nothing that was there is made anew"
+    begun = re.compile(r"^fitting maps, (\d+) of (\d+) there already \.\.\.$", re.MULTILINE)
+    ((there, of),) = begun.findall(more.said)
+    assert 3 * int(there) == int(of), "two of six pairs"
 
 
 # --- disturbed
