@@ -54,11 +54,11 @@ bench: $(INSTALLED) $(ASSETS)
 	$(BIN)/python -m benchmarks.kv_fused
 	$(BIN)/python -m benchmarks.kv_weighted
 	$(BIN)/python -m benchmarks.kv_residual
-	$(BIN)/python -m benchmarks.lora_carriers
+	$(BIN)/python -m benchmarks.lora_carriers --quick social_media
 	$(BIN)/python -m benchmarks.lora_tables
 	$(BIN)/python -m benchmarks.lora_twins
 	$(BIN)/python -m benchmarks.lora_coverage
-	$(BIN)/python -m benchmarks.lora_merging
+	$(BIN)/python -m benchmarks.lora_merging social_media json_answers
 	$(BIN)/python -m benchmarks.latents
 	$(BIN)/python -m benchmarks.latents configs/latents/wide.yaml
 	$(BIN)/python -m benchmarks.latents configs/latents/fleet.yaml
@@ -69,7 +69,12 @@ bench: $(INSTALLED) $(ASSETS)
 	$(BIN)/python -m benchmarks.latent_steps
 	$(BIN)/python -m benchmarks.prompt_floor
 	$(BIN)/python -m benchmarks.routes
+	$(BIN)/python -m benchmarks.dense_sparse
+	$(BIN)/python -m benchmarks.cross_lingual
+	$(BIN)/python -m benchmarks.hierarchy
 	$(BIN)/python -m benchmarks.harvest_overhead
+	$(BIN)/python -m benchmarks.harvest_overhead configs/fleet.yaml
+	$(BIN)/python -m benchmarks.fleet ~/isthmus/fleet
 	$(BIN)/python -m benchmarks.plan_memory
 	$(BIN)/python -m benchmarks.conformance
 	$(BIN)/python -m benchmarks.derived_models

@@ -10,13 +10,16 @@ and twelve pairs in 60 minutes on 2 cores; a fifth model for a third of that; tr
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from actors.catalog import Derivation, ModelSpec
 from benchmarks.record import kept, record
+from evaluation.assertions import assertions
 from evaluation.digest import digest
 from evaluation.matrix import Matrix
+from evaluation.predictors import predictors
 from jobs.config import RunFile, read_run_file
 from jobs.names import ROOT
 from jobs.progress import Reporter
@@ -61,7 +64,13 @@ def _swept(run: RunFile) -> dict[str, Any]:
     finally:
         whole = _add(run, time.monotonic() - start)
     spent = reporter.seconds | {WHOLE: whole}
-    return {"seconds": spent, "cargos": _cargos(matrix), "routes": _routes(matrix)}
+    return {
+        "seconds": spent,
+        "cargos": _cargos(matrix),
+        "routes": _routes(matrix),
+        "foretold": _foretold(matrix),
+        "asserted": _asserted(matrix),
+    }
 
 
 def _add(run: RunFile, seconds: float) -> float:
@@ -85,6 +94,33 @@ def _cargos(matrix: Matrix) -> dict[str, Any]:
             "each": {f"{c.source} -> {c.target}": kept(c.retention) for c in cells},
         }
     return found
+
+
+def _foretold(matrix: Matrix) -> dict[str, Any]:
+    """By cargo and by what was known: how it goes with retention, and how far off a line is."""
+    return {
+        cargo: {
+            of.name: {
+                "crossings": of.pairs,
+                "spearman": kept(of.spearman),
+                "off_by": of.error,
+                "mean_off_by": of.naive,
+            }
+            for of in some
+        }
+        for cargo, some in predictors(matrix).items()
+    }
+
+
+def _asserted(matrix: Matrix) -> dict[str, Any]:
+    """By cargo and by the band that others assert: how many crossings lie below, within, above."""
+    return {
+        cargo: {
+            str(band): dict(Counter(of.verdict for of in some if of.band == band))
+            for band in dict.fromkeys(of.band for of in some)
+        }
+        for cargo, some in assertions(matrix).items()
+    }
 
 
 def _routes(matrix: Matrix) -> list[dict[str, Any]]:
