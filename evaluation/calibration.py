@@ -1,10 +1,10 @@
 """The prior calibrated on what was measured: a straight line from its score to retention."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evaluation.matrix import Matrix
-from evaluation.predictors import PRIOR, points, predictor
+from evaluation.predictors import PRIOR, Point, points, predictor
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,17 @@ class Calibration:
 
 
 def calibration(matrices: Iterable[Matrix], cargo: str) -> Calibration | None:
-    """Of all that these measured of a cargo; None where it is too little to leave a model out."""
-    found = [
-        point for matrix in matrices for point in points(matrix, cargo) if PRIOR in point.known
-    ]
+    """Of all that these measured of a cargo; None where it is too little to leave a model out.
+
+    What several measured between the same models counts once, as the newest has it.
+    """
+    crossings: dict[tuple[str, str, str], Point] = {}
+    for matrix in sorted(matrices, key=lambda of: of.created):
+        for (source, target, _, concept), point in points(matrix, cargo).items():
+            if PRIOR in point.known:
+                one, other = (matrix.model(name).fingerprint for name in (source, target))
+                crossings[one, other, concept] = replace(point, source=one, target=other)
+    found = [*crossings.values()]
     models = {name for point in found for name in (point.source, point.target)}
     of = predictor(PRIOR, found) if found else None
     if of is None or of.error is None or of.naive is None:

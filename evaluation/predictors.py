@@ -8,14 +8,14 @@ pairs of a model that the line has not seen.
 Shapes: n pairs.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from evaluation.cells import AnyCell
+from evaluation.cells import Key
 from evaluation.matrix import LayerSimilarity, Matrix
 from evaluation.retention import CONFIDENCE, Interval
 
@@ -72,7 +72,7 @@ def predictors(matrix: Matrix) -> dict[str, tuple[Predictor, ...]]:
     """By cargo, everything that was known of four ordered pairs of models or more."""
     found = {}
     for cargo in matrix.cargoes:
-        of_it = points(matrix, cargo)
+        of_it = [*points(matrix, cargo).values()]
         names = dict.fromkeys(name for point in of_it for name in point.known)
         of_cargo = tuple(
             predictor(name, some)
@@ -104,23 +104,21 @@ def predictor(name: str, points: Sequence[Point], draws: int = DRAWS, seed: int 
     )
 
 
-def points(matrix: Matrix, cargo: str) -> list[Point]:
+def points(matrix: Matrix, cargo: str) -> dict[Key, Point]:
     """Of every crossing of a cargo whose native effect is real."""
-    return [*_points(matrix, [cell for cell in matrix.cells if cell.cargo == cargo])]
-
-
-def _points(matrix: Matrix, cells: Sequence[AnyCell]) -> Iterator[Point]:
     alike = {(each.source, each.target): each for each in matrix.similarities}
     priors = {(each.source, each.target): each.score for each in matrix.priors}
-    for cell in cells:
+    found = {}
+    for cell in matrix.cells:
         pair = cell.source, cell.target
-        if cell.retention is None or not cell.is_real:
+        if cell.cargo != cargo or cell.retention is None or not cell.is_real:
             continue
         known = {PRIOR: priors[pair]} if pair in priors else {}
         known |= _of_layers(alike[pair]) if pair in alike else {}
         known[FIT] = cell.held_out_r2
         finite = {name: value for name, value in known.items() if np.isfinite(value)}
-        yield Point(*pair, finite, cell.retention.value)
+        found[cell.key] = Point(*pair, finite, cell.retention.value)
+    return found
 
 
 def _of_layers(pair: LayerSimilarity) -> dict[str, float]:

@@ -54,6 +54,12 @@ def test_a_line_through_what_was_measured_says_what_to_expect(made_up: Maker) ->
     assert found.naive > 0.01
 
 
+def test_what_was_measured_twice_counts_once_as_the_newest_has_it(made_up: Maker) -> None:
+    new = with_priors(made_up(4), lambda kept: 0.5 * kept)
+    old = with_priors(made_up(4), lambda kept: 1 - kept).model_copy(update={"created": "1999"})
+    assert calibration([new, old], "steering") == calibration([new], "steering")
+
+
 def test_little_is_no_calibration(made_up: Maker) -> None:
     assert calibration([], "steering") is None
     assert calibration([made_up(4)], "steering") is None, "no priors"
