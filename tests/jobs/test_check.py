@@ -52,7 +52,6 @@ def measured(source: str, target: str, kept: float | None) -> Matrix:
         "carried": interval,
         "controls": (),
         "held_out_r2": 0.5,
-        "seconds": 1.0,
         "map_bytes": 1,
         "map_address": "0" * 64,
     }
