@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,7 +75,8 @@ def main() -> None:
 def _crossing(run: Run, theirs: Scored, scored: Scored, fitted: Sequence[str]) -> Figures:
     source, target = theirs.target, scored.target
     native = run.native(source, SKILL).updates
-    ways: dict[str, Mapping[str, Update]] = {REORDERED: _reordered(source, target, native)}
+    reordered, same = _reordered(source, target, native)
+    ways: dict[str, Mapping[str, Update]] = {REORDERED: reordered}
     if fitted:
         anchors = run.texts.anchors[:TEXTS]
         made = carried(source, target, {SKILL: native}, anchors, fitted, strength=LAMBDA)
@@ -84,6 +86,7 @@ def _crossing(run: Run, theirs: Scored, scored: Scored, fitted: Sequence[str]) -
     own = replace(scored, native=scored.base + theirs.native - theirs.base)
     done = {way: scored.done(on) for way, on in ways.items()}
     return {
+        "matrices_in_the_order_found": same,
         "retention": {way: scored.share(of) for way, of in done.items()},
         "of_the_source's_gain": {way: own.share(of) for way, of in done.items()},
     }
@@ -102,27 +105,38 @@ def compared(one: Model, other: Model, anchors: Sequence[str]) -> Similarity:
     return compare(*([*of.values()] for of in both))
 
 
-def _reordered(source: Model, target: Model, native: Mapping[str, Update]) -> dict[str, Update]:
-    """What the source's adapter is in the target's order of heads and neurons. Every expert takes
-    what the one MLP has added, and one MLP the mean of what all experts have."""
-    found = {}
+def _reordered(
+    source: Model, target: Model, native: Mapping[str, Update]
+) -> tuple[dict[str, Update], float]:
+    """What the source's adapter is in the target's order of heads and neurons; and the share of the
+    target's matrices that are the source's in that order, to the bit. Every expert takes what the
+    one MLP has added, and one MLP the mean of what all experts have."""
+    found, same = {}, []
     for layer in range(len(target.engine.blocks)):
         (mine, my_parts), (theirs, their_parts) = (_weights(of, layer) for of in (source, target))
         orders = _attention_orders(source.engine.head_width, mine, theirs)
         for role, order in orders.items():
             pair = Crossing(mine[role], theirs[role], order=order)
+            same.append(_is_in_order(pair))
             found[f"{role}.{layer}"] = Reordered().carry(native[f"{role}.{layer}"], pair)
         for there, other in their_parts.items():
             carried_from: dict[str, list[Update]] = defaultdict(list)
             for here, one in my_parts.items():
                 for role, order in _neuron_orders(one, other).items():
                     pair = Crossing(one[role], other[role], order=order)
+                    same.append(_is_in_order(pair))
                     part = Reordered().carry(native[f"{role}{here}"], pair)
                     carried_from[role].append(part.scaled(1 / len(my_parts)))
             for role, parts in carried_from.items():
                 rank = parts[0].rank
                 found[f"{role}{there}"] = Update.total(parts).rounded(rank)
-    return found
+    return found, float(np.mean(same))
+
+
+def _is_in_order(pair: Crossing) -> bool:
+    assert pair.order is not None, "it was looked for"
+    rows, columns = pair.order
+    return pair.source[rows][:, columns].equal(pair.target)
 
 
 def _weights(model: Model, layer: int) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
