@@ -53,9 +53,9 @@ class Update:
         squares.diagonal().add_(strength * squares.diagonal().mean())
         root = torch.linalg.cholesky(squares)
         fitted = torch.linalg.solve_triangular(root, reads.mT @ wanted, upper=False)
-        u, sizes, vt = torch.linalg.svd(fitted, full_matrices=False)
-        down = torch.linalg.solve_triangular(root.mT, u[:, :rank] * sizes[:rank], upper=True)
-        return cls(vt[:rank].mT.float().contiguous(), down.mT.float().contiguous())
+        main = torch.linalg.eigh(fitted.mT @ fitted).eigenvectors[:, -rank:].flip(1)
+        down = torch.linalg.solve_triangular(root.mT, fitted @ main, upper=True)
+        return cls(main.float(), down.mT.float().contiguous())
 
     @classmethod
     def total(cls, updates: Sequence[Update]) -> Update:
