@@ -53,7 +53,8 @@ class Update:
         squares.diagonal().add_(strength * squares.diagonal().mean())
         root = torch.linalg.cholesky(squares)
         fitted = torch.linalg.solve_triangular(root, reads.mT @ wanted, upper=False)
-        main = torch.linalg.eigh(fitted.mT @ fitted).eigenvectors[:, -rank:].flip(1)
+        some = min(rank, *fitted.shape)
+        main = torch.linalg.eigh(fitted.mT @ fitted).eigenvectors[:, -some:].flip(1)
         down = torch.linalg.solve_triangular(root.mT, fitted @ main, upper=True)
         return cls(main.float(), down.mT.float().contiguous())
 
