@@ -58,14 +58,14 @@ class Run:
     def read(cls, skills: Sequence[str] = (), *, quick: bool = False) -> "Run":
         """That of the demo, of some skills or of all that it has.
 
-        A quick one computes in half precision; nothing is solved for, and no request is answered.
+        A quick one computes in half precision, and solves for nothing.
         """
         file = read_run_file(ROOT / RUN_FILE)
         section = file.lora
         assert section is not None, "it carries adapters"
         changes: dict[str, Any] = {"skills": skills} if skills else {}
         if quick:
-            changes |= {"solve": False, "safety": False}
+            changes["solve"] = False
             halved = (each.model_copy(update={"dtype": "bfloat16"}) for each in file.models)
             file = file.model_copy(update={"models": tuple(halved)})
         section = Adapters.model_validate(dict(section) | changes)
