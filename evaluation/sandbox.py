@@ -7,6 +7,7 @@ an empty /tmp. Limits are the kernel's own.
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ MIB = 2**20
 Ending = Literal["done", "failed", "out of time"]
 _NOBODY = "65534"  # on Debian
 _LINKED = ("bin", "lib", "lib64")  # of /usr, and at the root
+_OUT_OF_CPU = 128 + signal.SIGXCPU  # how a shell, and bubblewrap, say which signal ended it
 _DEVICES = ("null", "zero", "urandom")
 
 
@@ -84,6 +86,8 @@ def _run(source: str, limits: Limits) -> Ran:
             ).returncode
         except subprocess.TimeoutExpired:
             return Ran("out of time", _read(said), _read(error))
+        if code == _OUT_OF_CPU:
+            return Ran("out of time", _read(said), _read(error))
         return Ran("failed" if code else "done", _read(said), _read(error))
 
 
@@ -116,7 +120,8 @@ def _bounded(limits: Limits) -> Iterator[str]:
     yield f"--as={limits.memory_mib * MIB}"
     yield f"--fsize={limits.file_mib * MIB}"
     yield f"--nproc={limits.processes}"
-    yield f"--cpu={math.ceil(limits.seconds)}"
+    seconds = math.ceil(limits.seconds)
+    yield f"--cpu={seconds}:{seconds + 1}"
     yield "--core=0"
 
 
