@@ -121,7 +121,7 @@ def test_a_pull_of_a_name_or_of_the_best_but_not_of_both(tmp_path: Path) -> None
         )
     told = refusal("pull", "--from", "a", "--cargo", "lora", *to, ISTHMUS_HOME=str(tmp_path))
     assert told == (
-        "nothing with a retention is registered of source a, cargo lora in "
+        "nothing with a real native effect is registered of source a, cargo lora in "
         f"sqlite:///{tmp_path}/mlflow.db"
     )
 
