@@ -75,8 +75,8 @@ def continued(
     drawn: bool = False,
     least: float = 0.0,
 ) -> list[str]:
-    """What comes after each prompt: greedily, or drawn by chance from all
-    tokens that are at least so likely beside the likeliest (min-p, arXiv 2407.01082).
+    """What comes after each prompt: greedily, or drawn by chance from all tokens that are at least
+    so likely beside the likeliest (min-p, arXiv 2407.01082).
 
     Raises:
         TextError: a prompt of which the tokenizer makes no token.

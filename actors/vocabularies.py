@@ -19,8 +19,12 @@ def vocabulary_overlap(first: Path, second: Path) -> float:
     Raises:
         ModelError: a directory has no tokenizer.json, or it lists no vocabulary.
     """
-    a, b = vocabulary(first), vocabulary(second)
-    return len(a & b) / min(len(a), len(b))
+    return overlap(vocabulary(first), vocabulary(second))
+
+
+def overlap(one: frozenset[str], other: frozenset[str]) -> float:
+    """The share of the smaller of two vocabularies that the other has too."""
+    return len(one & other) / min(len(one), len(other))
 
 
 def shared_tokens(

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alignment.main_directions import main_directions
+
 _SIDES = ("up", "down")
 
 
@@ -31,17 +33,9 @@ class Update:
     @classmethod
     def of(cls, matrix: Tensor, rank: int) -> Update:
         """The nearest one to a matrix [o, i] of at most this rank (Eckart and Young 1936)."""
-        tall = matrix.shape[0] > matrix.shape[1]
-        wide = matrix.double().mT if tall else matrix.double()
-        # By the squares of the shorter side: a third to a seventh of the time of all singular
-        # vectors, and as near in float32.
-        squares, vectors = torch.linalg.eigh(wide @ wide.mT)
-        exact = torch.finfo(torch.float64)
-        root = squares[-rank:].flip(0).clamp_min(exact.eps * squares[-1] + exact.tiny).pow(0.25)
-        short = vectors[:, -rank:].flip(1)
-        long, short = wide.mT @ short / root, short * root
-        up, down = (long, short) if tall else (short, long)
-        return cls(up.float(), down.mT.float().contiguous())
+        sizes, left, right = main_directions(matrix, rank)
+        root = sizes.sqrt()
+        return cls((left * root).float(), (right * root).mT.float().contiguous())
 
     @classmethod
     def regressed(cls, reads: Tensor, wanted: Tensor, rank: int, strength: float) -> Update:
@@ -53,10 +47,9 @@ class Update:
         squares.diagonal().add_(strength * squares.diagonal().mean())
         root = torch.linalg.cholesky(squares)
         fitted = torch.linalg.solve_triangular(root, reads.mT @ wanted, upper=False)
-        some = min(rank, *fitted.shape)
-        main = torch.linalg.eigh(fitted.mT @ fitted).eigenvectors[:, -some:].flip(1)
-        down = torch.linalg.solve_triangular(root.mT, fitted @ main, upper=True)
-        return cls(main.float(), down.mT.float().contiguous())
+        sizes, left, right = main_directions(fitted, rank)
+        down = torch.linalg.solve_triangular(root.mT, left * sizes, upper=True)
+        return cls(right.float(), down.mT.float().contiguous())
 
     @classmethod
     def total(cls, updates: Sequence[Update]) -> Update:

@@ -324,10 +324,7 @@ def judging(model: ModelFacts, skill: Skill, items: Sequence[Item], adapter: Mad
 
 def answering(model: ModelFacts, adapter: Made) -> Unit:
     """What the model answers to harmful and harmless requests with an adapter."""
-    asked = safety.requests()
-    args = (asked, adapter.updates, safety.TOKENS)
-    of = [adapter.to, _digest(asked), safety.TOKENS]
-    return Unit(model, "answered_with", args, of, _texts)
+    return _continuing(model, adapter, safety.requests(), safety.TOKENS, "answered_with")
 
 
 def score(skill: Skill, items: Sequence[Item], answer: Arrays) -> np.ndarray:
@@ -364,10 +361,16 @@ def _kept(of: TrainedAdapter) -> Arrays:
     }
 
 
-def _continuing(model: ModelFacts, adapter: Made, prompts: Sequence[str], most: int) -> Unit:
+def _continuing(
+    model: ModelFacts,
+    adapter: Made,
+    prompts: Sequence[str],
+    most: int,
+    method: str = "written_with",
+) -> Unit:
     """The likeliest that comes after each prompt with an adapter, `most` tokens of it."""
     args = (prompts, adapter.updates, most)
-    return Unit(model, "written_with", args, [adapter.to, _digest(prompts), most], _texts)
+    return Unit(model, method, args, [adapter.to, _digest(prompts), most], _texts)
 
 
 def _texts(written: list[str]) -> Arrays:

@@ -6,7 +6,7 @@ from pathlib import Path
 from actors.catalog import Entry, ModelSpec
 from actors.checkpoints import read_json
 from actors.fleet import find, fleet
-from actors.vocabularies import vocabulary_overlap
+from actors.vocabularies import overlap, vocabulary, vocabulary_overlap
 from actors.weights import default_cache, prepared
 from evaluation.compatibility import prior
 from evaluation.matrix import PriorScore
@@ -19,13 +19,14 @@ def priors(run: RunFile) -> tuple[PriorScore, ...]:
     """Of the pairs of which both models are in the catalog, or their checkpoints here."""
     entries = {spec.name: of for spec in run.models if (of := _entry(spec)) is not None}
     here = {spec.name: prepared(spec, default_cache()) for spec in run.models}
+    # Each is read once: a large one takes a second.
+    known = {name: vocabulary(at) for name, at in here.items() if at and _tells(at)}
     shared = {
-        frozenset(pair): vocabularies(*(here[name] for name in pair))
-        for pair in combinations(entries, 2)
+        frozenset(pair): overlap(*(known[name] for name in pair)) for pair in combinations(known, 2)
     }
     found = []
     for source, target in permutations(entries, 2):
-        of = prior(entries[source], entries[target], shared[frozenset((source, target))])
+        of = prior(entries[source], entries[target], shared.get(frozenset((source, target))))
         found.append(PriorScore(source=source, target=target, score=of.score))
     return tuple(found)
 
@@ -33,11 +34,13 @@ def priors(run: RunFile) -> tuple[PriorScore, ...]:
 def vocabularies(one: Path | None, other: Path | None) -> float | None:
     """The share of the smaller vocabulary that the other has too, measured where the tokenizers of
     both checkpoints are on this machine."""
-    if one is None or other is None:
-        return None
-    if not all((each / "tokenizer.json").is_file() for each in (one, other)):
+    if one is None or other is None or not (_tells(one) and _tells(other)):
         return None
     return vocabulary_overlap(one, other)
+
+
+def _tells(checkpoint: Path) -> bool:
+    return (checkpoint / "tokenizer.json").is_file()
 
 
 def _entry(spec: ModelSpec) -> Entry | None:

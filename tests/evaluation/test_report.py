@@ -69,26 +69,27 @@ def chromium() -> str:
     return found
 
 
-def _look(chromium: str, text: str, directory: Path) -> dict[str, dict[str, object]]:
-    frame = '<iframe width="{}" height="900" style="border:0;display:block" srcdoc="{}"></iframe>'
-    frames = "".join(frame.format(width, html.escape(text)) for width in (1440, 390))
-    probe = directory / "probe.html"
-    probe.write_text(PROBE.format(frames=frames))
+def dumped(chromium: str, url: str, directory: Path) -> str:
+    """A page as it stands once its scripts have run."""
+    profile = f"--user-data-dir={directory / 'profile'}"
     finished = subprocess.run(
-        [
-            chromium,
-            *QUIET,
-            f"--user-data-dir={directory / 'profile'}",
-            "--dump-dom",
-            probe.as_uri(),
-        ],
+        [chromium, *QUIET, profile, "--dump-dom", url],
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     )
-    said = re.search(r'<pre id="said">(.*?)</pre>', finished.stdout, re.DOTALL)
-    assert said is not None, finished.stderr[-2000:]
+    return finished.stdout
+
+
+def _look(chromium: str, text: str, directory: Path) -> dict[str, dict[str, object]]:
+    frame = '<iframe width="{}" height="900" style="border:0;display:block" srcdoc="{}"></iframe>'
+    frames = "".join(frame.format(width, html.escape(text)) for width in (1440, 390))
+    probe = directory / "probe.html"
+    probe.write_text(PROBE.format(frames=frames))
+    shown = dumped(chromium, probe.as_uri(), directory)
+    said = re.search(r'<pre id="said">(.*?)</pre>', shown, re.DOTALL)
+    assert said is not None, shown[-2000:]
     return json.loads(html.unescape(said.group(1)))
 
 

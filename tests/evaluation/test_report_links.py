@@ -1,13 +1,12 @@
 """A cell of the matrix leads to its evidence, and that to its layers, in a real Chromium."""
 
 import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 from evaluation.matrix import Matrix
 from evaluation.report import write_page
-from tests.evaluation.test_report import QUIET, chromium
+from tests.evaluation.test_report import chromium, dumped
 
 Maker = Callable[..., Matrix]
 __all__ = ["chromium"]  # the fixture
@@ -26,10 +25,6 @@ def test_a_cell_of_the_matrix_leads_to_its_evidence(
     layers = re.findall(r'<a href="#(layers--[^"]+)">', page.read_text())
     assert len(layers) == len(matrix.cells)
     assert all(f'<div class="pair" id="{name}">' in page.read_text() for name in layers)
-    shown = subprocess.run(
-        [chromium, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
-         f"{page.as_uri()}#{links[-1][0]}"],
-        capture_output=True, text=True, timeout=120, check=True,
-    ).stdout  # fmt: skip
+    shown = dumped(chromium, f"{page.as_uri()}#{links[-1][0]}", tmp_path)
     opened = re.findall(r'<details class="cell" id="([^"]+)" open', shown)
     assert opened == [links[-1][0]]

@@ -4,17 +4,16 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-import boto3
 import pytest
 
 from evaluation.matrix import Matrix
 from evaluation.tracking import CHAMPION, best, pull
-from tests.object_server import Gateway, free_port
+from tests.object_server import Gateway, free_port, wait_for
 from tests.tracking_bench import KEY, NAME, Bench
 
 Maker = Callable[..., Matrix]
@@ -28,15 +27,7 @@ pytestmark = [
 @pytest.fixture
 def served(gateway: Gateway, tmp_path: Path) -> Iterator[Bench]:
     """A store behind http; who asks it has no key of the object store."""
-    keys = gateway.environment()
-    made = boto3.client(
-        "s3",
-        endpoint_url=gateway.url,
-        aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
-        region_name=keys["AWS_DEFAULT_REGION"],
-    )
-    made.create_bucket(Bucket="artifacts")
+    keys, bucket = gateway.environment(), gateway.bucket()
     port, log = free_port(), tmp_path / "server.log"
     with log.open("wb") as said:
         server = subprocess.Popen(
@@ -44,7 +35,7 @@ def served(gateway: Gateway, tmp_path: Path) -> Iterator[Bench]:
                 *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
                 *("--port", str(port), "--workers", "1"),
                 *("--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"),
-                *("--artifacts-destination", "s3://artifacts/isthmus"),
+                *("--artifacts-destination", f"s3://{bucket}/isthmus"),
             ],
             env=os.environ | keys | {"MLFLOW_S3_ENDPOINT_URL": gateway.url},
             stdout=said,
@@ -54,26 +45,21 @@ def served(gateway: Gateway, tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path)
     bench.uri = f"http://127.0.0.1:{port}"
     try:
-        _wait(f"{bench.uri}/health", server, log)
+        wait_for(lambda: _answers(f"{bench.uri}/health"), f"no answer of the server; see {log}")
         yield bench
     finally:
         os.killpg(server.pid, 15)
         server.wait(30)
 
 
-def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(240):
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            assert server.poll() is None, log.read_text()[-2000:]
-            time.sleep(0.5)
-    pytest.fail(f"no answer of the server: {log.read_text()[-2000:]}")
+def _answers(url: str) -> bool:
+    with suppress(OSError), urllib.request.urlopen(url, timeout=5):
+        return True
+    return False
 
 
 def test_several_drivers_track_at_once_and_anybody_pulls(
-    served: Bench, gateway: Gateway, made_up: Maker, tmp_path: Path
+    served: Bench, made_up: Maker, tmp_path: Path
 ) -> None:
     kept = (0.7, 0.93, 0.8)
     matrices = [made_up(2, address=str(at), first=of) for at, of in enumerate(kept)]
