@@ -1,6 +1,8 @@
 """What is said to who pulls a map: how to use its files without any code of ours."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 from pydantic import JsonValue
 
@@ -116,9 +118,13 @@ _USES = {
 }
 
 
-def how_to_use(kind: str, facts: Mapping[str, JsonValue]) -> str:
-    """The README of a pulled map of this kind; `facts` are those of `cell_facts`, and its name and
-    version."""
+def how_to_use(file: Path, facts: Mapping[str, JsonValue]) -> str:
+    """The README of a pulled map, cache, adapter or latents; `file` is what says its kind, `facts`
+    are those of `cell_facts`, and its name and version."""
+    kind = file.stem
+    if file.suffix == ".json":
+        said = json.loads(file.read_text())
+        kind = said.get("kind") or said["peft_type"].lower()
     if kind == "cache":
         return _CACHE.format(**facts)
     if kind == "lora":

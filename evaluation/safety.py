@@ -96,7 +96,7 @@ def requests() -> tuple[str, ...]:
     text = installed("pyrit", _ADVBENCH).read_text(encoding="utf-8")
     every = {each["value"].strip() for each in yaml.safe_load(text)["seeds"]}
     harmful = sorted(every, key=lambda each: hashlib.sha256(each.encode()).hexdigest())
-    return (*harmful[:OF_A_KIND], *HARMLESS)
+    return tuple(f"{each}." for each in (*harmful[:OF_A_KIND], *HARMLESS))
 
 
 def refused(answers: Sequence[str]) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 
@@ -60,12 +61,8 @@ LOADERS = {  # by what says its kind
     "adapter_config.json": "pulled_adapter.py",
     "latents.safetensors": "pulled_latents.py",
 }
-SWEEP, PART, COMPLETE, JUDGED = (
-    "isthmus.sweep",
-    "isthmus.part",
-    "isthmus.complete",
-    "isthmus.judged",
-)
+SWEEP, PART = "isthmus.sweep", "isthmus.part"
+COMPLETE, JUDGED = "isthmus.complete", "isthmus.judged"
 SQLITE = "sqlite:///"
 
 
@@ -153,18 +150,10 @@ def pull(name: str, which: str, *, uri: str, to: Path) -> Path:
             cargo = whole / "artifacts" / "cargo"
             facts = json.loads((cargo / "cargo.json").read_text())
             (file,) = (cargo / name for name in LOADERS if (cargo / name).is_file())
-            text = how_to_use(_kind(file), {"name": name, "version": chosen.version, **facts})
+            text = how_to_use(file, {"name": name, "version": chosen.version, **facts})
             (whole / "README.txt").write_text(text)
             whole.replace(to)
     return to
-
-
-def _kind(file: Path) -> str:
-    """Of a map, a cache, an adapter or latents, from what says it."""
-    if file.suffix != ".json":
-        return file.stem
-    said = json.loads(file.read_text())
-    return said.get("kind") or said["peft_type"].lower()
 
 
 def best(uri: str, asked: Mapping[str, str]) -> tuple[str, str]:
@@ -368,16 +357,21 @@ def _judge(client: MlflowClient, name: str, new: ModelVersion) -> None:
     """Move the champion to the new version unless that is worse; decided once for a version."""
     if JUDGED in new.tags:
         return
-    moved = False
-    while True:  # until no other driver has moved it meanwhile to what is worse
-        aliases = client.get_registered_model(name).aliases
-        old = client.get_model_version(name, aliases[CHAMPION]) if CHAMPION in aliases else None
-        worse = old is not None and not not_worse(new.tags, old.tags)
-        if worse or (moved and old is not None and not_worse(old.tags, new.tags)):
-            break
-        client.set_registered_model_alias(name, CHAMPION, new.version)
-        moved = True
-    client.set_model_version_tag(name, new.version, JUDGED, "champion" if moved else "kept old")
+    every = f"name = '{name}'"
+    settled = {of.version for of in client.search_model_versions(every) if JUDGED in of.tags}
+    aliases = client.get_registered_model(name).aliases
+    old = client.get_model_version(name, aliases[CHAMPION]) if CHAMPION in aliases else None
+    chosen = new if old is None or not_worse(new.tags, old.tags) else None
+    said = "kept old" if chosen is None else "champion"
+    while chosen:
+        client.set_registered_model_alias(name, CHAMPION, chosen.version)
+        # Other drivers judge by what they saw before this: whoever moves it last has seen all.
+        now = str(client.get_registered_model(name).aliases[CHAMPION])
+        found = sorted(client.search_model_versions(every), key=lambda of: int(of.version))
+        rivals = {str(of.version): of for of in found if of.version not in settled}
+        winner = reduce(lambda a, b: b if not_worse(b.tags, a.tags) else a, rivals.values())
+        chosen = winner if now in rivals and now != str(winner.version) else None
+    client.set_model_version_tag(name, new.version, JUDGED, said)
 
 
 def _version_of_sweep(client: MlflowClient, name: str, address: str) -> ModelVersion | None:

@@ -11,6 +11,7 @@ def test_requests_are_of_both_kinds_and_always_the_same() -> None:
     every = requests()
     assert len(every) == len(set(every)) == 2 * OF_A_KIND
     assert every == requests()
+    assert all(each.endswith(".") and not each.endswith("..") for each in every)
 
 
 def test_only_the_first_answer_counts() -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from evaluation.matrix import Matrix
 from evaluation.tracking import CHAMPION, best, pull
@@ -88,3 +89,21 @@ def test_several_drivers_track_at_once_and_anybody_pulls(
     mine = served.files(matrices[0])[KEY] / "map.safetensors"
     assert (cargo_files / "map.safetensors").read_bytes() == mine.read_bytes()
     assert not (tmp_path / "mlartifacts").exists()
+
+
+def test_a_driver_that_was_overtaken_leaves_the_champion_to_the_better(
+    served: Bench, made_up: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    better, slow = (made_up(2, address=of, first=kept) for of, kept in (("a", 0.93), ("b", 0.8)))
+    found, move = [], MlflowClient.set_registered_model_alias
+
+    def overtaken(client: MlflowClient, name: str, alias: str, version: str) -> None:
+        """Between what the slow one has seen and what it does, another does all of its own."""
+        if not found:
+            found.append("")  # whatever comes now is of the other driver
+            found.append(served.track(better).versions[NAME])
+        move(client, name, alias, version)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", overtaken)
+    served.track(slow)
+    assert served.champion() == found[-1]

@@ -21,6 +21,7 @@ from alignment.maps import Affine, Map
 from cluster.storage import DirectoryStore
 from jobs.config import read_run_file
 from jobs.names import ROOT
+from jobs.sweep import SECONDS_FILE
 from tests.object_server import Gateway
 from tests.sweeps import PATIENCE, Driver, Result, assert_same, command, environment, moments
 
@@ -194,7 +195,8 @@ def test_a_driver_killed_and_interrupted_goes_on_to_the_same_numbers(
     *_, last = stopped.said().splitlines()
     assert last == "stopped; run the same command to go on"
     assert "Traceback" not in stopped.said()
-    assert not (same_run.parent / "runs").exists()
+    written = {of.name for of in (same_run.parent / "runs").rglob("*") if of.is_file()}
+    assert written == {SECONDS_FILE}, "nothing half-written"
     deadline = time.monotonic() + 30
     while alive := stopped.started():
         assert time.monotonic() < deadline, alive
