@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
+from alignment.whole_file import whole_file
 from evaluation.cells import AnyCell, SteeringCell
 from evaluation.degradation import Degradation, degradations
 from evaluation.drawing import Forest, forest
@@ -28,16 +29,14 @@ _ACCENT, _RULE = LEVEL_COLOURS[Level.EXCELLENT], "#dcdfe2"
 
 def write_figures(matrix: Matrix, directory: Path) -> list[Path]:
     """Draw every picture that the matrix has; each file appears whole. In the order of the page."""
-    directory.mkdir(parents=True, exist_ok=True)
     written = []
     # Words stay words in an SVG, to be searched and set in the fonts of a paper.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": matrix.address}):
         for name, figure in _figures(matrix):
             for ending in FORMATS:
                 path = directory / f"{name}.{ending}"
-                aside = path.with_name(f".{name}.part.{ending}")
-                figure.savefig(aside, metadata={"Date": None} if ending == "svg" else None)
-                aside.replace(path)
+                with whole_file(path) as file:
+                    figure.savefig(file, metadata={"Date": None} if ending == "svg" else None)
                 written.append(path)
     return written
 

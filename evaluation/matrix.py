@@ -10,7 +10,6 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from alignment.coverage import ALIKE
 from alignment.layers import Agreement, agreement
 from evaluation.cells import AdapterCell, AnyCell, SteeringCell, Value
 from evaluation.retention import Measured
@@ -30,8 +29,9 @@ class LayerSimilarity(Value):
 
     The grids are [Ls][Lt]. `null_95` is the 95 % quantile of the largest standardised CKA over all
     layer pairs when rows are permuted. The coverages are shares of target layers whose best
-    standardised CKA is above 0.7, and above `null_95`. `pairing` is the source layer measured as
-    the partner of each target layer, never going back.
+    standardised CKA is above 0.7, and above `null_95`, and whose best raw CKA is above 0.7; `alone`
+    are those without a partner above `null_95`. `pairing` is the source layer measured as the
+    partner of each target layer, never going back.
     """
 
     source: str
@@ -44,6 +44,8 @@ class LayerSimilarity(Value):
     rows: int
     coverage_070: Measured
     coverage_null: Measured
+    coverage_raw: Measured
+    alone: tuple[int, ...]
     pairing: tuple[int, ...]
 
     @property
@@ -51,20 +53,9 @@ class LayerSimilarity(Value):
         return len(self.cka), len(self.cka[0])
 
     @property
-    def coverage_raw(self) -> float:
-        """As `coverage_070`, of CKA of raw features."""
-        return float((np.asarray(self.cka_raw).max(axis=0) > ALIKE).mean())
-
-    @property
     def alikeness(self) -> float:
         """The standardised CKA of a target layer with its best partner, on average."""
         return float(np.asarray(self.cka).max(axis=0).mean())
-
-    @property
-    def alone(self) -> tuple[int, ...]:
-        """The target layers without a partner above chance."""
-        best = np.asarray(self.cka).max(axis=0)
-        return tuple(np.flatnonzero(best <= self.null_95).tolist())
 
     @property
     def depth_agreement(self) -> Agreement:

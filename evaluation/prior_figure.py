@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from actors.catalog import Entry
+from alignment.whole_file import whole_file
 from evaluation.compatibility import INCOMPATIBLE, TIERS, prior
 
 INK, QUIET, CLOSED = "#1c2733", "#66727f", "#e4e7ea"
@@ -53,10 +54,9 @@ def prior_figure(entries: Sequence[Entry]) -> Figure:
 
 
 def write_prior(entries: Sequence[Entry], path: Path) -> None:
-    """Draw and save, as the suffix says (png, svg, pdf): aside, then renamed."""
-    aside = path.with_name(f".{path.stem}.part{path.suffix}")
-    prior_figure(entries).savefig(aside)
-    aside.replace(path)
+    """Draw and save, as the suffix says (png, svg, pdf)."""
+    with whole_file(path) as file:
+        prior_figure(entries).savefig(file)
 
 
 def _scores(entries: Sequence[Entry]) -> np.ndarray:

@@ -1,12 +1,11 @@
 """The page: one self-contained HTML file that says what was measured, to people."""
 
 import math
-import os
-import tempfile
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from alignment.whole_file import whole_file
 from evaluation import scatter, strength_curve
 from evaluation.assertions import assertions
 from evaluation.cells import AnyCell, CacheCell, Cell
@@ -40,19 +39,8 @@ SAID = {
 def write_page(matrix: Matrix, path: Path) -> Path:
     """Write the page of a matrix; it appears whole, or the old one stays."""
     text = render(matrix)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as aside:
-        try:
-            aside.write(text)
-            aside.flush()
-            os.fsync(aside.fileno())
-            Path(aside.name).chmod(0o644)
-            Path(aside.name).replace(path)
-        except BaseException:
-            Path(aside.name).unlink(missing_ok=True)
-            raise
+    with whole_file(path) as file:
+        file.write_text(text, encoding="utf-8")
     return path
 
 

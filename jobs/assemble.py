@@ -376,6 +376,8 @@ def _similarity(source: str, target: str, found: Similarity) -> LayerSimilarity:
         rows=found.rows,
         coverage_070=covered.standardised,
         coverage_null=covered.above_null,
+        coverage_raw=covered.raw,
+        alone=covered.alone,
         pairing=tuple(measured_pairing(found.cka)),
     )
 

@@ -19,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from alignment.whole_file import whole_file
+
 PLAIN_EVERY_SECONDS = 10.0
 
 
@@ -48,10 +50,8 @@ class Reporter:
         finally:
             self._count(name, time.monotonic() - start)
             if self._kept is not None:
-                self._kept.parent.mkdir(parents=True, exist_ok=True)
-                aside = self._kept.with_name(f".{self._kept.name}")
-                aside.write_text(json.dumps(self.seconds, indent=2))
-                aside.replace(self._kept)
+                with whole_file(self._kept) as file:
+                    file.write_text(json.dumps(self.seconds, indent=2))
 
     def _count(self, name: str, seconds: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds

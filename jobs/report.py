@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from evaluation.figures import write_figures
 from evaluation.matrix import Matrix, MatrixError
 from evaluation.report import write_page
 
@@ -18,18 +17,5 @@ def draw(path: Path, to: Path | None) -> tuple[Matrix, Path]:
     except OSError as error:
         raise MatrixError(f"{path}: cannot be read: {error.strerror}") from error
     page = (to or path.with_name("index.html")).absolute()
-    page.parent.mkdir(parents=True, exist_ok=True)
     write_page(matrix, page)
     return matrix, page
-
-
-def draw_figures(matrix: Matrix, directory: Path) -> int:
-    """Draw its pictures for papers; how many files there are.
-
-    Raises:
-        MatrixError: the directory cannot be written to.
-    """
-    try:
-        return len(write_figures(matrix, directory))
-    except OSError as error:
-        raise MatrixError(f"{directory}: cannot be written to: {error.strerror}") from error

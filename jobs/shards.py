@@ -10,6 +10,7 @@ from rich.table import Table
 from actors.catalog import ClosedWeights, closed_line
 from actors.checkpoints import read_json
 from actors.fleet import find
+from alignment.whole_file import whole_file
 from cluster.placement import GIB
 from jobs.check import DTYPES
 from jobs.names import one_of
@@ -96,7 +97,8 @@ def write_shards(plans: list["RankPlan"], to: Path) -> None:
         }
         for plan in plans
     ]
-    to.write_text(json.dumps(said, indent=1), encoding="utf-8")
+    with whole_file(to) as file:
+        file.write_text(json.dumps(said, indent=1), encoding="utf-8")
 
 
 def _slice(piece: "Piece") -> str:

@@ -60,7 +60,8 @@ def report(
     ] = None,
 ) -> None:
     """Draw the page of a matrix again, and print the matrix."""
-    from jobs.report import draw, draw_figures
+    from evaluation.figures import write_figures
+    from jobs.report import draw
     from jobs.table import matrix_lines, matrix_table
 
     found, page = draw(matrix, to)
@@ -70,8 +71,8 @@ def report(
         out.print(line, soft_wrap=True)
     out.print(f"page     {page.as_uri()}", soft_wrap=True)
     if figures is not None:
-        many = draw_figures(found, figures)
-        out.print(f"figures  {many} in {figures.absolute()}", soft_wrap=True)
+        many = write_figures(found, figures)
+        out.print(f"figures  {len(many)} in {figures.absolute()}", soft_wrap=True)
 
 
 @showing.command(

@@ -9,6 +9,7 @@ import torch
 from safetensors.numpy import save_file
 
 from alignment.maps import map_from_bytes
+from alignment.whole_file import whole_file
 from cluster.gang import Gang
 from cluster.storage import Store, open_store
 from evaluation.judges import JUDGES
@@ -182,10 +183,9 @@ def _publish(
 
 
 def write_matrix(matrix: Matrix, path: Path) -> None:
-    """Write the matrix as JSON: aside, then renamed."""
-    aside = path.with_suffix(".part")
-    aside.write_text(matrix.to_json(), encoding="utf-8")
-    aside.replace(path)
+    """Write the matrix as JSON."""
+    with whole_file(path) as file:
+        file.write_text(matrix.to_json(), encoding="utf-8")
 
 
 def _cargo_files(directory: Path, judged: Judged, store: Store) -> Path:

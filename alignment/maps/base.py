@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +17,8 @@ from typing import Any, ClassVar
 from safetensors import SafetensorError
 from safetensors import torch as safetensors_torch
 from torch import Tensor
+
+from alignment.whole_file import whole_file
 
 FORMAT = 1
 RECORD_FILE = "map.json"
@@ -94,8 +94,10 @@ class Map(ABC):
         directory.mkdir(parents=True, exist_ok=True)
         weights = self.to_bytes()
         record = {**self.record(), "sha256": hashlib.sha256(weights).hexdigest()}
-        _write(directory / WEIGHTS_FILE, weights)
-        _write(directory / RECORD_FILE, (_json(record) + "\n").encode())
+        with whole_file(directory / WEIGHTS_FILE) as file:
+            file.write_bytes(weights)
+        with whole_file(directory / RECORD_FILE) as file:
+            file.write_text(_json(record) + "\n")
 
     @staticmethod
     def load_map(directory: Path) -> Map:
@@ -169,16 +171,3 @@ def unchained(first: Map, second: Map) -> MapError:
 
 def _json(record: dict[str, Any]) -> str:
     return json.dumps(record, sort_keys=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write aside in the same directory, then rename: never half a file."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as aside:
-        try:
-            aside.write(data)
-            aside.flush()
-            os.fsync(aside.fileno())
-            Path(aside.name).replace(path)
-        except BaseException:
-            Path(aside.name).unlink(missing_ok=True)
-            raise

@@ -14,6 +14,7 @@ from actors.engine import Engine, load
 from actors.examples import Example, foreseen, nats, passes
 from actors.matrices import places
 from alignment.updates import Update
+from tests.deprecated import PEFT
 
 SAID = "The ferry crosses the narrow strait"
 
@@ -23,7 +24,7 @@ def gemma(checkpoint: Callable[[str], Path]) -> Engine:
     return load(checkpoint("gemma3_text"))
 
 
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+@PEFT
 def test_gradients_are_those_of_peft(gemma: Engine, checkpoint: Callable[[str], Path]) -> None:
     training, where = AdapterTraining(rank=3), places(gemma)
     factors = begun(where, training, torch.device("cpu"))

@@ -316,5 +316,7 @@ def make_similarity(source: ModelRow, target: ModelRow, seed: int = 0) -> LayerS
         rows=2000,
         coverage_070=float((cka.max(axis=0) > 0.7).mean()),
         coverage_null=1.0,
+        coverage_raw=0.0,
+        alone=(),
         pairing=tuple(pairing),
     )

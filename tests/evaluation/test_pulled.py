@@ -18,15 +18,12 @@ from evaluation.matrix import Matrix
 from evaluation.tracking import CHAMPION, pull
 from tests.adapter_files import LAYERS, save_adapter
 from tests.cache_files import cache_map
+from tests.deprecated import MLFLOW
 from tests.tracking_bench import KEY, NAME, TARGET_WIDTH, WIDTH, Bench
 
 Maker = Callable[..., Matrix]
 
-# MLflow asks SQLAlchemy and pandas for what is on its way out.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),
-]
+pytestmark = [*MLFLOW]
 
 LOADER = """
 import json, sys

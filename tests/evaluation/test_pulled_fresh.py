@@ -14,15 +14,14 @@ from transformers import AutoModelForCausalLM
 
 from evaluation.matrix import Matrix
 from evaluation.tracking import CHAMPION, pull
+from tests.deprecated import MLFLOW, PEFT
 from tests.tracking_bench import Bench
 
-# MLflow asks SQLAlchemy and pandas for what is on its way out; PEFT asks transformers.
 pytestmark = [
     pytest.mark.long,
     pytest.mark.timeout(1500),
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),
-    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
+    *MLFLOW,
+    PEFT,
 ]
 
 READ = """

@@ -16,15 +16,12 @@ from evaluation.record import model_name
 from evaluation.retention import Interval
 from evaluation.routes import Route
 from evaluation.tracking import CHAMPION, TrackedRun, TrackingError, best, pull
+from tests.deprecated import MLFLOW
 from tests.tracking_bench import KEY, NAME, Bench
 
 Maker = Callable[..., Matrix]
 
-# MLflow asks SQLAlchemy and pandas for what is on its way out.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),
-]
+pytestmark = [*MLFLOW]
 
 
 def test_one_parent_a_child_per_cell_and_metrics_with_intervals(

@@ -14,15 +14,12 @@ from mlflow import MlflowClient
 
 from evaluation.matrix import Matrix
 from evaluation.tracking import CHAMPION, best, pull
+from tests.deprecated import MLFLOW
 from tests.object_server import Gateway, free_port, wait_for
 from tests.tracking_bench import KEY, NAME, Bench
 
 Maker = Callable[..., Matrix]
-# MLflow asks SQLAlchemy and pandas for what is on its way out.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),
-]
+pytestmark = [*MLFLOW]
 
 
 @pytest.fixture

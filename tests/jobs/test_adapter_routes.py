@@ -12,6 +12,7 @@ from jobs.config import read_run_file
 from jobs.paths import CHANCE, HUB
 from jobs.texts import gather
 from jobs.workload import readings
+from tests.deprecated import MLFLOW
 from tests.jobs.test_adapters import SECTION as BOTH
 from tests.sweeps import Driver, assert_same_cells, change, matrix_of
 
@@ -19,8 +20,7 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.long,
     pytest.mark.timeout(600),
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),
+    *MLFLOW,
 ]
 # Twins: what a random model has learned another of its family learns.
 RECIPES = ("rotated", "permuted")

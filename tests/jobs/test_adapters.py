@@ -19,15 +19,14 @@ from evaluation.tracking import pull
 from jobs.adapters import ANCHORS, ANOTHER, OWN, SHUFFLED, SHUFFLED_SOLVED, SOLVED
 from jobs.config import read_run_file
 from jobs.table import matrix_lines
+from tests.deprecated import MLFLOW, PEFT
 from tests.sweeps import Driver, assert_same_cells, change, matrix_of
 
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.timeout(600),
-    # MLflow asks SQLAlchemy and pandas for what is on its way out; PEFT does so of transformers.
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),
-    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
+    *MLFLOW,
+    PEFT,
 ]
 KEY = ("tiny-llama", "tiny-gemma", "lora", "social_media")
 SECTION = {

@@ -26,14 +26,13 @@ from jobs.carry import Wish, carry_steering
 from jobs.config import Tracking, read_run_file
 from jobs.names import ROOT
 from jobs.progress import Reporter
+from tests.deprecated import MLFLOW
 from tests.sweeps import PATIENCE, Result, command, environment
 
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.timeout(600),
-    # MLflow asks SQLAlchemy and pandas for what is on its way out.
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),
+    *MLFLOW,
 ]
 
 SOURCE, TARGET = "tiny-llama", "tiny-gemma"

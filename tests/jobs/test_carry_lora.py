@@ -11,12 +11,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from jobs.__main__ import USER_ERROR
+from tests.deprecated import PEFT
 from tests.jobs.test_adapters import SECTION
 
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.timeout(600),
-    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
+    PEFT,
 ]
 
 SOURCE, TARGET = "tiny-llama", "tiny-gemma"

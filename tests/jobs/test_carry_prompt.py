@@ -12,11 +12,12 @@ from transformers import AutoModelForCausalLM
 from actors.cargo.peft_files import CONFIG_FILE
 from actors.cargo.soft_prompt import read_prompt
 from jobs.__main__ import USER_ERROR
+from tests.deprecated import PEFT
 
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.timeout(600),
-    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
+    PEFT,
 ]
 SOURCE, TARGET, ROWS = "tiny-llama", "tiny-gemma", 4
 Verb = Callable[..., tuple[object, str, str]]

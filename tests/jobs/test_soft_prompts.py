@@ -24,14 +24,13 @@ from jobs.progress import Reporter
 from jobs.soft_prompts import ANOTHER, JOINT, LATER, MEAN, ZERO, require_forms, require_readers
 from jobs.table import matrix_lines
 from jobs.waves import Crew
+from tests.deprecated import MLFLOW
 from tests.sweeps import Driver, assert_same_cells, change, matrix_of
 
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.timeout(600),
-    # MLflow asks SQLAlchemy and pandas for what is on its way out.
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),
+    *MLFLOW,
 ]
 NAMES = ("tiny-llama", "tiny-gemma", "tiny-qwen")
 KEY = ("tiny-llama", "tiny-gemma", "soft_prompt", "sentiment")

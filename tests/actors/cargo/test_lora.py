@@ -17,9 +17,10 @@ from actors.cargo.lora import read_adapter, write_adapter
 from actors.cargo.peft_files import CONFIG_FILE, WEIGHTS_FILE, AdapterError
 from actors.engine import load
 from actors.matrices import outline, places
+from tests.deprecated import PEFT
 
 pytestmark = [  # of PEFT itself
-    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
+    PEFT,
     pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning"),
 ]
 IDS = torch.tensor([[1, 5, 9, 13, 2, 7]])

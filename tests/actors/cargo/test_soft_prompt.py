@@ -15,10 +15,9 @@ from actors.engine import Engine, load
 from actors.examples import Example, foreseen
 from actors.prompt_training import PromptTraining, train_prompt
 from actors.prompting import prompting
+from tests.deprecated import PEFT
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"
-)
+pytestmark = PEFT
 COUNT = 3
 
 
