@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 _STEERING = """\
-{name}, version {version}: {cargo} ({concept}) carried from {source} into {target}.
+{name}, version {version}: {cargo} ({concept}) carried from {source} into {target} ({way}).
 Add {strength:g} times the vector at every position of {site} of the target.
 
 Any Python with torch and safetensors, started in this directory, can use the files:
@@ -63,7 +63,7 @@ What was measured of it is in artifacts/cargo/cargo.json.
 """
 
 _ADAPTER = """\
-{name}, version {version}: {cargo} ({concept}) carried from {source} into {target}.
+{name}, version {version}: {cargo} ({concept}) carried from {source} into {target} ({way}).
 An adapter of {target}, of rank {rank}, as PEFT keeps them. Any Python with peft, started in this
 directory, puts it on:
 

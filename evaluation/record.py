@@ -19,7 +19,11 @@ from evaluation.cells import (
     TrainedWay,
 )
 from evaluation.matrix import Matrix
-from evaluation.retention import Interval
+from evaluation.retention import Interval, level
+from evaluation.routes import Route
+
+# Of the one map that goes directly.
+_OF_A_MAP = ("held_out_r2", "map_address", "vector_address", "address.map", "address.vector")
 
 
 def model_name(source: str, target: str, cargo: str, concept: str) -> str:
@@ -75,6 +79,57 @@ def cell_facts(matrix: Matrix, cell: AnyCell) -> dict[str, JsonValue]:
     }
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """What is recorded of a crossing: in a child run, which is `part` of its sweep, and with a
+    version of the model `name`; `kept` is what the next version will be judged against."""
+
+    part: str
+    name: str
+    facts: dict[str, JsonValue]
+    tags: dict[str, str]
+    kept: dict[str, str]
+    metrics: dict[str, float]
+    files: tuple[str, ...]
+
+
+def recorded(matrix: Matrix, cell: AnyCell) -> Recorded:
+    """Of what went directly."""
+    name = model_name(*cell.key)
+    return Recorded(
+        part=name,
+        name=name,
+        facts=cell_facts(matrix, cell),
+        tags=cell_tags(matrix, cell),
+        kept=_kept(cell, cell.retention),
+        metrics=cell_metrics(matrix, cell),
+        files=_own(cell).files,
+    )
+
+
+def recorded_route(matrix: Matrix, of: Route) -> Recorded:
+    """Of what went through other models: it is used as what goes directly, and its version stands
+    beside that one's, told apart by the tag `path`."""
+    cell, through = matrix.cell(*of.key), " > ".join(of.path[1:-1])
+    own = {
+        "way": f"through {through}",
+        "path": " > ".join(of.path),
+        "level": str(level(of.routed)),
+    }
+    facts = {k: x for k, x in cell_facts(matrix, cell).items() if k not in _OF_A_MAP}
+    tags = {k: x for k, x in cell_tags(matrix, cell).items() if k not in _OF_A_MAP}
+    name = model_name(*of.key)
+    return Recorded(
+        part=f"{name} {own['way']}",
+        name=name,
+        facts=facts | own | {"retention": _plain(of.routed)},
+        tags=tags | own,
+        kept=_kept(cell, of.routed),
+        metrics=_bounds("retention", of.routed) | _bounds("gain", of.gain),
+        files=_own(cell).files,
+    )
+
+
 def lineage(matrix: Matrix) -> dict[str, str]:
     """Tags of every run: the code that ran and the anchors it read."""
     named = {f"lineage.{key}": value for key, value in matrix.lineage.items()}
@@ -115,11 +170,6 @@ def cell_metrics(matrix: Matrix, cell: AnyCell) -> dict[str, float]:
         if control.spread is not None:
             metrics[f"control.{slug(control.name)}_largest"] = control.spread.largest
     return metrics
-
-
-def cell_files(cell: AnyCell) -> tuple[str, ...]:
-    """The names of the files that are registered of a cell."""
-    return _own(cell).files
 
 
 @dataclass(frozen=True)
@@ -260,10 +310,9 @@ def _of_way(score: TrainedWay) -> dict[str, float]:
     }
 
 
-def retention_tags(cell: AnyCell) -> dict[str, str]:
+def _kept(cell: AnyCell, kept: Interval | None) -> dict[str, str]:
     """What the next version will be judged against; nothing where retention is undefined, or of an
     effect that chance has too."""
-    kept = cell.retention
     if kept is None or not cell.is_real:
         return {}
     return {"retention": repr(kept.value), "retention_low": repr(kept.low)}

@@ -19,21 +19,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 from filelock import FileLock
-from pydantic import JsonValue
 
-from evaluation.cells import AnyCell, Key
+from evaluation.cells import Key
 from evaluation.figure import matrix_figure
 from evaluation.matrix import Matrix
 from evaluation.pulled_readme import how_to_use
 from evaluation.record import (
-    cell_facts,
-    cell_files,
-    cell_metrics,
-    cell_tags,
+    Recorded,
     lacking,
-    model_name,
     not_worse,
-    retention_tags,
+    recorded,
+    recorded_route,
     slug,
     sweep_metrics,
     sweep_tags,
@@ -72,7 +68,8 @@ class TrackingError(ValueError):
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """Where a matrix went. `versions` is the version of every registered model of this sweep."""
+    """Where a matrix went. `versions` is the version of every part of this sweep: the name of a
+    registered model, and behind it through which models it went."""
 
     run_id: str
     experiment_id: str
@@ -81,7 +78,13 @@ class TrackedRun:
 
 
 def track(
-    matrix: Matrix, *, uri: str, experiment: str, maps: Mapping[Key, Path], page: Path
+    matrix: Matrix,
+    *,
+    uri: str,
+    experiment: str,
+    maps: Mapping[Key, Path],
+    routed: Mapping[Key, Path],
+    page: Path,
 ) -> TrackedRun:
     """Record a matrix, its page and its maps; the same matrix again changes nothing.
 
@@ -94,24 +97,29 @@ def track(
         uri: `sqlite:///file` or the http address of an MLflow server. Beside an SQLite file, the
             artifacts go to the directory `artifacts` next to it.
         experiment: name of the experiment, made where there is none.
-        maps: for every cell, a directory with the files that `cell_files` names.
+        maps: for every cell, a directory with the files of what went directly.
+        routed: for routes that are recommended, one with those of what went through other models;
+            it becomes one more version.
         page: the HTML page of this matrix.
 
     Raises:
         TrackingError: the store cannot be used, or files are missing; one line.
     """
-    for cell in matrix.cells:
-        place, names = maps.get(cell.key), cell_files(cell)
-        missing = [n for n in names if place is None or not (place / n).is_file()]
+    every = [(recorded(matrix, cell), maps.get(cell.key)) for cell in matrix.cells]
+    routes = [of for of in matrix.routes if of.recommended and of.key in routed]
+    every += [(recorded_route(matrix, of), routed[of.key]) for of in routes]
+    for each, place in every:
+        missing = [n for n in each.files if place is None or not (place / n).is_file()]
         if missing:
             place = place or "no directory given"
-            raise TrackingError(f"{model_name(*cell.key)}: {', '.join(missing)} missing ({place})")
+            raise TrackingError(f"{each.part}: {', '.join(missing)} missing ({place})")
     with _store(uri, create=True) as client:
         experiment_id = _experiment(client, experiment, uri)
         parent = _run(client, experiment_id, matrix.run, {SWEEP: matrix.address, PART: "sweep"})
         versions = {
-            model_name(*cell.key): _track_cell(client, parent, matrix, cell, maps[cell.key])
-            for cell in matrix.cells
+            each.part: _track_part(client, parent, matrix.address, each, place)
+            for each, place in every
+            if place is not None
         }
         if COMPLETE not in parent.data.tags:
             _log_parent(client, parent, matrix, page)
@@ -255,22 +263,19 @@ def _run(client: MlflowClient, experiment_id: str, name: str, tags: dict[str, st
 # --- runs --------------------------------------------------------------------------------------
 
 
-def _track_cell(
-    client: MlflowClient, parent: Run, matrix: Matrix, cell: AnyCell, directory: Path
+def _track_part(
+    client: MlflowClient, parent: Run, address: str, of: Recorded, directory: Path
 ) -> str:
     """One child run and one model version; gives the version."""
-    name = model_name(*cell.key)
-    tags = {SWEEP: matrix.address, PART: name, "mlflow.parentRunId": parent.info.run_id}
-    child = _run(client, parent.info.experiment_id, name, tags)
-    tracked = _version_of_sweep(client, name, matrix.address)
+    tags = {SWEEP: address, PART: of.part, "mlflow.parentRunId": parent.info.run_id}
+    child = _run(client, parent.info.experiment_id, of.part, tags)
+    tracked = _version_of_sweep(client, of, address)
     if tracked is None:
-        facts = cell_facts(matrix, cell)
-        model = _log_model(client, child, name, facts, [directory / of for of in cell_files(cell)])
-        tags = cell_tags(matrix, cell) | retention_tags(cell) | {SWEEP: matrix.address}
-        tracked = _register(client, name, child, model, tags)
-    _judge(client, name, tracked)
+        model = _log_model(client, child, of, [directory / name for name in of.files])
+        tracked = _register(client, of.name, child, model, of.tags | of.kept | {SWEEP: address})
+    _judge(client, of.name, tracked)
     if COMPLETE not in child.data.tags:
-        _log(client, child, cell_metrics(matrix, cell), cell_tags(matrix, cell))
+        _log(client, child, of.metrics, of.tags)
         _finish(client, child)
     return str(tracked.version)
 
@@ -309,7 +314,7 @@ def _finish(client: MlflowClient, run: Run) -> None:
 
 
 def _log_model(
-    client: MlflowClient, child: Run, name: str, facts: dict[str, JsonValue], files: Sequence[Path]
+    client: MlflowClient, child: Run, of: Recorded, files: Sequence[Path]
 ) -> tuple[str, str]:
     """The logged model of a child run, whole: its id and where its files are."""
     experiment_id, run_id = child.info.experiment_id, child.info.run_id
@@ -318,7 +323,7 @@ def _log_model(
             return left.model_id, left.artifact_location
         client.delete_logged_model(left.model_id)  # an interrupted call left it half uploaded
     # Unlike a registered model, a logged one may have no dot in its name.
-    plain = name.replace(".", "_")
+    plain = of.name.replace(".", "_")
     logged = client.create_logged_model(experiment_id, plain, source_run_id=run_id)
     with tempfile.TemporaryDirectory() as scratch:
         cargo, model = Path(scratch) / "cargo", Path(scratch) / "model"
@@ -326,7 +331,7 @@ def _log_model(
         for file in files:
             shutil.copyfile(file, cargo / file.name)
         (loader,) = (LOADERS[file.name] for file in files if file.name in LOADERS)
-        (cargo / "cargo.json").write_text(json.dumps(facts, indent=2))
+        (cargo / "cargo.json").write_text(json.dumps(of.facts, indent=2))
         mlflow.pyfunc.save_model(
             path=str(model),
             python_model=str(Path(__file__).with_name(loader)),
@@ -374,9 +379,9 @@ def _judge(client: MlflowClient, name: str, new: ModelVersion) -> None:
     client.set_model_version_tag(name, new.version, JUDGED, said)
 
 
-def _version_of_sweep(client: MlflowClient, name: str, address: str) -> ModelVersion | None:
-    found = client.search_model_versions(f"name = '{name}' and tag.`{SWEEP}` = '{address}'")
-    return found[0] if found else None
+def _version_of_sweep(client: MlflowClient, of: Recorded, address: str) -> ModelVersion | None:
+    found = client.search_model_versions(f"name = '{of.name}' and tag.`{SWEEP}` = '{address}'")
+    return next((each for each in found if each.tags.get("path") == of.tags.get("path")), None)
 
 
 def _find_version(client: MlflowClient, name: str, which: str) -> ModelVersion:

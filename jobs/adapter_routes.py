@@ -8,6 +8,7 @@ Shapes: m items.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -16,11 +17,11 @@ from alignment.routes import Path
 from evaluation.skills import SKILLS
 from evaluation.trained_ways import BASE, NATIVE, Judging
 from jobs.adapter_units import Made
-from jobs.adapters import Adapted, Adapting, Pair
+from jobs.adapters import Adapted, Adapting, Pair, adapter_files
 from jobs.config import RunFile
 from jobs.paths import BEST, CHANCE, HUB, Paths, Routed
 from jobs.texts import Texts
-from jobs.units import Asking
+from jobs.units import Arrays, Asking
 
 SAME_READING = "direct, reading as much"
 ROUTED = (BEST, SAME_READING, HUB, CHANCE)
@@ -76,14 +77,26 @@ class _Routing:
             for pair, of in ways.items()
         }
         scores = self._adapting.scores("test", self._skill, adapters)
-        return [self._routed(pair, path, scores[pair]) for pair, path in best.items()]
+        routed = {pair: of[BEST] for pair, of in adapters.items()}
+        files = self._adapting.files(f"{self._skill}: writing routed adapters", routed)
+        return [self._routed(pair, path, scores[pair], files[pair]) for pair, path in best.items()]
 
-    def _routed(self, pair: Pair, path: Path, scores: Mapping[str, np.ndarray]) -> Routed:
+    def _routed(
+        self, pair: Pair, path: Path, scores: Mapping[str, np.ndarray], files: Arrays
+    ) -> Routed:
         adapted = self._adapted[pair]
         direct, native = (adapted.test[name] for name in (adapted.carried.way, NATIVE))
         base = scores[BASE]
         effects = {name: of - base for name, of in scores.items() if name != BASE}
-        return Routed(adapted.key, path, native - base, direct - base, effects, self._draws)
+        return Routed(
+            adapted.key,
+            path,
+            native - base,
+            direct - base,
+            effects,
+            self._draws,
+            partial(adapter_files, files=files),
+        )
 
     def _arrived(self, ways: set[Nodes]) -> dict[Nodes, Made]:
         """What the last model of every way, and of each beginning of one, has been carried."""

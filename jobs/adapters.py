@@ -96,10 +96,10 @@ def foreseen(way: str, taught: Taught, source: float, target: float) -> float:
     return OUTRIGHT if taught.outright else FORESEEN[way][source < target]
 
 
-def adapter_files(directory: Path, adapted: Adapted) -> Path:
-    """What is registered of a pair: the carried adapter, as a PEFT directory."""
+def adapter_files(directory: Path, files: Arrays) -> Path:
+    """What is registered of a carried adapter: a PEFT directory."""
     directory.mkdir(parents=True)
-    for name, content in adapted.files.items():
+    for name, content in files.items():
         (directory / name).write_bytes(content.tobytes())
     return directory
 
@@ -213,16 +213,21 @@ class Adapting:
             if others is not carried:
                 adapters[pair][ANOTHER] = others[pair].chosen
         test = self.scores("test", skill, adapters)
-        units = {
-            pair: adapter_units.as_peft(self._models[pair[1]], each.chosen)
-            for pair, each in carried.items()
-        }
-        files = self._answers(f"{skill}: writing adapters", units)
+        title = f"{skill}: writing adapters"
+        files = self.files(title, {pair: each.chosen for pair, each in carried.items()})
         answers = self._safety(skill, carried) if self._section.safety else {}
         return [
             Adapted(*pair, skill, each, test[pair], answers.get(pair, {}), files[pair])
             for pair, each in carried.items()
         ]
+
+    def files(self, title: str, adapters: Mapping[Pair, Made]) -> dict[Pair, Arrays]:
+        """Those of an adapter of each target, as PEFT keeps it."""
+        units = {
+            pair: adapter_units.as_peft(self._models[pair[1]], each)
+            for pair, each in adapters.items()
+        }
+        return self._answers(title, units)
 
     def carried_on(
         self,

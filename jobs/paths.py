@@ -3,7 +3,8 @@
 Shapes: p items.
 """
 
-from collections.abc import Mapping
+import pathlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from alignment.routes import Hops, Path, best_path, hub
 from evaluation.cells import Key
 from jobs.config import RunFile
 
+Saving = Callable[[pathlib.Path], pathlib.Path]  # fills a new directory
 BEST, HUB, CHANCE = "best path", "through the shared hub", "through a middle drawn by chance"
 
 
@@ -19,7 +21,8 @@ BEST, HUB, CHANCE = "best path", "through the shared hub", "through a middle dra
 class Routed:
     """A path for an ordered pair, and effects [p] on the same test items: native, of what goes
     directly, and by name of what goes through others, BEST first. `draws` is how many resamples of
-    the items intervals are found by."""
+    the items intervals are found by. `save` fills a directory with what the path has made, to be
+    registered; None where that is nothing which one file can hold."""
 
     key: Key
     path: Path
@@ -27,6 +30,7 @@ class Routed:
     direct: np.ndarray
     effects: Mapping[str, np.ndarray]
     draws: int
+    save: Saving | None
 
 
 class Paths:

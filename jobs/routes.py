@@ -10,6 +10,7 @@ Shapes: p prompts.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 
 from actors.catalog import ModelFacts
@@ -19,12 +20,12 @@ from evaluation.suites import SUITES
 from jobs.config import RunFile
 from jobs.extract import Vectors
 from jobs.fitting import Fitting
-from jobs.paths import BEST, CHANCE, HUB, Paths, Routed
+from jobs.paths import BEST, CHANCE, HUB, Paths, Routed, Saving
 from jobs.questions import Push, Questions, slopes
 from jobs.steer import Judged
 from jobs.texts import Texts
 from jobs.units import Asking
-from jobs.ways import HopKey, Ways, key_of
+from jobs.ways import HopKey, Ways, key_of, vector_files
 from jobs.work import Hop, Place, Work, on_shards
 
 SAME_ROWS = "best path, each leg on its part of the anchors"
@@ -90,9 +91,18 @@ class _Routing:
                 each.ways[each.choice.way.name],
                 dict(zip(of, slopes(answer, (each.choice.strength,))[:, 0], strict=True)),
                 self._draws,
+                self._saving(each, path, of[BEST]),
             )
             for (each, path), of, answer in zip(paths, pushes, answers, strict=True)
         ]
+
+    def _saving(self, judged: Judged, path: Path, push: Push) -> Saving | None:
+        legs = self._legs(judged.choice.hop.place, path.nodes)
+        at_once = self._ways.at_once([self._ways.best_fitted(leg).map_address for leg in legs])
+        vector = push.at(judged.choice.strength).vector
+        if at_once is None:
+            return None
+        return partial(vector_files, carried_by=at_once, vector=vector)
 
     def _best(self, judged: Judged) -> Path | None:
         hop = judged.choice.hop

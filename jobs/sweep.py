@@ -6,7 +6,6 @@ from itertools import combinations
 from pathlib import Path
 
 import torch
-from safetensors.numpy import save_file
 
 from alignment.maps import map_from_bytes
 from alignment.whole_file import whole_file
@@ -36,6 +35,7 @@ from jobs.soft_prompts import carry_prompts, prompt_files, require_forms, requir
 from jobs.steer import Judged, Steerer
 from jobs.texts import Texts, gather
 from jobs.units import Asking
+from jobs.ways import vector_files
 from jobs.work import Work, make_work
 
 PAGE_FILE = "index.html"
@@ -157,7 +157,11 @@ def _publish(
         write_matrix(matrix, folder / MATRIX_FILE)
     with reporter.stage("tracking"), tempfile.TemporaryDirectory() as scratch:
         maps = {
-            each.key: _cargo_files(Path(scratch) / str(number), each, store)
+            each.key: vector_files(
+                Path(scratch) / str(number),
+                map_from_bytes(store.get(each.choice.way.map_address)),
+                each.vector,
+            )
             for number, each in enumerate(results.judged)
         }
         maps |= {
@@ -165,18 +169,24 @@ def _publish(
             for each in results.handed
         }
         maps |= {
-            each.key: adapter_files(Path(scratch) / "-".join(each.key), each)
+            each.key: adapter_files(Path(scratch) / "-".join(each.key), each.files)
             for each in results.adapted
         }
         maps |= {
             each.key: prompt_files(Path(scratch) / "-".join(each.key), each)
             for each in results.prompted
         }
+        better = {of.key for of in matrix.routes if of.recommended}
         tracked = track(
             matrix,
             uri=run.tracking_uri,
             experiment=run.tracking.experiment,
             maps=maps,
+            routed={
+                each.key: each.save(Path(scratch) / "routed" / "-".join(each.key))
+                for each in results.routed
+                if each.save is not None and each.key in better
+            },
             page=folder / PAGE_FILE,
         )
     return Swept(matrix, folder / PAGE_FILE, tracked)
@@ -186,10 +196,3 @@ def write_matrix(matrix: Matrix, path: Path) -> None:
     """Write the matrix as JSON."""
     with whole_file(path) as file:
         file.write_text(matrix.to_json(), encoding="utf-8")
-
-
-def _cargo_files(directory: Path, judged: Judged, store: Store) -> Path:
-    """What is registered of a pair: the map, and the vector it carried."""
-    map_from_bytes(store.get(judged.choice.way.map_address)).save(directory)
-    save_file({"vector": judged.vector}, directory / "vector.safetensors")
-    return directory

@@ -5,15 +5,17 @@ Shapes: d width.
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, reduce
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from actors.cargo.steering import carry, random_directions
 from actors.catalog import ModelFacts
 from actors.folder import report_address
-from alignment.maps import map_from_bytes
+from alignment.maps import Linear, Map, map_from_bytes
 from cluster.storage import Store
 from jobs.extract import Vectors
 from jobs.questions import Push
@@ -35,6 +37,13 @@ class Way(NamedTuple):
     name: str
     map_address: str
     unit_of: str
+
+
+def vector_files(directory: Path, carried_by: Map, vector: np.ndarray) -> Path:
+    """What is registered of a vector that was carried: the map, and what is injected."""
+    carried_by.save(directory)
+    save_file({"vector": vector}, directory / "vector.safetensors")
+    return directory
 
 
 class Ways:
@@ -97,6 +106,13 @@ class Ways:
         first, last = hops[0], hops[-1]
         direction = self._through(first, maps, self.concept)
         return Push(last.target_site, direction, self.length(last.target, last.place))
+
+    def at_once(self, maps: Sequence[str]) -> Map | None:
+        """One map that does what these do, one after the other; None where one of them bends."""
+        found = [map_from_bytes(self.store.get(to)) for to in maps]
+        if not all(isinstance(each, Linear) for each in found):
+            return None
+        return reduce(lambda first, second: first.then(second), found)
 
     def _through(self, hop: Hop, maps: Sequence[str], concept: str) -> np.ndarray:
         """The vector of a hop's source, by one map after the other."""

@@ -59,7 +59,15 @@ class Bench:
 
     def track(self, matrix: Matrix, experiment: str = "demo") -> TrackedRun:
         maps = self.files(matrix)
-        return track(matrix, uri=self.uri, experiment=experiment, maps=maps, page=self.page)
+        routed = {route.key: maps[route.key] for route in matrix.routes}
+        return track(
+            matrix,
+            uri=self.uri,
+            experiment=experiment,
+            maps=maps,
+            routed=routed,
+            page=self.page,
+        )
 
     def client(self) -> MlflowClient:
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)

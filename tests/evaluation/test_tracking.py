@@ -140,10 +140,10 @@ def test_what_does_too_much_or_what_chance_does_is_no_better(bench: Bench, made_
     assert best(bench.uri, {"cargo": "steering"}) == (NAME, "2")
 
 
-def test_routes_and_what_was_known_before_can_be_searched_for(bench: Bench, made_up: Maker) -> None:
-    matrix = made_up(3)
+def with_routes(matrix: Matrix, routed: float) -> Matrix:
+    """One route into the second model that is recommended, and one out of it that is not."""
     first, second, third = (model.name for model in matrix.models)
-    kept, more, none = (Interval(of, of - 0.1, of + 0.1) for of in (0.4, 0.2, 0.05))
+    kept, more, none = (Interval(of, of - 0.1, of + 0.1) for of in (routed, 0.2, 0.05))
     routes = tuple(
         Route(
             source=one, target=other, cargo="steering", concept="sentiment",
@@ -151,8 +151,36 @@ def test_routes_and_what_was_known_before_can_be_searched_for(bench: Bench, made
         )
         for one, other, gain in ((first, second, more), (second, first, none))
     )  # fmt: skip
+    return matrix.model_copy(update={"routes": routes})
+
+
+def test_a_recommended_route_is_a_version_beside_the_direct_one(
+    bench: Bench, made_up: Maker, tmp_path: Path
+) -> None:
+    for address, first, routed, champion in (("a", 0.7, 0.9, "2"), ("b", 0.95, 0.9, "3")):
+        matrix = with_routes(made_up(3, address=address, first=first), routed)
+        path = f"{NAME} through {matrix.models[2].name}"
+        tracked = bench.track(matrix)
+        assert bench.track(matrix) == tracked, "the same matrix again changes nothing"
+        assert {tracked.versions[NAME], tracked.versions[path]} == (
+            {"1", "2"} if address == "a" else {"3", "4"}
+        )
+        assert [part for part in tracked.versions if "through" in part] == [path]
+        assert bench.champion() == champion
+        asked = {"cargo": "steering", "target": matrix.models[1].name}
+        assert best(bench.uri, asked) == (NAME, champion)
+    told = (pull(NAME, "2", uri=bench.uri, to=tmp_path / "got") / "README.txt").read_text()
+    assert f"(through {matrix.models[2].name})" in told
+    facts = json.loads((tmp_path / "got" / "artifacts" / "cargo" / "cargo.json").read_text())
+    assert facts["path"].split(" > ") == [matrix.models[at].name for at in (0, 2, 1)]
+    assert (facts["retention"][0], facts["level"]) == (0.9, "Good")
+
+
+def test_routes_and_what_was_known_before_can_be_searched_for(bench: Bench, made_up: Maker) -> None:
+    matrix = with_routes(made_up(3), 0.4)
+    first, second, third = (model.name for model in matrix.models)
     priors = (PriorScore(source=first, target=second, score=0.7),)
-    tracked = bench.track(matrix.model_copy(update={"routes": routes, "priors": priors}))
+    tracked = bench.track(matrix.model_copy(update={"priors": priors}))
     parent = bench.client().get_run(tracked.run_id).data
     name = model_name(first, second, "steering", "sentiment")
     assert parent.metrics[f"route.{name}.gain_low"] == pytest.approx(0.1)

@@ -146,7 +146,7 @@ def test_of_several_tracked_maps_the_one_of_the_concept_is_taken_or_the_best(
         save_file({"vector": pushed}, files[each.key] / "vector.safetensors")
     several = swept.model_copy(update={"address": "ab" * 32, "cells": tuple(cells)})
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    track(several, uri=uri, experiment="several", maps=files, page=undisturbed.run)
+    track(several, uri=uri, experiment="several", maps=files, routed={}, page=undisturbed.run)
 
     run = read_run_file(undisturbed.run).model_copy(update={"tracking": Tracking(uri=uri)})
     source, target = (
