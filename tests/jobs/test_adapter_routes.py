@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from evaluation.matrix import Matrix
+from evaluation.tracking import versions
 from jobs.adapter_routes import SAME_READING
 from jobs.config import read_run_file
 from jobs.paths import CHANCE, HUB
@@ -60,6 +61,12 @@ def test_every_pair_that_keeps_something_has_its_best_path(matrix: Matrix) -> No
         assert shares[CHANCE] == of.routed, "the same way"
         assert shares.get(HUB, of.routed) == of.routed
         assert shares[SAME_READING] != of.direct, "it has read more"
+
+
+def test_a_route_that_is_recommended_is_registered(swept: Path, matrix: Matrix) -> None:
+    every = [of.tags for of, _ in versions(read_run_file(swept).tracking_uri, {"cargo": "lora"})]
+    paths = [tags["path"] for tags in every if "path" in tags]
+    assert sorted(paths) == sorted(" > ".join(of.path) for of in matrix.routes if of.recommended)
 
 
 def test_a_second_run_asks_nothing(swept: Path, matrix: Matrix) -> None:

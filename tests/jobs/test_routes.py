@@ -8,15 +8,17 @@ import pytest
 import yaml
 
 from evaluation.matrix import Matrix
+from evaluation.tracking import versions
 from jobs.config import read_run_file
 from jobs.names import MATRIX_FILE, ROOT
 from jobs.paths import CHANCE, HUB
 from jobs.routes import SAME_ROWS
 from jobs.texts import gather
 from jobs.workload import readings
+from tests.deprecated import MLFLOW
 from tests.sweeps import PATIENCE, Driver, change, command, environment, matrix_of
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), *MLFLOW]
 # Twins: between random models of different families hardly anything is kept.
 RECIPES = ("rotated", "permuted")
 NAMES = ("tiny-llama", *RECIPES)
@@ -73,6 +75,15 @@ def test_with_one_other_model_every_way_through_it_is_the_same(matrix: Matrix) -
         assert shares[CHANCE] == of.routed
         assert shares.get(HUB, of.routed) == of.routed
         assert shares[SAME_ROWS] != of.routed, "its legs saw less"
+
+
+def test_a_route_that_is_recommended_is_registered(swept: Path, matrix: Matrix) -> None:
+    every = [
+        of.tags for of, _ in versions(read_run_file(swept).tracking_uri, {"cargo": "steering"})
+    ]
+    assert len([tags for tags in every if "path" not in tags]) == len(matrix.cells)
+    paths = [tags["path"] for tags in every if "path" in tags]
+    assert sorted(paths) == sorted(" > ".join(of.path) for of in matrix.routes if of.recommended)
 
 
 def test_the_verb_says_what_was_measured(swept: Path, matrix: Matrix) -> None:
