@@ -23,6 +23,7 @@ from cluster.world import Place, World
 Ref: TypeAlias = ray.ObjectRef
 
 _GLANCE = 0.5  # seconds after which a watch looks whether there is more to wait for
+_TRIM = 10  # seconds between two givings back: what is free is often wanted by the next call
 _PACE = "pace"  # calls that are answered while others are under way
 
 
@@ -57,6 +58,7 @@ class Rank:
         self._world: World | None = None
         self._broken: str | None = None
         self._pace = 0.0
+        self._trimmed = time.monotonic()
 
     def meet(self, place: Place | None, patience: float) -> Place:
         """Open the place where the ranks of one world meet, or go to it."""
@@ -90,7 +92,9 @@ class Rank:
         with self._together(), heard(hear):
             answer = getattr(self._body, method)(*args)
         self._pace = before + 1
-        _give_back_what_is_free()
+        if time.monotonic() - self._trimmed > _TRIM:
+            _give_back_what_is_free()
+            self._trimmed = time.monotonic()
         # All ranks come to the same answer.
         return answer if self._rank == 0 else None
 

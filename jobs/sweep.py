@@ -151,7 +151,6 @@ def _publish(
     run: RunFile, matrix: Matrix, results: Results, store: Store, reporter: Reporter
 ) -> Swept:
     folder = run.folder
-    folder.mkdir(parents=True, exist_ok=True)
     with reporter.stage("drawing the page"):
         write_page(matrix, folder / PAGE_FILE)
         write_matrix(matrix, folder / MATRIX_FILE)

@@ -91,7 +91,6 @@ class Map(ABC):
 
     def save(self, directory: Path) -> None:
         """Write map.safetensors and map.json (which holds its SHA-256, and is written last)."""
-        directory.mkdir(parents=True, exist_ok=True)
         weights = self.to_bytes()
         record = {**self.record(), "sha256": hashlib.sha256(weights).hexdigest()}
         with whole_file(directory / WEIGHTS_FILE) as file:
