@@ -22,7 +22,7 @@ from actors.reading import NotFinite
 from actors.site_names import Kind, Site
 from actors.sites import reading
 
-ROWS_A_HEAD = 256  # of logits at a time: 268 MB with a vocabulary of 262,144
+TOKENS_A_PASS = 4096  # cached ones and fed ones together, of all variants
 
 # Float32 [p, d], for `keys.L` and `values.L` of every layer.
 CellsBySite = Mapping[str, np.ndarray] | Mapping[str, Tensor]
@@ -211,14 +211,15 @@ def continuation_nll(
             f"of {len(fed)} tokens that are fed, {known} known ones leave none to judge"
         )
     ids = torch.from_numpy(fed).to(engine.device)
-    together = max(1, ROWS_A_HEAD // len(fed))
+    cached = _length(variants, cell_sites(len(engine.blocks)))
+    together = max(1, TOKENS_A_PASS * engine.at_once // (cached + len(fed)))
     found: list[float] = []
     for start in range(0, len(variants), together):
         some = variants[start : start + together]
         states = engine.states_after(ids.expand(len(some), -1), fill(engine, some))
-        chances = engine.logits(states[:, known - 1 : -1]).log_softmax(-1)
-        own = chances.gather(2, ids[None, known:, None].expand(len(some), -1, 1))[..., 0]
-        found += (-own.double().mean(1)).tolist()
+        judged = states[:, known - 1 : -1].flatten(0, 1)
+        own = engine.log_chances(judged, ids[known:].repeat(len(some)))
+        found += (-own.double().view(len(some), -1).mean(1)).tolist()
     return np.array(found)
 
 

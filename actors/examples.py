@@ -71,8 +71,7 @@ def nats(engine: Engine, some: Pass) -> Tensor:
 def costs(engine: Engine, some: Pass, states: Tensor) -> Tensor:
     """The same, of what the head reads [b, t, d]."""
     judged = some.judged[:, 1:]
-    chances = engine.logits(states[:, :-1][judged]).log_softmax(-1)
-    own = chances.gather(-1, some.ids[:, 1:][judged][:, None])[:, 0]
+    own = engine.log_chances(states[:, :-1][judged], some.ids[:, 1:][judged])
     return -own.new_zeros(judged.shape).masked_scatter(judged, own).sum(1)
 
 

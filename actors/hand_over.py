@@ -7,7 +7,7 @@ Shapes: t tokens of the whole text, p of them cached, d width of a site, e width
 knows of a token.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from alignment.cache_map import CacheMap
 BASE = "base"  # the target's own first tokens alone
 NATIVE = "native"
 ANOTHER, MEAN = "another text", "mean cell"
+Cells = Mapping[str, np.ndarray]  # float32 [p, d] by site
 
 
 @dataclass(frozen=True)
@@ -119,37 +120,37 @@ def nats(
     chief: str,
     other: Read,
     late: Sequence[float],
+    changed: Callable[[HandOver, Cells], Mapping[str, Cells]] | None = None,
 ) -> dict[str, float]:
     """Nats per token of the second part, by what is cached before it.
 
     Beside base, native and what each map carries: the controls of the map that is `chief`, another
-    text's cells and its mean cell; and for each share of `late` what it carries with so many of the
-    last cached tokens read again, by `again`.
+    text's cells and its mean cell; for each share of `late` what it carries with so many of the
+    last cached tokens read again, by `again`; and what is made of what it carries, if it is
+    `changed`.
     """
+    carried = {name: met.carried(by) for name, by in maps.items()}
     variants = {
         NATIVE: met.native,
-        **{name: met.carried(by) for name, by in maps.items()},
+        **carried,
         ANOTHER: met.carried(maps[chief], other),
         MEAN: met.mean(maps[chief]),
+        **(changed(met, carried[chief]) if changed else {}),
     }
     return {
         **after(engine, met, variants),
-        **{again(share): after_late(engine, met, variants[chief], share) for share in late},
+        **{again(share): after_late(engine, met, carried[chief], share) for share in late},
     }
 
 
-def after(
-    engine: Engine, met: HandOver, variants: Mapping[str, Mapping[str, np.ndarray]]
-) -> dict[str, float]:
+def after(engine: Engine, met: HandOver, variants: Mapping[str, Cells]) -> dict[str, float]:
     """Nats of the second part after cells of all that is cached, by name, and base."""
     found = continuation_nll(engine, met.fed, list(variants.values()))
     (base,) = continuation_nll(engine, met.fed, [met.own])
     return {BASE: float(base), **dict(zip(variants, found.tolist(), strict=True))}
 
 
-def fused(
-    native: Mapping[str, np.ndarray], carried: Mapping[str, np.ndarray], share: float
-) -> dict[str, np.ndarray]:
+def fused(native: Cells, carried: Cells, share: float) -> dict[str, np.ndarray]:
     """The target's own cells, moved a share of the way to the carried ones.
 
     Another mode than handing over: the target has read the text as well.
@@ -162,9 +163,7 @@ def again(share: float) -> str:
     return f"{share:.0%} read again"
 
 
-def after_late(
-    engine: Engine, met: HandOver, cells: Mapping[str, np.ndarray], share: float
-) -> float:
+def after_late(engine: Engine, met: HandOver, cells: Cells, share: float) -> float:
     """Nats of the second part after cells of which so many of the last tokens are read again."""
     tail = max(len(met.own[next(iter(met.own))]), met.cached - round(share * met.cached))
     kept = {site: of[:tail] for site, of in cells.items()}

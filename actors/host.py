@@ -115,18 +115,15 @@ class ModelHost:
         losses: bool = False,
     ) -> list[dict[str, float]]:
         """See `actors.hand_over.nats`: of each passage, beside what the source has read of it and
-        of another one; with `losses` `actors.mending.after_mending` as well. `maps` are files, as
+        of another one; with `losses` also after `actors.mending.put_right`. `maps` are files, as
         bytes, and the first is the chief one."""
-        found = []
+        found, changed = [], mending.put_right if losses else None
         with self._named():
             made = {name: CacheMap.from_bytes(file.tobytes()) for name, file in maps.items()}
             chief = next(iter(made))
             for passage, mine, other in zip(passages, source, others, strict=True):
                 met = hand_over.meet(self._engine, self._facts.fingerprint, passage, mine)
-                nats = hand_over.nats(self._engine, met, made, chief, other, late)
-                if losses:
-                    nats |= mending.after_mending(self._engine, met, met.carried(made[chief]))
-                found.append(nats)
+                found.append(hand_over.nats(self._engine, met, made, chief, other, late, changed))
         return found
 
     def importance(self, passages: Sequence[Passage]) -> dict[str, np.ndarray]:

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from actors.cached_text import covering
-from actors.caching import continuation_nll
-from actors.engine import Engine
 from actors.hand_over import HandOver
 from actors.site_names import Site
 
@@ -56,13 +54,9 @@ def right(part: str) -> str:
     return f"{part} put right"
 
 
-def after_mending(
-    engine: Engine, met: HandOver, carried: Mapping[str, np.ndarray]
-) -> dict[str, float]:
-    """Nats per token of the second part, by what is put right before it."""
-    cells = mended(met, carried)
-    found = continuation_nll(engine, met.fed, list(cells.values()))
-    return dict(zip(map(right, cells), found.tolist(), strict=True))
+def put_right(met: HandOver, carried: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """What is `mended`, by what it is called: for `actors.hand_over.nats`."""
+    return {right(part): cells for part, cells in mended(met, carried).items()}
 
 
 def mended(met: HandOver, carried: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:

@@ -104,11 +104,10 @@ def fit_caches(
     widths = list(writes.values())
     every = training + held
     of_training, of_all = components or (Components.of(training), Components.of(every))
-    judged, spread = _judged(_Spectrum(training, of_training), held, tried)
-    by_site = torch.stack([part.sum(1) for part in judged.split(widths, dim=1)], dim=1)
-    best = by_site.argmin(0)
+    errors, spread = _judged(_Spectrum(training, of_training), held, tried, widths)
+    best = errors.argmin(0)
     chosen = [tried[at] for at in best.tolist()]
-    r2 = 1 - by_site.gather(0, best[None])[0] / torch.stack([s.sum() for s in spread.split(widths)])
+    r2 = 1 - errors.gather(0, best[None])[0] / spread
     of_outputs = torch.tensor(chosen, dtype=torch.float64).repeat_interleave(torch.tensor(widths))
     solved = _Solved.of(_Spectrum(every, of_all), of_outputs)
     # In units of their spread all inputs weigh alike, which four bits need.
@@ -152,22 +151,36 @@ class _Spectrum:
         self.spread = (of.yy / of.count - self.mean_y.square()).clamp_min(0).sqrt()
 
     def shrunk(self, lambdas: Tensor) -> Tensor:
-        """The weights in terms of the components, [D, T], for a λ, or one for each output [T]."""
-        return self.projected / (self.values[:, None] + lambdas * self.unit)
+        """The weights in terms of the components, [D, T], for a λ for each output [T]."""
+        return self.projected * self.factors(lambdas[:, None]).mT
+
+    def factors(self, lambdas: Tensor) -> Tensor:
+        """What components are weighed by, [.., D], for λ [.., 1]."""
+        return 1 / (self.values + lambdas * self.unit)
 
 
-def _judged(spectrum: _Spectrum, held: CacheMoments, lambdas: list[float]) -> tuple[Tensor, Tensor]:
-    """Σ (y - prediction)² of every output over held rows, by λ [c, T]; and Σ (y - mean)² [T]."""
+def _judged(
+    spectrum: _Spectrum, held: CacheMoments, lambdas: list[float], widths: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Σ (y - prediction)² of every site, of so many outputs each, over held rows, by λ [c, s]; and
+    Σ (y - mean)² [s].
+
+    With P what components say of a site, diag(f) P is fitted to it, f = 1 / (e + λ).
+    Σ prediction² is fᵀ (xx ∘ P Pᵀ) f, of which all but f is the same for every λ.
+    """
     near = held.about(spectrum.mean_x, spectrum.mean_y)
-    turn = spectrum.vectors.mT
+    turn, factors = spectrum.vectors.mT, spectrum.factors(torch.tensor(lambdas)[:, None])  # [c, D]
     # In float32, which is enough to tell which λ is best, and twice as fast.
-    xx, xy = (turn @ near.xx @ spectrum.vectors).float(), (turn @ near.xy).float()
-    errors = []
-    for value in lambdas:
-        weight = spectrum.shrunk(torch.tensor(value)).float()
-        explained = 2 * (xy * weight).sum(0) - (weight * (xx @ weight)).sum(0)
-        errors.append(near.yy - explained.double())
-    return torch.stack(errors), near.yy
+    xx, xy = (turn @ near.xx @ spectrum.vectors).float(), turn.float() @ near.xy.float()
+    explained = []
+    for said, seen in zip(
+        spectrum.projected.float().split(widths, 1), xy.split(widths, 1), strict=True
+    ):
+        linear = factors @ (seen * said).sum(1).double()
+        squares = (factors.float() @ (xx * (said @ said.mT))).double()
+        explained.append(2 * linear - (squares * factors).sum(1))
+    spread = torch.stack([of.sum() for of in near.yy.split(widths)])
+    return spread - torch.stack(explained, 1), spread
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from actors import module_tree
 from actors.encoding import encode
 from actors.engine import Engine
 from actors.site_names import INJECTED, Site
@@ -89,6 +90,23 @@ def test_logits_are_the_models_own(
         torch.testing.assert_close(engine.logits(states), expected)
         some = torch.tensor([3, 1, 250])
         torch.testing.assert_close(engine.logits(states, some), expected[..., some])
+
+
+def test_chances_of_tokens_are_the_models_own(
+    engine: Engine,
+    sentences: tuple[str, ...],
+    column: Column,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    column("logits")
+    monkeypatch.setattr(module_tree, "ROWS_A_HEAD", 5)
+    monkeypatch.setattr(module_tree, "LOGITS_AT_ONCE", 1000)
+    ids = encode(engine, sentences[:1]).ids
+    with torch.inference_mode():
+        every = engine.model(input_ids=ids).logits.log_softmax(-1)[0, :-1]
+        found = engine.log_chances(engine.states(ids)[0, :-1], ids[0, 1:])
+    torch.testing.assert_close(found, every.gather(1, ids[0, 1:, None])[:, 0])
+    assert engine.log_chances(torch.zeros(0, engine.width), ids[0, :0]).shape == (0,)
 
 
 def test_padding_on_the_right_does_not_reach_a_row(
