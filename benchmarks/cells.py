@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from evaluation.cells import SteeringCell
+from evaluation.cargos.steering import SteeringCell
 
 
 def figures(cell: SteeringCell) -> dict[str, object]:

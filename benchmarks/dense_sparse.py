@@ -9,7 +9,7 @@ held-out rows and retention on test.
 from pathlib import Path
 
 from benchmarks.record import record
-from evaluation.cells import SteeringCell
+from evaluation.cargos.steering import SteeringCell
 from jobs.config import read_run_file
 from jobs.names import ROOT
 from jobs.progress import Reporter

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks.record import kept, record
-from evaluation.cells import CacheCell
+from evaluation.cargos.kv_cache import CacheCell
 from jobs.config import read_run_file
 from jobs.names import ROOT
 from jobs.progress import Reporter

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.latents import RUN_FILE
 from benchmarks.record import kept, record
-from evaluation.cells import PromptCell
+from evaluation.cargos.soft_prompt import PromptCell
 from jobs.config import read_run_file
 from jobs.progress import Reporter
 from jobs.sections import SoftPrompts

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.record import kept, record
-from evaluation.cells import PromptCell
+from evaluation.cargos.soft_prompt import PromptCell
 from jobs.config import read_run_file
 from jobs.names import ROOT
 from jobs.progress import Reporter

@@ -14,7 +14,7 @@ from alignment.coverage import LEAST
 from benchmarks import lora_carriers
 from benchmarks.adapters import Run
 from benchmarks.record import record
-from evaluation.cells import AdapterCell
+from evaluation.cargos.lora import AdapterCell
 from evaluation.hypotheses import hypotheses
 from evaluation.matrix import Matrix
 from jobs.progress import Reporter

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from evaluation.cells import AnyCell, CacheCell
+from evaluation.cargos import AnyCell
+from evaluation.cargos.kv_cache import CacheCell
 from evaluation.expectation import Band, expected
 from evaluation.matrix import Matrix
 from evaluation.retention import Interval

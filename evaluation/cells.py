@@ -1,19 +1,20 @@
-"""A cell of the matrix as a value: one cargo carried from one model into another.
+"""A cell of the matrix as a value: what is known of every cargo that is carried from one model into
+another, and what each says of itself (`evaluation.cargos`).
 
 Numbers that could not be computed are NaN here and null in JSON.
 """
 
-from collections.abc import Mapping
-from typing import Literal
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from evaluation.flat import Own, bounds, slug
 from evaluation.retention import Interval, Level, Measured
-from evaluation.safety import Drift
+from evaluation.wording import titled
 
 Key = tuple[str, str, str, str]  # source, target, cargo, concept
-CHANCE = 0.05
-EQUAL_EFFECT = "carried, equal effect"  # the row of neutral text at the strength that equals native
 
 
 class Value(BaseModel):
@@ -50,118 +51,21 @@ def controls(shares: Mapping[str, Interval | None]) -> tuple[Control, ...]:
     return tuple(Control(name=name, retention=of) for name, of in shares.items() if of is not None)
 
 
-class WayScore(Value):
-    """One way to carry over one pair: R² of its map on held-out rows, and retention of what it
-    carries: on dev, by which it is chosen, and on test."""
+class Said(NamedTuple):
+    """How people call a cargo: in a line, at the head of one, what there is to keep of it, and what
+    several of it are."""
 
-    name: str
-    held_out_r2: Measured
-    dev: Measured
-    retention: Interval | None
-
-
-class PlaceScore(Value):
-    """A place that was tried on dev: the effect of the native vector there (nats, at the strength
-    that neutral text bears), and the share of it that the best map on held-out rows carries."""
-
-    site: str
-    role: str
-    strength: Measured
-    native: Measured
-    retention: Interval | None
-
-
-class StrengthPoint(Value):
-    """Mean log-odds of the behaviour on dev (nats) at a strength, against the direction where that
-    is negative: of the native vector, the carried one, and a random direction of that length."""
-
-    strength: Measured
-    native: Measured
-    carried: Measured
-    control: Measured
-
-
-class JudgedRow(Value):
-    """What a judge says of generations: how far its score, from -1 to 1, is moved by the native
-    vector, the carried one and a control. `error` is how often the judge is wrong."""
-
-    judge: str
-    error: Interval
-    native: Interval
-    carried: Interval
-    control: Interval
-    retention: Interval | None
-
-
-class NeutralRow(Value):
-    """The target on neutral text: NLL and KL from the untouched target, both in nats per token."""
-
-    name: str
-    nll: Measured
-    kl: Measured
-
-
-class Sample(Value):
-    """A prompt, and what the target writes after it: untouched, steered natively, carried."""
-
-    prompt: str
-    base: str
+    short: str
+    title: str
     native: str
-    carried: str
+    several: str
 
 
-class AgainScore(Value):
-    """Retention where the target reads a share of the cached tokens, the last ones, again."""
+class Tried(NamedTuple):
+    """Another way to carry, what sets it apart, and what it keeps."""
 
-    share: float
-    retention: Interval | None
-
-
-class ContentScore(Value):
-    """Texts of one kind, what the target gains there by its own cache (nats per token), and the
-    share of it that is kept."""
-
-    name: str
-    texts: int
-    gain: float
-    retention: Interval | None
-
-
-class LengthScore(Value):
-    """Texts of which so many of the last characters are cached, what the target gains there by its
-    own cache (nats per token), and the share of it that is kept."""
-
-    characters: int
-    gain: float
-    retention: Interval | None
-
-
-class LossScore(Value):
-    """A part of what is carried, and what putting it right gives back of all that is lost."""
-
-    part: str
-    given_back: Interval | None
-
-
-class SmallScore(Value):
-    """A map that is smaller than the one that is used: its name, its bytes, and what it keeps."""
-
-    name: str
-    map_bytes: int
-    retention: Interval | None
-
-
-class TrainedWay(Value):
-    """One way to carry that is trained: what it lost on held-out texts before and after, how many
-    tokens the target read for it and how long that took, and its retention: on held items, by which
-    the way is chosen, and on test."""
-
-    name: str
-    loss_before: Measured
-    loss_after: Measured
-    tokens: int
-    seconds: Measured
-    held: Measured
+    label: str
+    note: str
     retention: Interval | None
 
 
@@ -171,6 +75,7 @@ class Cell(Value):
     `way` is how it was carried; `base`, `native` and `carried` are in the unit of the cargo.
     """
 
+    said: ClassVar[Said]
     source: str
     target: str
     cargo: str
@@ -201,105 +106,63 @@ class Cell(Value):
         shares = [abs(control.retention.value) for control in self.controls]
         return max(shares, default=None)
 
-
-class SteeringCell(Cell):
-    """A steering vector, judged on test prompts by the slope of the propensity, in nats.
-
-    `way` is the one of `ways` that dev chose. `native_p` is how rarely a vector of the same texts,
-    their sides drawn at random, does as much as the native one. `together` is the retention of the
-    mean of all sources' vectors, where there are several.
-    """
-
-    cargo: Literal["steering"] = "steering"
-    site: str
-    role: str
-    strength: Measured
-    ways: tuple[WayScore, ...]
-    places: tuple[PlaceScore, ...]
-    together: Interval | None
-    native_p: Measured
-    cosine_to_native: Measured
-    neutral: tuple[NeutralRow, ...]
-    judged: tuple[JudgedRow, ...]
-    samples: tuple[Sample, ...]
-    curve: tuple[StrengthPoint, ...] = ()
-    vector_address: str
-
     @property
-    def is_real(self) -> bool:
-        """Also that hardly any vector of the same texts with their sides drawn at random does as
-        much."""
-        return super().is_real and self.native_p <= CHANCE
+    def cost(self) -> float | None:
+        """What it does to text that has nothing to do with it, as a multiple of what native does at
+        the same effect; None where that is not measured."""
+        return None
+
+    @abstractmethod
+    def own(self) -> Own:
+        """What is recorded of it beside what all cells have."""
+
+    @abstractmethod
+    def tried(self) -> Iterator[Tried]:
+        """What was carried otherwise than by the way that is used."""
+
+    def evidence(self) -> Iterator[str]:
+        """What stands behind its retention, for a terminal."""
+        yield from ()
 
 
-class CacheCell(Cell):
-    """A KV cache, judged on test texts by what follows it, in nats per token: less is better.
+class TrainedWay(Value):
+    """One way to carry that is trained: what it lost on held-out texts before and after, how many
+    tokens the target read for it and how long that took, and its retention: on held items, by which
+    the way is chosen, and on test."""
 
-    `way` is the name of the map. `tokens` is the retention of a map that reads nothing of the
-    source but only what the target itself knows of its tokens: what is carried beyond that has
-    crossed. `heads` are held-out R² of maps from the one layer at the same depth, by how its heads
-    are told out. A text is cached up to about `cached_characters`; what follows is judged.
-    `lengths` are of the same texts with less of them cached, `losses` of parts that the target puts
-    right.
+    name: str
+    loss_before: Measured
+    loss_after: Measured
+    tokens: int
+    seconds: Measured
+    held: Measured
+    retention: Interval | None
+
+    def metrics(self) -> dict[str, float]:
+        """What is recorded of it."""
+        way = f"way.{slug(self.name)}"
+        return {
+            f"{way}.loss_before": self.loss_before,
+            f"{way}.loss_after": self.loss_after,
+            f"{way}.tokens": float(self.tokens),
+            f"{way}.seconds": self.seconds,
+            f"{way}.held": self.held,
+            **bounds(f"{way}.retention", self.retention),
+        }
+
+
+class TrainedCell(Cell):
+    """What is known of a cargo that is trained: judged by a skill on test items, in `unit`.
+
+    `way` is the one of `ways` that held items chose. What is native was taught by `native_tokens`
+    of the skill's own lessons, in `native_seconds`.
     """
 
-    cargo: Literal["kv_cache"] = "kv_cache"
-    concept: Literal["continuation"] = "continuation"
-    tokens: Interval | None
-    heads: dict[str, Measured]
-    again: tuple[AgainScore, ...]
-    small: tuple[SmallScore, ...]
-    contents: tuple[ContentScore, ...]
-    lengths: tuple[LengthScore, ...] = ()
-    losses: tuple[LossScore, ...] = ()
-    cached_characters: int
-    judged_characters: int
-    texts: int
-
-
-class AdapterCell(Cell):
-    """A LoRA adapter, judged by the skill that it teaches, on test items, in `unit`.
-
-    `way` is the one of `ways` that held items chose. Native is an adapter of the same rank that the
-    skill's own lessons teach the target: `native_tokens` of them, in `native_seconds`. `safety` is
-    of the carried adapter, and `native_safety` of the native one.
-    """
-
-    cargo: Literal["lora"] = "lora"
     unit: str
-    rank: int
     items: int
     ways: tuple[TrainedWay, ...]
     native_tokens: int
     native_seconds: Measured
-    safety: Drift | None = None
-    native_safety: Drift | None = None
 
-
-class PromptCell(Cell):
-    """Texts that the target reads as `count` latents of what the source holds of them, judged by a
-    skill on test items, in `unit`.
-
-    `site` is where the source is read. The target alone is asked without the text. Native is a
-    prompt of as many rows, taught by the same lessons (`native_tokens` of them), before the text as
-    it is. `way` is the one of `ways` that held items chose. `relay` is what is kept where the
-    target, with that prompt, reads no more of the text than as many tokens, and `of_bytes` where
-    latents are made of the text's bytes, which no model has read. The adapter of the target has
-    `learned` numbers, and the target itself `parameters`.
-    """
-
-    cargo: Literal["soft_prompt"] = "soft_prompt"
-    site: str
-    unit: str
-    count: int
-    items: int
-    ways: tuple[TrainedWay, ...]
-    relay: Interval | None
-    of_bytes: Interval | None = None
-    learned: int
-    parameters: int
-    native_tokens: int
-    native_seconds: Measured
-
-
-AnyCell = SteeringCell | CacheCell | AdapterCell | PromptCell
+    def tried(self) -> Iterator[Tried]:
+        return (Tried(titled(of.name), "", of.retention) for of in self.ways if of.name != self.way)

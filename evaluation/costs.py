@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from evaluation.cells import AdapterCell, Cell, PromptCell
+from evaluation.cells import Cell, TrainedCell
 from evaluation.digest import median_of
 from evaluation.matrix import Matrix
 
@@ -32,7 +32,7 @@ def costs(matrix: Matrix) -> list[Cost]:
 
 
 def _cost(cargo: str, concept: str, cells: Sequence[Cell]) -> Cost:
-    trained = [each for each in cells if isinstance(each, AdapterCell | PromptCell)]
+    trained = [each for each in cells if isinstance(each, TrainedCell)]
     used = [way for each in trained for way in each.ways if way.name == each.way]
     return Cost(
         cargo,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
 
-from evaluation.cells import CacheCell
+from evaluation.cargos.kv_cache import CacheCell
 from evaluation.drawing import Forest, Share, over_one_axis
 from evaluation.matrix import Matrix
 from evaluation.retention import Interval

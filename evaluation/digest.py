@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from statistics import median
 
-from evaluation.cells import EQUAL_EFFECT, Cell, SteeringCell
+from evaluation.cells import Cell
 
 HELD = 0.80  # the low bound from which on a pair counts as held
 
@@ -55,17 +54,8 @@ def digest(name: str, cells: Sequence[Cell], *, by_chance_too: bool = False) -> 
         lowest=min((share.low for _, share in kept), default=None),
         held=sum(share.low >= HELD for _, share in kept) / len(kept) if kept else None,
         controls={control: median(values) for control, values in controls.items()},
-        cost=median_of(cost for cell, _ in kept if (cost := _cost(cell)) is not None),
+        cost=median_of(cost for cell, _ in kept if (cost := cell.cost) is not None),
     )
-
-
-def _cost(cell: Cell) -> float | None:
-    if not isinstance(cell, SteeringCell):
-        return None
-    kl = {row.name: row.kl for row in cell.neutral if isfinite(row.kl)}
-    if not kl.get("native") or EQUAL_EFFECT not in kl:
-        return None
-    return kl[EQUAL_EFFECT] / kl["native"]
 
 
 def median_of(values: Iterable[float]) -> float | None:

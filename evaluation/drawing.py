@@ -6,11 +6,11 @@ same picture reads on a wide and on a narrow screen. Layer maps are drawn in a s
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from alignment.layers import ROLES, role_layer
-from evaluation.cells import AnyCell, CacheCell, SteeringCell, WayScore
+from evaluation.cargos import AnyCell
 from evaluation.matrix import Grid, LayerSimilarity
 from evaluation.retention import Interval
 from evaluation.wording import number, titled, words
@@ -89,7 +89,7 @@ def forest(cell: AnyCell) -> Forest:
     shares: list[Share] = [
         ("native", "Native", "made in the target itself", Interval(1.0, 1.0, 1.0), ()),
         ("carried", "Carried", f"through {words(cell.way)}", cell.retention, ()),
-        *_tried(cell),
+        *(("way", label, note, share, ()) for label, note, share in cell.tried()),
     ]
     for control in cell.controls:
         strip = () if control.spread is None else control.spread.shares
@@ -133,20 +133,6 @@ def neighbour_top(similarities: tuple[LayerSimilarity, ...]) -> float:
     """The scale that all neighbour maps share: the largest overlap, up to the next tenth."""
     largest = max((_largest(pair.mutual_knn) for pair in similarities), default=0.0)
     return max(0.1, math.ceil(largest * 10) / 10)
-
-
-def _tried(cell: AnyCell) -> Iterator[Share]:
-    """What was carried otherwise than by the way that is used."""
-    if isinstance(cell, CacheCell):
-        yield "way", "Own tokens alone", "nothing of the source", cell.tokens, ()
-        return
-    for score in cell.ways:
-        if score.name != cell.way:
-            of_map = isinstance(score, WayScore)
-            note = f"held-out R² {number(score.held_out_r2)}" if of_map else ""
-            yield "way", titled(score.name), note, score.retention, ()
-    if isinstance(cell, SteeringCell) and cell.together is not None:
-        yield "way", "All sources", "the mean of their vectors", cell.together, ()
 
 
 def _finite(row: Share) -> Share:

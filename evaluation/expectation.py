@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evaluation.cargos import CARGOS
 from evaluation.retention import Interval, Level, level
-
-CARGOS = ("steering", "kv_cache", "lora", "soft_prompt")
 
 # (prior score, low, high)
 _STEERING = (

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
 from alignment.whole_file import whole_file
-from evaluation.cells import AnyCell, SteeringCell
+from evaluation.cargos import AnyCell
+from evaluation.cargos.steering import SteeringCell
 from evaluation.degradation import Degradation, degradations
 from evaluation.drawing import Forest, forest
 from evaluation.figure import INK, QUIET, matrix_figure

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from evaluation.cells import AdapterCell
+from evaluation.cargos.lora import AdapterCell
 from evaluation.retention import Interval
 
 Verdict = Literal["supported", "falsified", "undecided"]

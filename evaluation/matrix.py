@@ -11,7 +11,10 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from alignment.layers import Agreement, agreement
-from evaluation.cells import AdapterCell, AnyCell, SteeringCell, Value
+from evaluation.cargos import AnyCell
+from evaluation.cargos.lora import AdapterCell
+from evaluation.cargos.steering import SteeringCell
+from evaluation.cells import Value
 from evaluation.retention import Measured
 from evaluation.routes import Route
 

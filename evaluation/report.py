@@ -8,7 +8,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from alignment.whole_file import whole_file
 from evaluation import scatter, strength_curve
 from evaluation.assertions import assertions
-from evaluation.cells import AnyCell, CacheCell, Cell
+from evaluation.cargos import AnyCell
+from evaluation.cargos.kv_cache import CacheCell
+from evaluation.cells import Cell
 from evaluation.costs import costs
 from evaluation.degradation import degradations
 from evaluation.digest import HELD, Digest, digest
@@ -22,18 +24,11 @@ from evaluation.route_graph import SIDE as GRAPH_SIDE
 from evaluation.route_graph import route_graphs
 from evaluation.wording import count, listed, number, percent, portion, short, titled, words
 
-TEMPLATE = "page.html.j2"  # a cell has a part of its own, named by its cargo
+TEMPLATE = "page.html.j2"  # a cargo has a part of its own, in `cargos`
 FILTERS = (number, percent, portion, short, titled, words)
 MANY_CELLS = 4  # above this, the details of a cell start folded
 Directions = tuple[LayerSimilarity, ...]
 UNDECIDED = {Level.UNDEFINED, Level.UNAVAILABLE}
-# What is said to have crossed, what there is to keep of it, and what is carried several of.
-SAID = {
-    "steering": ("Steering", "what the target does natively", "concepts"),
-    "kv_cache": ("KV caches", "what the target gains by its own cache", "kinds"),
-    "lora": ("LoRA adapters", "what the target gains by its own", "skills"),
-    "soft_prompt": ("Latents", "what the target makes of the texts themselves", "skills"),
-}
 
 
 def write_page(matrix: Matrix, path: Path) -> Path:
@@ -103,23 +98,23 @@ def summary(matrix: Matrix) -> str:
     """What was found, in plain sentences, from the numbers alone; a line for each cargo."""
     names = [model.name for model in matrix.models]
     of_cargoes = [
-        " ".join(_said_of(cargo, [cell for cell in matrix.cells if cell.cargo == cargo]))
+        " ".join(_said_of([cell for cell in matrix.cells if cell.cargo == cargo]))
         for cargo in matrix.cargoes
     ]
     said = "\n".join(of_cargoes or ["Nothing was carried."])
     return f"{count(len(names), 'model')} took part: {listed(names)}. {said}"
 
 
-def _said_of(cargo: str, cells: list[AnyCell]) -> list[str]:
+def _said_of(cells: list[AnyCell]) -> list[str]:
     kept = [cell for cell in cells if cell.retention is not None and cell.level not in UNDECIDED]
     good = [cell for cell in kept if cell.level in {Level.EXCELLENT, Level.GOOD}]
     concepts = {cell.concept for cell in cells}
     noun = "direction" if len(concepts) == 1 else "crossing"
     share = f"{len(good)} of {len(cells)} {noun}s"
-    subject, native, several = SAID[cargo]
+    words_for = cells[0].said
     if len(concepts) > 1:
-        share += f" of {len(concepts)} {several}"
-    said = [f"{subject} crossed well (Good or better) in {share}."]
+        share += f" of {len(concepts)} {words_for.several}"
+    said = [f"{words_for.title} crossed well (Good or better) in {share}."]
     by_value = sorted(kept, key=lambda cell: cell.retention.value if cell.retention else 0.0)
     if by_value:
         best, worst = by_value[-1], by_value[0]
@@ -128,7 +123,7 @@ def _said_of(cargo: str, cells: list[AnyCell]) -> list[str]:
         span = f"{number(100 * best.retention.low, 0)} to {percent(best.retention.high)}"
         said.append(
             f"The best, {_crossing(best, concepts)}, kept {percent(best.retention.value)} of "
-            f"{native} (95 % interval {span})."
+            f"{words_for.native} (95 % interval {span})."
         )
         if len(by_value) > 1:
             said.append(

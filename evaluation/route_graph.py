@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from evaluation.cells import AnyCell
+from evaluation.cargos import AnyCell
 from evaluation.retention import Level
 from evaluation.routes import Route
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluation.cells import StrengthPoint
+from evaluation.cargos.steering import StrengthPoint
 
 WIDE, HIGH = 420, 240
 LEFT, TOP, RIGHT, BOTTOM = 46, 10, 410, 200  # of the field in it

@@ -2,6 +2,8 @@
 
 import math
 
+from evaluation.retention import Interval
+
 DASH = "–"
 _COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
 _SPELT = {"json": "JSON", "kv": "KV", "lora": "LoRA", "python": "Python", "rust": "Rust"}
@@ -29,6 +31,13 @@ def portion(share: float) -> str:
 def short(address: str) -> str:
     """The beginning of an address or fingerprint: enough to recognise it."""
     return address[:12]
+
+
+def spelt(share: Interval | None) -> str:
+    """A share in a line, with its interval."""
+    if share is None:
+        return "undefined"
+    return f"{share.value:.2f} ({share.low:.2f} to {share.high:.2f})"
 
 
 def words(name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from evaluation.cells import JudgedRow
+from evaluation.cargos.steering import JudgedRow
 from evaluation.judge import Judge
 from evaluation.judged import judged_effect
 

@@ -23,7 +23,6 @@ from evaluation.skills import SKILLS
 from evaluation.trained_ways import BASE, NATIVE
 from jobs import adapter_units
 from jobs.adapter_units import NOTHING, Made, Showing, Taught, What
-from jobs.config import RunFile
 from jobs.sections import Adapters
 from jobs.texts import Texts
 from jobs.units import Arrays, Asking, Unit, array_to_texts
@@ -105,9 +104,9 @@ def adapter_files(directory: Path, files: Arrays) -> Path:
 
 
 def carry_adapters(
-    run: RunFile, texts: Texts, models: Mapping[str, ModelFacts], asking: Asking
+    section: Adapters, seed: int, texts: Texts, models: Mapping[str, ModelFacts], asking: Asking
 ) -> list[Adapted]:
-    """Every skill over every ordered pair; nothing where a run carries no adapters.
+    """Every skill over every ordered pair.
 
     Raises:
         TextError: an anchor or an item of which a tokenizer makes no token.
@@ -115,10 +114,8 @@ def carry_adapters(
         SandboxError: programs are to be run, and cannot be.
         ActorLost: a process died too often.
     """
-    if run.lora is None:
-        return []
-    adapting = Adapting(run.lora, run.seed, texts, models, asking)
-    native = {skill: adapting.native(skill) for skill in run.lora.skills}
+    adapting = Adapting(section, seed, texts, models, asking)
+    native = {skill: adapting.native(skill) for skill in section.skills}
     # Skill by skill: what an adapter changes is large.
     carried = {skill: adapting.carried(skill, native[skill]) for skill in native}
     return [

@@ -14,14 +14,15 @@ from actors.cargo.memory_record import RECORD_FILE, Record, read_record
 from actors.catalog import ClosedWeights, Entry, closed_line
 from actors.fleet import find, spec
 from evaluation.calibration import Calibration, calibration
-from evaluation.cells import AdapterCell, AnyCell, CacheCell
+from evaluation.cargos import CARGOS, AnyCell
 from evaluation.compatibility import Impact, Prior, Risk, prior
-from evaluation.expectation import CARGOS, Band, expected
+from evaluation.expectation import Band, expected
 from evaluation.matrix import Matrix, MatrixError
+from evaluation.wording import spelt
 from jobs.config import home
 from jobs.footprint import LOAD_BYTES_PER_SECOND, Footprint, footprint, memory_here
 from jobs.names import MATRIX_FILE, one_of
-from jobs.table import adapter_facts, cache_facts, gib, share
+from jobs.table import gib
 
 if TYPE_CHECKING:
     from actors.requirements import Requirement
@@ -282,11 +283,8 @@ def _cells(answer: Answer) -> str:
 
 
 def _cell_lines(cell: AnyCell) -> Iterator[str]:
-    yield f"{share(cell.retention)}, {cell.concept}, way {cell.way}, level {cell.level}"
-    if isinstance(cell, CacheCell):
-        yield from (f"  {line}" for line in cache_facts(cell))
-    if isinstance(cell, AdapterCell):
-        yield from (f"  {line}" for line in adapter_facts(cell))
+    yield f"{spelt(cell.retention)}, {cell.concept}, way {cell.way}, level {cell.level}"
+    yield from (f"  {line}" for line in cell.evidence())
 
 
 def _components(found: Prior) -> Table:

@@ -33,7 +33,7 @@ from jobs.shorthand import ConfigError, written_out
 
 FITTER_NAMES = file_names("alignment/fitters")
 ROLE_NAMES = ("feature_extraction", "representation", "decision_making")
-CARGOES = ("steering", "kv_cache", "lora", "soft_prompt")
+CARGOS = file_names("jobs/cargos")
 KIND_NAMES = ("residual", "attention", "mlp")
 
 FitterName = Annotated[str, one_of_names("fitter", FITTER_NAMES)]
@@ -178,8 +178,8 @@ class RunFile(Section):
 
     @model_validator(mode="after")
     def _some_cargo(self) -> Self:
-        if all(getattr(self, cargo) is None for cargo in CARGOES):
-            raise ValueError(f"nothing is carried: a run has a section {' or '.join(CARGOES)}")
+        if all(getattr(self, cargo) is None for cargo in CARGOS):
+            raise ValueError(f"nothing is carried: a run has a section {' or '.join(CARGOS)}")
         return self
 
     @model_validator(mode="after")
@@ -218,7 +218,7 @@ class RunFile(Section):
     @property
     def without_cargo(self) -> "RunFile":
         """The same models and anchors, with nothing to be carried."""
-        return self.model_copy(update=dict.fromkeys((*CARGOES, "routes")))
+        return self.model_copy(update=dict.fromkeys((*CARGOS, "routes")))
 
     @property
     def steers(self) -> Steering:

@@ -23,7 +23,6 @@ from jobs.config import RunFile
 from jobs.passages import BATCH_TEXTS, Passages
 from jobs.progress import Reporter
 from jobs.sections import Caches
-from jobs.texts import Texts
 from jobs.waves import Crew
 from jobs.work import FORMAT
 
@@ -66,22 +65,23 @@ class Handed:
 
 
 def hand_over(
-    run: RunFile, texts: Texts, crew: Crew, store: Store, reporter: Reporter
+    run: RunFile,
+    section: Caches,
+    texts: Passages,
+    crew: Crew,
+    store: Store,
+    reporter: Reporter,
 ) -> list[Handed]:
-    """Fit every map of caches that is not there, and hand every test text over that has not been;
-    nothing where a run carries no caches.
+    """Fit every map of caches that is not there, and hand every test text over that has not been.
 
     Raises:
         ConfigError: two models do not fit into the cluster together.
         CacheError: a text is longer than the context of a model.
         ActorLost: a process died too often.
     """
-    section, of_caches = run.kv_cache, texts.passages
-    if section is None or of_caches is None:
-        return []
-    wanted = handings(section, of_caches, crew.facts)
-    CacheFitting(run, section, of_caches, crew, store, reporter).complete(wanted)
-    asked = [each for handing in wanted for each in questions(section, of_caches, handing)]
+    wanted = handings(section, texts, crew.facts)
+    CacheFitting(run, section, texts, crew, store, reporter).complete(wanted)
+    asked = [each for handing in wanted for each in questions(section, texts, handing)]
     nats = HandingOver(run, section, crew, store, reporter).complete(asked)
     return [_handed(each, asked, nats) for each in wanted]
 

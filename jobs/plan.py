@@ -14,6 +14,7 @@ from actors.weights import default_cache, prepared
 from cluster.node_types import CLUSTER_FILE, ON_DEMAND, NodeType, node_of, node_types
 from cluster.placement import InsufficientResources
 from cluster.session import session
+from jobs.cargos import readings
 from jobs.config import RunFile
 from jobs.footprint import LOAD_BYTES_PER_SECOND, Footprint, memory_here
 from jobs.placing import (
@@ -29,7 +30,7 @@ from jobs.progress import Reporter
 from jobs.resident import Process, host_name, processes
 from jobs.texts import Texts, gather
 from jobs.waves import crew
-from jobs.workload import Reading, readings
+from jobs.workload import Reading
 
 # Assumed where nothing was probed: of a core in float32, and the share of a GPU's peak that is had.
 CORE_FLOPS = 50e9

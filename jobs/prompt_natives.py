@@ -14,7 +14,7 @@ from actors.catalog import ModelFacts
 from actors.examples import Example
 from actors.prompt_training import PromptTraining
 from alignment.latents import Spread
-from evaluation.prompt_cells import RELAY
+from evaluation.cargos.soft_prompt import RELAY
 from evaluation.skill import Item, options
 from evaluation.trained_ways import BASE, NATIVE, Effort
 from jobs import prompt_units

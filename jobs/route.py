@@ -6,9 +6,8 @@ from rich.table import Table
 
 from evaluation.matrix import Matrix, MatrixError
 from evaluation.routes import Route
-from evaluation.wording import words
+from evaluation.wording import spelt, words
 from jobs.names import MATRIX_FILE
-from jobs.table import share
 
 
 def find_routes(source: str, target: str, cargo: str, runs: Path) -> tuple[Matrix, list[Route]]:
@@ -49,10 +48,10 @@ def routes_table(matrix: Matrix, routes: list[Route]) -> Table:
         table.add_column(column, overflow="fold")
     for of in routes:
         worth = f"[bold green]{of.verdict}[/]" if of.recommended else of.verdict
-        table.add_row(words(of.concept), "direct", share(of.direct), "")
+        table.add_row(words(of.concept), "direct", spelt(of.direct), "")
         path = " → ".join(of.path)
-        told = f"{share(of.routed)}\nby its hops {of.expected:.2f}"
-        table.add_row("", path, told, f"{share(of.gain)}\n{worth}")
+        told = f"{spelt(of.routed)}\nby its hops {of.expected:.2f}"
+        table.add_row("", path, told, f"{spelt(of.gain)}\n{worth}")
         for other in of.others:
-            table.add_row("", other.name, share(other.retention), "")
+            table.add_row("", other.name, spelt(other.retention), "")
     return table

@@ -13,13 +13,13 @@ import torch
 from actors.catalog import ModelFacts
 from alignment.byte_rows import byte_rows
 from alignment.latents import Latents, LatentShape, Spread
+from evaluation.cargos.soft_prompt import BYTES
 from evaluation.cells import Key
-from evaluation.prompt_cells import BYTES
 from evaluation.skill import Items
 from evaluation.skills import SKILLS
 from evaluation.trained_ways import NATIVE, Effort
 from jobs import prompt_units
-from jobs.config import ConfigError, RunFile
+from jobs.config import ConfigError
 from jobs.latent_training import (
     LatentTraining,
     TrainedLatents,
@@ -64,14 +64,14 @@ class Prompted:
         return self.source, self.target, "soft_prompt", self.skill
 
 
-def require_forms(run: RunFile) -> None:
+def require_forms(section: SoftPrompts) -> None:
     """Refuse skills whose items are not a text in a form, or not judged by what is foreseen.
 
     Raises:
         ConfigError: one is; the line says which can be.
     """
     able = [name for name, each in SKILLS.items() if "{}" in each.form and each.measure != "rule"]
-    for name in () if run.soft_prompt is None else run.soft_prompt.skills:
+    for name in section.skills:
         if name not in able:
             raise ConfigError(
                 f"soft_prompt.skills: {name} does not ask about a text, by what is likely after "
@@ -79,17 +79,14 @@ def require_forms(run: RunFile) -> None:
             )
 
 
-def require_readers(run: RunFile, crew: Crew) -> None:
+def require_readers(section: SoftPrompts, names: Sequence[str], crew: Crew) -> None:
     """Make sure that those who read one encoder's latents can be loaded at the same time.
 
     Raises:
         ConfigError: they cannot.
     """
-    if run.soft_prompt is None:
-        return
-    names = [spec.name for spec in run.models]
-    together = [{*names} - {encoder} for encoder in run.soft_prompt.encoders or names]
-    if run.soft_prompt.bytes:
+    together = [{*names} - {encoder} for encoder in section.encoders or names]
+    if section.bytes:
         together.append({*names})
     for readers in together:
         if not any(readers <= {*wave} for wave in crew.waves):
@@ -100,24 +97,25 @@ def require_readers(run: RunFile, crew: Crew) -> None:
 
 
 def carry_prompts(
-    run: RunFile, texts: Texts, models: Mapping[str, ModelFacts], asking: Asking
+    section: SoftPrompts,
+    seed: int,
+    texts: Texts,
+    models: Mapping[str, ModelFacts],
+    asking: Asking,
 ) -> list[Prompted]:
-    """Every skill from every encoder into every other model; nothing where a run has no section.
+    """Every skill from every encoder into every other model.
 
     Raises:
         TextError: an item of which a tokenizer makes no token.
         ShardingError: a model is held so that no gradients go through it.
         ActorLost: a process died too often.
     """
-    section = run.soft_prompt
-    if section is None:
-        return []
     found = []
     for skill in section.skills:
         of = texts.items[skill]
         questions = Questions(SKILLS[skill], Items(of.lessons[: section.lessons], of.held, of.test))
-        natively = alone(section, run.seed, questions, models, asking)
-        known = (section, run.seed, questions, models, natively, asking)
+        natively = alone(section, seed, questions, models, asking)
+        known = (section, seed, questions, models, natively, asking)
         bytes_alone = _Encoding(*known, None).of_bytes() if section.bytes else {}
         for encoder in section.encoders or tuple(models):
             found += _Encoding(*known, models[encoder]).carried(bytes_alone)

@@ -10,7 +10,8 @@ import numpy as np
 
 from actors.catalog import ModelFacts
 from actors.folder import FitOrder
-from evaluation.cells import EQUAL_EFFECT, Key
+from evaluation.cargos.steering import EQUAL_EFFECT
+from evaluation.cells import Key
 from evaluation.suites import SUITES
 from evaluation.written import Both
 from jobs.choosing import Choice, Choosing

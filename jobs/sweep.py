@@ -1,41 +1,32 @@
 """`isthmus sweep`: a run file in, a tracked matrix and a page out."""
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import torch
 
-from alignment.maps import map_from_bytes
 from alignment.whole_file import whole_file
 from cluster.gang import Gang
-from cluster.storage import Store, open_store
-from evaluation.judges import JUDGES
+from cluster.storage import open_store
+from evaluation.cells import Key
 from evaluation.matrix import GroupAgreement, Matrix
 from evaluation.report import write_page
-from evaluation.skills import SKILLS
-from evaluation.suites import SUITES
 from evaluation.tracking import TrackedRun, track
-from jobs.adapter_routes import route_adapters
-from jobs.adapters import adapter_files, carry_adapters
-from jobs.assemble import Results, assemble
-from jobs.cache_maps import require_together
+from jobs.assemble import assemble
+from jobs.cargo import Came, Going
+from jobs.cargos import carried_in
 from jobs.config import RunFile
 from jobs.extract import Vectors, agreements, extract
 from jobs.fitting import Fitting
-from jobs.handing_over import cache_files, hand_over
 from jobs.harvest import Harvest
-from jobs.lessons import train
 from jobs.names import MATRIX_FILE
 from jobs.opened import opened
+from jobs.paths import Saving
 from jobs.progress import Reporter
-from jobs.routes import measure_routes
-from jobs.soft_prompts import carry_prompts, prompt_files, require_forms, require_readers
-from jobs.steer import Judged, Steerer
 from jobs.texts import Texts, gather
 from jobs.units import Asking
-from jobs.ways import vector_files
 from jobs.work import Work, make_work
 
 PAGE_FILE = "index.html"
@@ -58,72 +49,25 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
     """
     torch.set_num_threads(1)
     reporter.go_on(run.folder / SECONDS_FILE)
-    require_forms(run)
-    texts = gather(run)
+    cargos = carried_in(run)
     with reporter.stage("calling judges"):
-        call_judges(run)
+        for each in cargos:
+            each.ready(run)
+    texts = gather(run)
     store = open_store(run.store_location)
     with opened(run, texts, store, reporter) as (models, workers):
-        if run.kv_cache is not None:  # said at the start, not after hours
-            for pair in combinations([spec.name for spec in run.models], 2):
-                require_together(models, pair)
-        require_readers(run, models)
+        for each in cargos:  # said at the start, not after hours
+            each.require(run, models)
         asking = Asking(models, store, run.cluster.in_flight, run.cluster.restarts, reporter)
         fitting = Fitting(store, workers, run.cluster.restarts, reporter)
         work, vectors, agreed = _read(run, texts, asking, workers)
-        judged = _steered(run, texts, work, vectors, asking, fitting)
-        routed = measure_routes(run, texts, work, models.facts, vectors, judged, asking, fitting)
+        going = Going(run, texts, work, vectors, asking, fitting)
+        came = [each.carry(going) for each in cargos if each.fits_sites]
         for worker in workers:  # nothing more is folded, and caches take much memory
             worker.stop()
-        handed = hand_over(run, texts, models, store, reporter)
-        adapted = carry_adapters(run, texts, models.facts, asking)
-        routed += route_adapters(run, texts, models.facts, adapted, asking)
-        prompted = carry_prompts(run, texts, models.facts, asking)
-    results = Results(judged, handed, adapted, prompted, agreed, routed)
-    matrix = assemble(run, work, texts, models.facts, results, store, reporter.seconds)
-    return _publish(run, matrix, results, store, reporter)
-
-
-def _steered(
-    run: RunFile, texts: Texts, work: Work, vectors: Vectors, asking: Asking, fitting: Fitting
-) -> list[Judged]:
-    """Steering vectors of every concept, carried and judged; nothing where a run has none."""
-    if run.steering is None:
-        return []
-    fitting.complete("fitting maps", [hop.order for hop in work.hops])
-    models = asking.crew
-    known = (run, texts, work, models.facts, vectors, asking)
-    trained = train(*known) if run.steering.trained else {}
-    steerers = [
-        Steerer(run, concept, texts, work, models.facts, vectors, asking, fitting, trained)
-        for concept in run.steering.concepts
-    ]
-    # The wave that was read last is still there.
-    judged = [
-        each
-        for wave in reversed(models.waves)
-        for steerer in steerers
-        for each in steerer.judge(wave)
-    ]
-    pairs = {(hop.source, hop.target): place for place, hop in enumerate(work.hops)}
-    concepts = [concept.name for concept in run.steering.concepts]
-    return sorted(judged, key=lambda each: (concepts.index(each.concept), pairs[each.key[:2]]))
-
-
-def call_judges(run: RunFile) -> None:
-    """Make every judge of a run ready: what one lacks is said at the start, not at the end.
-
-    Raises:
-        JudgeError: a judge lacks what it is made from.
-        SandboxError: programs are to be run, and cannot be.
-    """
-    for concept in () if run.steering is None else run.steering.concepts:
-        for judge in SUITES[concept.suite].judges:
-            JUDGES[judge].facts()
-    for skill in () if run.lora is None else run.lora.skills:
-        SKILLS[skill].ready()
-    if run.lora is not None and run.lora.safety:
-        JUDGES["refusal"].facts()
+        came += [each.carry(going) for each in cargos if not each.fits_sites]
+    matrix = assemble(run, work, texts, models.facts, came, agreed, store, reporter.seconds)
+    return _publish(run, matrix, came, reporter)
 
 
 def _read(
@@ -147,48 +91,33 @@ def _read(
     return work, vectors, agreed
 
 
-def _publish(
-    run: RunFile, matrix: Matrix, results: Results, store: Store, reporter: Reporter
-) -> Swept:
+def _publish(run: RunFile, matrix: Matrix, came: Sequence[Came], reporter: Reporter) -> Swept:
     folder = run.folder
     with reporter.stage("drawing the page"):
         write_page(matrix, folder / PAGE_FILE)
         write_matrix(matrix, folder / MATRIX_FILE)
     with reporter.stage("tracking"), tempfile.TemporaryDirectory() as scratch:
-        maps = {
-            each.key: vector_files(
-                Path(scratch) / str(number),
-                map_from_bytes(store.get(each.choice.way.map_address)),
-                each.vector,
-            )
-            for number, each in enumerate(results.judged)
-        }
-        maps |= {
-            each.key: cache_files(Path(scratch) / "-".join(each.key[:2]), each, store)
-            for each in results.handed
-        }
-        maps |= {
-            each.key: adapter_files(Path(scratch) / "-".join(each.key), each.files)
-            for each in results.adapted
-        }
-        maps |= {
-            each.key: prompt_files(Path(scratch) / "-".join(each.key), each)
-            for each in results.prompted
-        }
         better = {of.key for of in matrix.routes if of.recommended}
+        routed = {
+            of.key: of.save
+            for each in came
+            for of in each.routes
+            if of.key in better and of.save is not None
+        }
         tracked = track(
             matrix,
             uri=run.tracking_uri,
             experiment=run.tracking.experiment,
-            maps=maps,
-            routed={
-                each.key: each.save(Path(scratch) / "routed" / "-".join(each.key))
-                for each in results.routed
-                if each.save is not None and each.key in better
-            },
+            maps=_saved({key: of for each in came for key, of in each.files.items()}, scratch),
+            routed=_saved(routed, scratch, "routed"),
             page=folder / PAGE_FILE,
         )
     return Swept(matrix, folder / PAGE_FILE, tracked)
+
+
+def _saved(files: Mapping[Key, Saving], scratch: str, part: str = "direct") -> dict[Key, Path]:
+    """A directory of its own for each, filled."""
+    return {key: of(Path(scratch) / part / "-".join(key)) for key, of in files.items()}
 
 
 def write_matrix(matrix: Matrix, path: Path) -> None:

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from evaluation.cells import AdapterCell, CacheCell, Cell, PromptCell
+from evaluation.cells import Cell
 from evaluation.hypotheses import Hypothesis, hypotheses
 from evaluation.matrix import GroupAgreement, Matrix
 from evaluation.predictors import Predictor, predictors
 from evaluation.retention import Interval, Level
 from evaluation.routes import Route
-from evaluation.wording import words
+from evaluation.wording import spelt, words
 
 _STYLES = {
     Level.EXCELLENT: "bold green",
@@ -46,9 +46,8 @@ def matrix_lines(matrix: Matrix) -> list[str]:
     """What stands below the table: of each cargo, of routes, of layers, of groups."""
     return [
         *(f"closed   {each.reason}" for each in matrix.unavailable),
-        *_cache_lines(matrix),
-        *_adapter_lines(matrix),
-        *_prompt_lines(matrix),
+        *_cell_lines(matrix),
+        *_hypothesis_lines(matrix),
         *_route_lines(matrix),
         *_predictor_lines(matrix),
         *_layer_lines(matrix),
@@ -56,98 +55,39 @@ def matrix_lines(matrix: Matrix) -> list[str]:
     ]
 
 
-def cache_facts(cell: CacheCell) -> Iterator[str]:
-    """What own tokens alone give, what reading the last ones again does, what smaller maps keep,
-    each kind of text, and how well the heads of one layer tell of those of another."""
-    yield f"own tokens alone {share(cell.tokens)}"
-    for score in cell.again:
-        yield f"last {100 * score.share:g}% read again {share(score.retention)}"
-    for small in cell.small:
-        yield f"{small.name} map of {small.map_bytes / 1e6:.1f} MB {share(small.retention)}"
-    for of in cell.contents:
-        yield f"{words(of.name)} {share(of.retention)}"
-    heads = (f"{scheme} {r2:.2f}" for scheme, r2 in cell.heads.items())
-    yield f"R² of one layer by its heads: {', '.join(heads)}"
-
-
-def adapter_facts(cell: AdapterCell) -> Iterator[str]:
-    """What each way keeps, and what it read for that beside what the native adapter did."""
-    for way in cell.ways:
-        yield f"{way.name} {share(way.retention)}, {way.tokens:,} tokens"
-    yield f"native {cell.native_tokens:,} tokens, {cell.base.value:.3f} to {cell.native.value:.3f}"
-    yield cell.unit
-    if cell.safety is not None:
-        refused = f"{cell.safety.harmful_before.value:.0%} refused before"
-        yield f"harmful requests are answered more often by {share(cell.safety.drift)}, {refused}"
-        yield f"the judge of refusals errs in {share(cell.safety.error)}"
-
-
-def prompt_facts(cell: PromptCell) -> Iterator[str]:
-    """What each way keeps, and what as many tokens of the text do."""
-    for way in cell.ways:
-        yield f"{way.name} {share(way.retention)}"
-    yield f"the first {cell.count} tokens of the text {share(cell.relay)}"
-    if cell.of_bytes is not None:
-        yield f"latents of bytes, without a source {share(cell.of_bytes)}"
-    yield f"without the text {cell.base.value:.3f}, native {cell.native.value:.3f}"
-    yield cell.unit
-    yield f"the adapter of the target is {cell.learned / cell.parameters:.2%} of its weights"
-
-
-def share(retention: Interval | None) -> str:
-    """A retention in a line, with its interval."""
-    if retention is None:
-        return "undefined"
-    return f"{retention.value:.2f} ({retention.low:.2f} to {retention.high:.2f})"
-
-
 def gib(size: float) -> str:
     """Bytes for people."""
     return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB"
 
 
-def _cache_lines(matrix: Matrix) -> list[str]:
-    """What stands behind the retention of caches, a line for each ordered pair."""
+def _cell_lines(matrix: Matrix) -> list[str]:
+    """What stands behind the retention of each cell of which there is more to say."""
     return [
-        f"caches   {cell.source} → {cell.target}: {'; '.join(cache_facts(cell))}"
+        f"{cell.said.short:<8} {words(cell.concept)}, {cell.source} → {cell.target}: "
+        f"{'; '.join(said)}"
         for cell in matrix.cells
-        if isinstance(cell, CacheCell)
+        if (said := list(cell.evidence()))
     ]
 
 
-def _adapter_lines(matrix: Matrix) -> list[str]:
-    """What stands behind the retention of adapters, a line for each skill and ordered pair."""
-    lines = [
-        f"adapters {words(cell.concept)}, {cell.source} → {cell.target}: "
-        f"{'; '.join(adapter_facts(cell))}"
-        for cell in matrix.adapters
-    ]
-    decided = hypotheses(matrix.adapters) if lines else ()
-    return [*lines, *(f"{each.name}       {each.says}: {_decided(each)}" for each in decided)]
-
-
-def _prompt_lines(matrix: Matrix) -> list[str]:
-    """What stands behind the retention of latents, a line for each skill and ordered pair."""
-    return [
-        f"latents  {words(cell.concept)}, {cell.source} → {cell.target}: "
-        f"{'; '.join(prompt_facts(cell))}"
-        for cell in matrix.cells
-        if isinstance(cell, PromptCell)
-    ]
+def _hypothesis_lines(matrix: Matrix) -> list[str]:
+    """What of adapters was to be found out, and what was."""
+    decided = hypotheses(matrix.adapters) if matrix.adapters else ()
+    return [f"{each.name}       {each.says}: {_decided(each)}" for each in decided]
 
 
 def route_facts(of: Route) -> Iterator[str]:
     """Where the best path leads, what it keeps beside the direct way, and what others keep."""
-    yield f"{' → '.join(of.path)} {share(of.routed)}, by its hops {of.expected:.2f}"
-    yield f"direct {share(of.direct)}"
-    yield f"gain {share(of.gain)}: {of.verdict}"
+    yield f"{' → '.join(of.path)} {spelt(of.routed)}, by its hops {of.expected:.2f}"
+    yield f"direct {spelt(of.direct)}"
+    yield f"gain {spelt(of.gain)}: {of.verdict}"
     for other in of.others:
-        yield f"{other.name} {share(other.retention)}"
+        yield f"{other.name} {spelt(other.retention)}"
 
 
 def predictor_facts(of: Predictor) -> str:
     """How one thing that was known beforehand goes with retention."""
-    rank = "undefined" if of.spearman is None else share(of.spearman)
+    rank = "undefined" if of.spearman is None else spelt(of.spearman)
     if of.error is None or of.naive is None:
         return f"{of.name} ρ {rank}"
     return f"{of.name} ρ {rank}, off by {of.error:.2f} (the mean by {of.naive:.2f})"
@@ -170,7 +110,7 @@ def _route_lines(matrix: Matrix) -> list[str]:
 
 
 def _decided(each: Hypothesis) -> str:
-    return each.verdict if each.value is None else f"{each.verdict}, at {share(each.value)}"
+    return each.verdict if each.value is None else f"{each.verdict}, at {spelt(each.value)}"
 
 
 def _layer_lines(matrix: Matrix) -> list[str]:

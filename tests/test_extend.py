@@ -13,7 +13,9 @@ from cluster.session import ROOMS
 from jobs.names import ROOT
 
 PAGE = ROOT / "docs" / "extend.md"
-CHANGE = re.compile(r"^In `([^`]+)`(?:, after `([^`]+)`)?:\n\n```python\n(.*?)```$", re.S | re.M)
+CHANGE = re.compile(
+    r"^In `([^`]+)`(?:, after `([^`]+)`)?:\n\n```(?:python|jinja)\n(.*?)```$", re.S | re.M
+)
 COMMAND = re.compile(r"^```\n(pytest .*)\n```$", re.M)
 
 
@@ -38,8 +40,15 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_there_is_a_file_or_an_entry_for_each() -> None:
     paths = [path for path, anchor, _ in CHANGE.findall(PAGE.read_text()) if not anchor]
-    assert paths == ["alignment/fitters/scaled_ridge.py", "evaluation/skills/java.py"]
-    assert len(COMMAND.findall(PAGE.read_text())) == 3
+    assert paths == [
+        "alignment/fitters/scaled_ridge.py",
+        "evaluation/skills/java.py",
+        "evaluation/cargos/words.py",
+        "evaluation/cargos/words.html.j2",
+        "jobs/cargos/words.py",
+        "tests/jobs/test_words.py",
+    ]
+    assert len(COMMAND.findall(PAGE.read_text())) == 4
 
 
 @pytest.mark.parametrize("command", COMMAND.findall(PAGE.read_text()))

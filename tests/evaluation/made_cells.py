@@ -4,26 +4,26 @@ import math
 
 import numpy as np
 
-from evaluation.cells import (
-    AdapterCell,
+from evaluation.cargos.kv_cache import (
     AgainScore,
     CacheCell,
     ContentScore,
-    Control,
-    JudgedRow,
     LengthScore,
     LossScore,
+    SmallScore,
+)
+from evaluation.cargos.lora import AdapterCell
+from evaluation.cargos.soft_prompt import PromptCell
+from evaluation.cargos.steering import (
+    JudgedRow,
     NeutralRow,
     PlaceScore,
-    PromptCell,
     Sample,
-    SmallScore,
-    Spread,
     SteeringCell,
     StrengthPoint,
-    TrainedWay,
     WayScore,
 )
+from evaluation.cells import Control, Spread, TrainedWay
 from evaluation.matrix import LayerSimilarity, ModelRow
 from evaluation.retention import Interval, level
 from evaluation.safety import Drift

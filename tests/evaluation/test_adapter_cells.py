@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.adapter_cells import adapter_cell
-from evaluation.cells import AdapterCell
+from evaluation.cargos.lora import AdapterCell, adapter_cell
 from evaluation.retention import Level, RetentionError
 from evaluation.skills import SKILLS
 from evaluation.trained_ways import BASE, NATIVE, Effort, Judging

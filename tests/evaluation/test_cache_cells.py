@@ -14,8 +14,16 @@ from actors.hand_over import BASE as BASE_HANDED
 from actors.hand_over import NATIVE as NATIVE_HANDED
 from actors.hand_over import again as again_name
 from actors.mending import right
-from evaluation.cache_cells import BASE, CARRIED, CONTROLS, NATIVE, TOKENS, Nats, cache_cell
-from evaluation.cells import CacheCell
+from evaluation.cargos.kv_cache import (
+    BASE,
+    CARRIED,
+    CONTROLS,
+    NATIVE,
+    TOKENS,
+    CacheCell,
+    Nats,
+    cache_cell,
+)
 from evaluation.retention import Level, RetentionError
 
 AGAIN = {share: again_name(share) for share in (0.125, 0.25, 0.5)}

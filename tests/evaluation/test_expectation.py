@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.expectation import CARGOS, Band, expected
+from evaluation.cargos import CARGOS
+from evaluation.expectation import Band, expected
 from evaluation.retention import Level
 
 SCORES = st.floats(0.01, 1)

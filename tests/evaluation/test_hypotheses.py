@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from evaluation.cells import AdapterCell
+from evaluation.cargos.lora import AdapterCell
 from evaluation.hypotheses import hypotheses
 from evaluation.matrix import Matrix
 from evaluation.retention import Interval

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from evaluation.cells import CacheCell, Control, Spread, SteeringCell
+from evaluation.cargos.kv_cache import CacheCell
+from evaluation.cargos.steering import SteeringCell
+from evaluation.cells import Control, Spread
 from evaluation.matrix import Matrix, MatrixError, PriorScore
 from evaluation.retention import Interval
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from evaluation.cells import PromptCell
-from evaluation.prompt_cells import BYTES, RELAY, prompt_cell
+from evaluation.cargos.soft_prompt import BYTES, RELAY, PromptCell, prompt_cell
 from evaluation.retention import Level
 from evaluation.skills import SKILLS
 from evaluation.trained_ways import BASE, NATIVE, Effort, Judging

@@ -2,7 +2,7 @@
 
 import pytest
 
-from evaluation.cells import StrengthPoint
+from evaluation.cargos.steering import StrengthPoint
 from evaluation.strength_curve import BOTTOM, LEFT, LINES, RIGHT, TOP, strength_curve
 
 POINTS = tuple(

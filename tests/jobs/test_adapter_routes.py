@@ -9,10 +9,10 @@ import yaml
 from evaluation.matrix import Matrix
 from evaluation.tracking import versions
 from jobs.adapter_routes import SAME_READING
+from jobs.cargos import readings
 from jobs.config import read_run_file
 from jobs.paths import CHANCE, HUB
 from jobs.texts import gather
-from jobs.workload import readings
 from tests.deprecated import MLFLOW
 from tests.jobs.test_adapters import SECTION as BOTH
 from tests.sweeps import Driver, assert_same_cells, change, matrix_of

@@ -13,7 +13,7 @@ from actors.adapting import adapting
 from actors.cargo.lora import read_adapter
 from actors.engine import load
 from actors.matrices import places
-from evaluation.cells import AdapterCell
+from evaluation.cargos.lora import AdapterCell
 from evaluation.record import model_name
 from evaluation.tracking import pull
 from jobs.adapters import ANCHORS, ANOTHER, OWN, SHUFFLED, SHUFFLED_SOLVED, SOLVED

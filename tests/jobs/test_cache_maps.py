@@ -62,5 +62,5 @@ def test_a_run_without_any_cargo_is_refused(tmp_path: Path, tiny_run: Callable[.
     sections = yaml.safe_load(run.read_text())
     del sections["steering"]
     run.write_text(yaml.safe_dump(sections))
-    with pytest.raises(ConfigError, match="nothing is carried: a run has a section steering or kv"):
+    with pytest.raises(ConfigError, match="nothing is carried: a run has a section kv_cache or lo"):
         read_run_file(run)

@@ -9,7 +9,8 @@ import pytest
 
 from actors.fleet import find, fleet
 from alignment.fitters import FITTERS
-from evaluation.cells import AgainScore, CacheCell, ContentScore, SmallScore, SteeringCell
+from evaluation.cargos.kv_cache import AgainScore, CacheCell, ContentScore, SmallScore
+from evaluation.cargos.steering import SteeringCell
 from evaluation.matrix import AnchorFacts, Matrix, ModelRow
 from evaluation.retention import Interval, Level
 from jobs.__main__ import CLOSED_WEIGHTS, USER_ERROR
@@ -229,9 +230,10 @@ def test_a_matrix_is_printed_with_what_stands_behind_each_cache(
     out = said("report", str(file))
     assert "continuation" in out
     assert (
-        "caches   smollm2-135m → smollm2-360m: own tokens alone 0.20 (0.17 to 0.23); last 25% read "
-        "again 0.90 (0.88 to 0.92); small map of 5.4 MB 0.80 (0.70 to 0.90); prose 0.87 (0.85 to "
-        "0.89); source code undefined; R² of one layer by its heads: learned 0.41, split 0.33\n"
+        "caches   continuation, smollm2-135m → smollm2-360m: own tokens alone 0.20 (0.17 to 0.23); "
+        "last 25% read again 0.90 (0.88 to 0.92); small map of 5.4 MB 0.80 (0.70 to 0.90); "
+        "prose 0.87 (0.85 to 0.89); source code undefined; "
+        "R² of one layer by its heads: learned 0.41, split 0.33\n"
     ) in out
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.config import CARGOES
+from jobs.config import CARGOS
 from tests.jobs.test_adapter_routes import SECTION
 from tests.sweeps import Driver, change, matrix_of
 
@@ -26,7 +26,7 @@ def test_every_cargo_crosses_between_models_in_half_precision(
     change(run, models=[each | {"dtype": "bfloat16"} for each in models])
     Driver(run).finish()
     matrix = matrix_of(run)
-    assert set(matrix.cargoes) == set(CARGOES)
+    assert set(matrix.cargoes) == set(CARGOS)
     for cell in matrix.cells:
         for of in (cell.base, cell.native, cell.carried):
             assert all(map(math.isfinite, (of.value, of.low, of.high))), cell.key

@@ -9,12 +9,12 @@ import yaml
 
 from evaluation.matrix import Matrix
 from evaluation.tracking import versions
+from jobs.cargos import readings
 from jobs.config import read_run_file
 from jobs.names import MATRIX_FILE, ROOT
 from jobs.paths import CHANCE, HUB
 from jobs.routes import SAME_ROWS
 from jobs.texts import gather
-from jobs.workload import readings
 from tests.deprecated import MLFLOW
 from tests.sweeps import PATIENCE, Driver, change, command, environment, matrix_of
 

@@ -14,14 +14,15 @@ from actors.cargo.soft_prompt import SoftPrompt, read_prompt, write_prompt
 from actors.engine import load
 from actors.reading import prompt_stream, stream
 from alignment.latents import Latents
-from evaluation.cells import PromptCell
+from evaluation.cargos.soft_prompt import PromptCell
 from evaluation.record import model_name
 from evaluation.tracking import pull
 from jobs.__main__ import USER_ERROR
+from jobs.cargos import CARGOS
 from jobs.config import ConfigError, read_run_file
 from jobs.latent_training import latent_rows
 from jobs.progress import Reporter
-from jobs.soft_prompts import ANOTHER, JOINT, LATER, MEAN, ZERO, require_forms, require_readers
+from jobs.soft_prompts import ANOTHER, JOINT, LATER, MEAN, ZERO
 from jobs.table import matrix_lines
 from jobs.waves import Crew
 from tests.deprecated import MLFLOW
@@ -143,11 +144,11 @@ def test_a_skill_that_asks_about_no_text_is_refused(
     tmp_path: Path, tiny_run: Callable[..., Path]
 ) -> None:
     run = tiny_run(tmp_path, soft_prompt=SECTION | {"encoders": [], "later": []})
-    require_forms(read_run_file(run))
+    CARGOS["soft_prompt"].ready(read_run_file(run))
     change(run, soft_prompt={"skills": ["social_media"]})
     allowed = "passage_answers, recall, rust, sentiment"
     with pytest.raises(ConfigError, match=rf"social_media does not ask about a text.*: {allowed}"):
-        require_forms(read_run_file(run))
+        CARGOS["soft_prompt"].ready(read_run_file(run))
 
 
 def test_readers_that_are_never_loaded_together_are_refused(
@@ -160,11 +161,11 @@ def test_readers_that_are_never_loaded_together_are_refused(
     crew = Crew(NAMES, [(one, two), (three,)], no_gang, {}, Reporter())
     section = {"encoders": [three], "bytes": False}
     run = tiny_run(tmp_path, models=3, soft_prompt=section)
-    require_readers(read_run_file(run), crew)
+    CARGOS["soft_prompt"].require(read_run_file(run), crew)
     for wrong in ({**section, "bytes": True}, {**section, "encoders": [one]}):
         change(run, soft_prompt=wrong)
         with pytest.raises(ConfigError, match=r"soft_prompt: .* do not fit into the cluster"):
-            require_readers(read_run_file(run), crew)
+            CARGOS["soft_prompt"].require(read_run_file(run), crew)
 
 
 def test_models_that_are_not_there_are_refused(

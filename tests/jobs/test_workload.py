@@ -11,9 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
 from actors.fleet import find
+from jobs.cargos import readings
 from jobs.config import read_run_file
 from jobs.texts import Texts, gather
-from jobs.workload import Reading, readings
+from jobs.workload import Reading
 
 Writer = Callable[..., Path]
 
