@@ -3,12 +3,11 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from actors.catalog import ModelFacts, closed_line
@@ -29,7 +28,6 @@ from evaluation.matrix import (
     ModelRow,
     Unavailable,
 )
-from evaluation.retention import Interval
 from evaluation.routes import Route, route
 from jobs.cargo import Came
 from jobs.config import CARGOS, RunFile
@@ -40,7 +38,6 @@ from jobs.texts import Texts
 from jobs.work import FORMAT, Work
 
 _SHOWN = set(ModelRow.model_fields)
-Share = Callable[[np.ndarray], Interval | None]
 _PACKAGES = ("torch", "transformers", "ray", "numpy", "safetensors")
 
 
