@@ -118,23 +118,23 @@ def nats(
     met: HandOver,
     maps: Mapping[str, CacheMap],
     chief: str,
-    other: Read,
+    other: Read | None,
     late: Sequence[float],
     changed: Callable[[HandOver, Cells], Mapping[str, Cells]] | None = None,
 ) -> dict[str, float]:
     """Nats per token of the second part, by what is cached before it.
 
-    Beside base, native and what each map carries: the controls of the map that is `chief`, another
-    text's cells and its mean cell; for each share of `late` what it carries with so many of the
-    last cached tokens read again, by `again`; and what is made of what it carries, if it is
-    `changed`.
+    Beside base, native and what each map carries: the controls of the map that is `chief`, the
+    cells of another text, if there is one, and then its mean cell; for each share of `late` what it
+    carries with so many of the last cached tokens read again, by `again`; and what is made of what
+    it carries, if it is `changed`.
     """
-    carried = {name: met.carried(by) for name, by in maps.items()}
+    by = maps[chief]
+    carried = {name: met.carried(each) for name, each in maps.items()}
     variants = {
         NATIVE: met.native,
         **carried,
-        ANOTHER: met.carried(maps[chief], other),
-        MEAN: met.mean(maps[chief]),
+        **({} if other is None else {ANOTHER: met.carried(by, other), MEAN: met.mean(by)}),
         **(changed(met, carried[chief]) if changed else {}),
     }
     return {

@@ -109,9 +109,9 @@ class ModelHost:
         self,
         passages: Sequence[Passage],
         source: Sequence[Read],
-        others: Sequence[Read],
+        others: Sequence[Read | None],
         maps: Mapping[str, np.ndarray],
-        late: Sequence[float],
+        late: Sequence[float] = (),
         losses: bool = False,
     ) -> list[dict[str, float]]:
         """See `actors.hand_over.nats`: of each passage, beside what the source has read of it and

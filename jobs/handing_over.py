@@ -9,6 +9,7 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 
 import numpy as np
+from pydantic import JsonValue
 
 from actors.cache_folder import BITS, CARRIED
 from actors.hand_over import Passage
@@ -34,13 +35,13 @@ Nats = dict[str, float]  # per token of what follows, by what is cached before i
 @dataclass(frozen=True)
 class Question:
     """A text to be handed over in one direction, how much of what is cached of it there is, another
-    one as its control, and the address."""
+    one as its control where all of it is, and the address."""
 
     handing: Handing
     content: str
     share: float
     passage: Passage
-    other: Passage
+    other: Passage | None
     to: str
 
 
@@ -104,27 +105,34 @@ def cache_files(directory: Path, handed: Handed, store: Store) -> Path:
 
 
 def questions(section: Caches, texts: Passages, handing: Handing) -> list[Question]:
-    """Every test text, and those that are cached in part; the next one of its kind is the other."""
-    return [
-        _question(section, handing, content, share, *(each.last(share) for each in both))
-        for share in (WHOLE, *section.shorter)
+    """Every test text, with the next one of its kind as the other; and those that are cached in
+    part, of which no more is asked than what is carried by the map that is used."""
+    beside: list[JsonValue] = [list(section.again), section.losses]
+    whole = [
+        _question(handing, content, WHOLE, text, other, dict(handing.maps), *beside)
         for content, of in texts.test.items()
-        for both in zip(of, (*of[1:], of[0]), strict=True)
+        for text, other in zip(of, (*of[1:], of[0]), strict=True)
+    ]
+    return whole + [
+        _question(handing, content, share, text.last(share), None, handing.maps[CARRIED])
+        for share in section.shorter
+        for content, of in texts.test.items()
+        for text in of
     ]
 
 
 def _question(
-    section: Caches, handing: Handing, content: str, share: float, passage: Passage, other: Passage
+    handing: Handing,
+    content: str,
+    share: float,
+    passage: Passage,
+    other: Passage | None,
+    *beside: JsonValue,
 ) -> Question:
     ends = [each.fingerprint for each in handing.ends]
-    asked = [asdict(passage), asdict(other), *_asked_beside(section, share)]
-    to = address("hand-over", FORMAT, ends, dict(handing.maps), asked)
+    texts = [asdict(each) for each in (passage, other) if each is not None]
+    to = address("hand-over", FORMAT, ends, texts, *beside)
     return Question(handing, content, share, passage, other, to)
-
-
-def _asked_beside(section: Caches, share: float) -> tuple[tuple[float, ...], bool]:
-    """What is read again, and whether parts are put right: of what is cached as a whole alone."""
-    return (section.again, section.losses) if share == WHOLE else ((), False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,17 +177,21 @@ class HandingOver:
     def _answers(self, left: Sequence[Together]) -> Iterator[tuple[Together, list[Nats]]]:
         handings = {some[0].handing.names: some[0].handing for some in left}
         live = self.crew.live(left[0][0].handing.names)
-        maps = {names: share(self._files(each)) for names, each in handings.items()}
+        files = {names: self._files(each) for names, each in handings.items()}
+        maps = {names: share(of) for names, of in files.items()}
+        chief = {names: share({CARRIED: of[CARRIED]}) for names, of in files.items()}
 
         def submit(some: Together) -> Ref:
             names = some[0].handing.names
             source, target = (live[name].host for name in names)
-            passages, others = ([each.passage for each in some], [each.other for each in some])
-            read = [
-                source.submit("read", [of.cached for of in each]) for each in (passages, others)
-            ]
-            beside = _asked_beside(self.section, some[0].share)
-            return target.submit("hand_over", passages, *read, maps[names], *beside)
+            passages = [each.passage for each in some]
+            read = source.submit("read", [of.cached for of in passages])
+            others = [each.other.cached for each in some if each.other is not None]
+            if not others:
+                return target.submit("hand_over", passages, read, [None] * len(some), chief[names])
+            beside = (source.submit("read", others), maps[names])
+            more = (self.section.again, self.section.losses)
+            return target.submit("hand_over", passages, read, *beside, *more)
 
         with closing(stream(left, submit, self.run.cluster.in_flight)) as answers:
             yield from answers

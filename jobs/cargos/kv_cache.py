@@ -23,7 +23,8 @@ from jobs.texts import Texts
 from jobs.waves import Crew
 from jobs.workload import Reading, tokens
 
-VARIANTS = 7  # of what is cached before the rest of a text that is handed over
+# Of what is cached before the rest of a text that is handed over; and of one cached in part.
+VARIANTS, IN_PART = 7, 3
 
 
 class KvCaches(Cargo):
@@ -54,8 +55,8 @@ class KvCaches(Cargo):
         again = sum(share * cached + judged for share in section.again)
         maps, shorter = (section.small is not None) + section.trained, section.shorter
         parts = len(PARTS) * section.losses
-        gone_on = judged * ((VARIANTS + maps) * (1 + len(shorter)) + parts) + again
-        read_in_two = (2 * cached + whole) + sum(3 * share * cached + judged for share in shorter)
+        gone_on = judged * (VARIANTS + maps + IN_PART * len(shorter) + parts) + again
+        read_in_two = (2 * cached + whole) + sum(2 * share * cached + judged for share in shorter)
         handed = Reading(
             "handing caches over", others * (read_in_two + gone_on), 1.0, others * gone_on
         )

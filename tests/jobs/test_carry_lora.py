@@ -105,6 +105,7 @@ def test_on_texts_of_its_own(how: str, carry: Verb, adapter: Path, tmp_path: Pat
     assert record["kl_after"] < record["kl_before"]
 
 
+@pytest.mark.long  # a judgement has a form as well
 def test_a_skill_is_asked_for_in_its_form(carry: Verb, adapter: Path, tmp_path: Path) -> None:
     said = refused(carry(adapter, "--form", "Review:"), tmp_path)
     assert said.endswith("--form 'Review:': it has to have {} once, where words go")

@@ -12,7 +12,7 @@ from actors.host import ModelHost
 from jobs.config import read_run_file
 from tests.sweeps import Driver, Result, change
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(600)]
 GROUPS = ("hat", "play", "stew")
 
 

@@ -11,7 +11,7 @@ from alignment.maps import Linear, map_from_bytes
 from cluster.storage import DirectoryStore
 from tests.sweeps import Driver, Result, change
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
