@@ -88,9 +88,10 @@ def _digests(matrix: Matrix) -> list[Digest]:
     lines = []
     for cargo in matrix.cargoes:
         of = {concept: cells for (name, concept), cells in matrix.facets.items() if name == cargo}
-        lines += [digest(f"{cargo}, {concept}", cells) for concept, cells in of.items()]
+        said = words(cargo)
+        lines += [digest(f"{said}, {words(concept)}", cells) for concept, cells in of.items()]
         if len(of) > 1:
-            lines.append(digest(f"{cargo}, all", [cell for cells in of.values() for cell in cells]))
+            lines.append(digest(f"{said}, all", [cell for cells in of.values() for cell in cells]))
     return lines
 
 
@@ -140,17 +141,18 @@ def _said_of(cells: list[AnyCell]) -> list[str]:
 
 def _said_of_controls(kept: list[AnyCell]) -> list[str]:
     said = []
-    controls = [c.worst_control for c in kept if c.worst_control is not None]
-    if finite := [share for share in controls if math.isfinite(share)]:
+    shares = [(abs(each.retention.value), each.name) for cell in kept for each in cell.controls]
+    if finite := [each for each in shares if math.isfinite(each[0])]:
+        most, name = max(finite)
         said.append(
-            f"The strongest control, which should carry nothing, reached {percent(max(finite))} of "
-            "the native effect."
+            f"The strongest control, {words(name)}, which should carry nothing, reached "
+            f"{percent(most)} of the native effect."
         )
     draws = [each.spread.largest for cell in kept for each in cell.controls if each.spread]
     if draws:
         said.append(
-            "That is the mean over the draws of a control; one random draw alone reached up to "
-            f"{percent(max(draws))}."
+            "Of controls that are drawn several times that is the mean; one draw alone reached up "
+            f"to {percent(max(draws))}."
         )
     return said
 

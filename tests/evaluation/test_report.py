@@ -281,7 +281,8 @@ def test_adapters_stand_beside_steering(made_up: Maker) -> None:
         "JSON answers from smollm2-135m into gemma-3-270m, kept 81\N{NO-BREAK SPACE}% of what the "
         "target gains by its own (95 % interval 77 to 85\N{NO-BREAK SPACE}%). The weakest, social "
         "media from gemma-3-270m into smollm2-135m, kept 44\N{NO-BREAK SPACE}%. The strongest "
-        "control, which should carry nothing, reached 5\N{NO-BREAK SPACE}% of the native effect."
+        "control, another skill, which should carry nothing, reached 5\N{NO-BREAK SPACE}% of the "
+        "native effect."
     )
 
 

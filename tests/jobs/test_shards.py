@@ -41,9 +41,7 @@ def overlap(a: list[list[int]], b: list[list[int]]) -> bool:
     return all(x[0] < y[1] and y[0] < x[1] for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize(
-    "case", ["mixtral", pytest.param("gemma3_text", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("case", ["mixtral", pytest.param("gemma3_text", marks=pytest.mark.long)])
 def test_the_slices_of_all_ranks_make_the_checkpoint(
     checkpoint: Callable[[str], Path], tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
