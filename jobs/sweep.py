@@ -50,10 +50,10 @@ def sweep(run: RunFile, reporter: Reporter) -> Swept:
     torch.set_num_threads(1)
     reporter.go_on(run.folder / SECONDS_FILE)
     cargos = carried_in(run)
+    texts = gather(run)
     with reporter.stage("calling judges"):
         for each in cargos:
             each.ready(run)
-    texts = gather(run)
     store = open_store(run.store_location)
     with opened(run, texts, store, reporter) as (models, workers):
         for each in cargos:  # said at the start, not after hours
