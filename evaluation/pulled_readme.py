@@ -6,6 +6,13 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+LOADERS = {  # by the file that says its kind: what MLflow runs to load it
+    "map.json": "pulled.py",
+    "cache_map.json": "pulled_cache.py",
+    "adapter_config.json": "pulled_adapter.py",
+    "latents.safetensors": "pulled_latents.py",
+}
+
 _STEERING = """\
 {name}, version {version}: {cargo} ({concept}) carried from {source} into {target} ({way}).
 Add {strength:g} times the vector at every position of {site} of the target.

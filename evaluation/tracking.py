@@ -23,7 +23,7 @@ from filelock import FileLock
 from evaluation.cells import Key
 from evaluation.figure import matrix_figure
 from evaluation.matrix import Matrix
-from evaluation.pulled_readme import how_to_use
+from evaluation.pulled_readme import LOADERS, how_to_use
 from evaluation.record import (
     Recorded,
     lacking,
@@ -51,12 +51,6 @@ with warnings.catch_warnings():
 
 CHAMPION = "champion"
 NEEDS = ("mlflow", "torch", "safetensors")
-LOADERS = {  # by what says its kind
-    "map.json": "pulled.py",
-    "cache_map.json": "pulled_cache.py",
-    "adapter_config.json": "pulled_adapter.py",
-    "latents.safetensors": "pulled_latents.py",
-}
 SWEEP, PART = "isthmus.sweep", "isthmus.part"
 COMPLETE, JUDGED = "isthmus.complete", "isthmus.judged"
 SQLITE = "sqlite:///"
@@ -260,9 +254,6 @@ def _run(client: MlflowClient, experiment_id: str, name: str, tags: dict[str, st
     return found[0] if found else client.create_run(experiment_id, tags=tags, run_name=name)
 
 
-# --- runs --------------------------------------------------------------------------------------
-
-
 def _track_part(
     client: MlflowClient, parent: Run, address: str, of: Recorded, directory: Path
 ) -> str:
@@ -369,7 +360,7 @@ def _judge(client: MlflowClient, name: str, new: ModelVersion) -> None:
     chosen = new if old is None or not_worse(new.tags, old.tags) else None
     said = "kept old" if chosen is None else "champion"
     while chosen:
-        client.set_registered_model_alias(name, CHAMPION, chosen.version)
+        _move_champion(client, name, chosen.version)
         # Other drivers judge by what they saw before this: whoever moves it last has seen all.
         now = str(client.get_registered_model(name).aliases[CHAMPION])
         found = sorted(client.search_model_versions(every), key=lambda of: int(of.version))
@@ -377,6 +368,15 @@ def _judge(client: MlflowClient, name: str, new: ModelVersion) -> None:
         winner = reduce(lambda a, b: b if not_worse(b.tags, a.tags) else a, rivals.values())
         chosen = winner if now in rivals and now != str(winner.version) else None
     client.set_model_version_tag(name, new.version, JUDGED, said)
+
+
+def _move_champion(client: MlflowClient, name: str, version: str) -> None:
+    try:
+        client.set_registered_model_alias(name, CHAMPION, version)
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":
+            raise
+        client.set_registered_model_alias(name, CHAMPION, version)  # somebody else has just made it
 
 
 def _version_of_sweep(client: MlflowClient, of: Recorded, address: str) -> ModelVersion | None:

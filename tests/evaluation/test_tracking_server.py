@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from evaluation.matrix import Matrix
 from evaluation.tracking import CHAMPION, best, pull
@@ -104,3 +106,22 @@ def test_a_driver_that_was_overtaken_leaves_the_champion_to_the_better(
     monkeypatch.setattr(MlflowClient, "set_registered_model_alias", overtaken)
     served.track(slow)
     assert served.champion() == found[-1]
+
+
+def test_an_alias_that_another_driver_makes_at_the_same_moment_is_moved_all_the_same(
+    made_up: Maker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two threads of a server may both find no alias and insert one: the database refuses one."""
+    refused, move = [], MlflowClient.set_registered_model_alias
+
+    def collide(client: MlflowClient, name: str, alias: str, version: str) -> None:
+        move(client, name, alias, version)
+        if not refused:
+            refused.append(name)
+            raise MlflowException("UNIQUE constraint failed", BAD_REQUEST)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", collide)
+    bench = Bench(tmp_path)
+    tracked = bench.track(made_up(2, address="a", first=0.8))
+    assert refused == [NAME]
+    assert bench.champion() == tracked.versions[NAME]
