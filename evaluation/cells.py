@@ -164,5 +164,16 @@ class TrainedCell(Cell):
     native_tokens: int
     native_seconds: Measured
 
+    def effort(self) -> dict[str, float]:
+        """What is recorded of how it was taught and judged."""
+        metrics = {
+            "items": float(self.items),
+            "native.tokens": float(self.native_tokens),
+            "native.seconds": self.native_seconds,
+        }
+        for score in self.ways:
+            metrics |= score.metrics()
+        return metrics
+
     def tried(self) -> Iterator[Tried]:
         return (Tried(titled(of.name), "", of.retention) for of in self.ways if of.name != self.way)

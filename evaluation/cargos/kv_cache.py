@@ -105,7 +105,6 @@ class CacheCell(Cell):
         return Own(
             files=("cache_map.json", "cache_map.safetensors"),
             facts={**sizes, "tokens": plain(self.tokens)},
-            tags={},
             metrics=metrics,
         )
 

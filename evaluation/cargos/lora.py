@@ -28,14 +28,7 @@ class AdapterCell(TrainedCell):
     native_safety: Drift | None = None
 
     def own(self) -> Own:
-        metrics = {
-            "rank": float(self.rank),
-            "items": float(self.items),
-            "native.tokens": float(self.native_tokens),
-            "native.seconds": self.native_seconds,
-        }
-        for score in self.ways:
-            metrics |= score.metrics()
+        metrics = {"rank": float(self.rank), **self.effort()}
         for name, of in (("safety", self.safety), ("native.safety", self.native_safety)):
             if of is not None:
                 for part, share in vars(of).items():
@@ -43,7 +36,6 @@ class AdapterCell(TrainedCell):
         return Own(
             files=("adapter_config.json", "adapter_model.safetensors"),
             facts={"rank": self.rank, "unit": self.unit, "items": self.items},
-            tags={},
             metrics=metrics,
         )
 

@@ -47,13 +47,10 @@ class PromptCell(TrainedCell):
         }
         metrics = {
             **{name: float(size) for name, size in sizes.items()},
-            "native.tokens": float(self.native_tokens),
-            "native.seconds": self.native_seconds,
+            **self.effort(),
             **bounds("relay", self.relay),
             **bounds("of_bytes", self.of_bytes),
         }
-        for score in self.ways:
-            metrics |= score.metrics()
         return Own(
             files=("latents.safetensors",),
             facts={
