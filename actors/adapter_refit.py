@@ -26,7 +26,7 @@ from actors.encoding import encode, of_like_length
 from actors.engine import Engine
 from actors.examples import Example, Pass, costs, passes
 from alignment.updates import Update
-from cluster.pace import paced, part
+from cluster.pace import part
 
 SAMPLED = 48  # texts that tell which tokens are likely
 TOGETHER = 8  # texts of a pass
@@ -41,29 +41,6 @@ class Changes:
     ends: np.ndarray
     added: np.ndarray
     outright: bool = False
-
-
-@torch.inference_mode()
-def likely(
-    engine: Engine,
-    updates: Mapping[str, Update],
-    texts: Sequence[Example],
-    tokens: np.ndarray,
-    most: int,
-) -> np.ndarray:
-    """Which of these tokens [v] are likeliest to come next in the first texts, with and without
-    the adapter: their places among them, at most so many, int64 [k], in order.
-
-    Raises:
-        TextError: a text of which the tokenizer makes no token.
-    """
-    chances = np.zeros(len(tokens))
-    for each in paced(({}, updates)):
-        with adapting(engine, each):
-            for read in _read(engine, texts[:SAMPLED]):
-                said = _log_chances(engine, read.states, tokens).exp()
-                chances += said.sum(0).double().cpu().numpy()
-    return np.sort(np.argsort(-chances, kind="stable")[:most])
 
 
 @torch.inference_mode()
@@ -108,27 +85,39 @@ def changes(
     updates: Mapping[str, Update],
     texts: Sequence[Example],
     tokens: np.ndarray,
+    most: int | None = None,
     *,
     outright: bool = False,
-) -> list[Changes]:
-    """What an adapter changes in the model that it is for, of these tokens [v] among themselves, in
-    the part of each text that is to be foreseen; or `outright` what is said with it there.
+) -> tuple[np.ndarray, list[Changes]]:
+    """What an adapter changes in the model that it is for, of some tokens among themselves, in the
+    part of each text that is to be foreseen; or `outright` what is said with it there.
+
+    These are the `most` of the given ones [v] that are likeliest to come next in the first texts,
+    with and without the adapter, or all of them: their places [k], int64, in order.
 
     Raises:
         TextError: a text of which the tokenizer makes no token.
     """
-    with part(0, 0.5):
-        plain = {
-            read.number: _log_chances(engine, read.states, tokens)
-            for read in ([] if outright else _read(engine, texts))
-        }
-    found = {}
-    with part(0.5, 1), adapting(engine, updates):
-        for read in _read(engine, texts):
-            said = _log_chances(engine, read.states, tokens)
-            added = said if outright else said - plain.pop(read.number)
-            found[read.number] = Changes(read.ends, added.half().cpu().numpy(), outright)
-    return [found[number] for number in range(len(texts))]
+    some = len(tokens) if most is None else most
+    every = some >= len(tokens)
+    with part(0, 0.4):
+        without = [] if outright and every else texts[:SAMPLED] if outright else texts
+        plain = {read.number: read for read in _read(engine, without)}
+    with part(0.4, 0.8), adapting(engine, updates):
+        adapted = {read.number: read for read in _read(engine, texts)}
+    with part(0.8, 1):
+        kept = np.arange(len(tokens))
+        if not every:
+            sampled = [of[n] for of in (plain, adapted) for n in range(min(SAMPLED, len(texts)))]
+            kept = _likeliest(engine, sampled, tokens, some)
+        found = []
+        for number in range(len(texts)):
+            read = adapted[number]
+            added = _log_chances(engine, read.states, tokens[kept])
+            if not outright:
+                added -= _log_chances(engine, plain[number].states, tokens[kept])
+            found.append(Changes(read.ends, added.half().cpu().numpy(), outright))
+    return kept, found
 
 
 def refit_adapter(
@@ -193,6 +182,14 @@ def _read(engine: Engine, texts: Sequence[Example]) -> Iterator[_Read]:
             }
             ends, at = (np.array([*of], dtype=np.int64) for of in (found, found.values()))
             yield _Read(number, ends, at, states[row, torch.from_numpy(at)])
+
+
+def _likeliest(engine: Engine, reads: Sequence[_Read], tokens: np.ndarray, most: int) -> np.ndarray:
+    """Which of these tokens [v] are likeliest after all that was read, int64 [most], in order."""
+    chances = np.zeros(len(tokens))
+    for read in reads:
+        chances += _log_chances(engine, read.states, tokens).exp().sum(0).double().cpu().numpy()
+    return np.sort(np.argsort(-chances, kind="stable")[:most])
 
 
 def _log_chances(engine: Engine, states: Tensor, tokens: np.ndarray) -> Tensor:

@@ -3,8 +3,10 @@
 Shapes: n examples, b of them in a pass, t tokens.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -38,20 +40,26 @@ class Pass:
 
 
 def passes(engine: Engine, examples: Sequence[Example]) -> Iterator[Pass]:
-    """All of them, some at a time.
+    """All of them, some at a time; those that begin alike together.
 
     Raises:
         TextError: an example has no token.
     """
-    together: list[list[int]] = []
+    begun: dict[str, list[int]] = defaultdict(list)
+    for number, each in enumerate(examples):
+        begun[each.text[: each.start] or each.text].append(number)
+
+    def longest(alike: list[int]) -> int:
+        return max(len(examples[number].text) for number in alike)
+
+    together: list[list[list[int]]] = []
     room = TOKENS_A_PASS * engine.at_once
-    for number in sorted(range(len(examples)), key=lambda each: len(examples[each].text)):
-        longest = len(examples[number].text) // _CHARACTERS
-        if not together or (len(together[-1]) + 1) * longest > room:
+    for alike in sorted(begun.values(), key=longest):
+        if not together or (len(together[-1]) + 1) * (longest(alike) // _CHARACTERS) > room:
             together.append([])
-        together[-1].append(number)
+        together[-1].append(alike)
     for some in paced(together):
-        yield _pass(engine, examples, some)
+        yield _pass(engine, examples, [*chain.from_iterable(some)])
 
 
 def _pass(engine: Engine, examples: Sequence[Example], numbers: list[int]) -> Pass:
@@ -65,7 +73,30 @@ def _pass(engine: Engine, examples: Sequence[Example], numbers: list[int]) -> Pa
 
 def nats(engine: Engine, some: Pass) -> Tensor:
     """What each example costs [b], all its judged tokens together."""
-    return costs(engine, some, engine.states(some.ids))
+    return costs(engine, some, read_once(some, lambda of: engine.states(some.ids[of])))
+
+
+def read_once(
+    some: Pass, states: Callable[[list[int]], Tensor], rows: Tensor | None = None
+) -> Tensor:
+    """What the head reads before the last token of each example [b, t, d], of what it reads of
+    those by number; each with rows of its own [b, k, d], where there are any.
+
+    Options that are a token each come after the same text, which is read once for all of them.
+    """
+    places = torch.arange(some.ids.shape[1], device=some.ids.device)
+    last = (some.judged * places).max(1, keepdim=True).values
+    before = some.ids.scatter(1, last, -1).cpu().numpy()
+    more = [b""] * len(before) if rows is None else [*rows.detach().cpu().numpy()]
+    keys = [one.tobytes() + bytes(other) for one, other in zip(before, more, strict=True)]
+    alike: dict[bytes, list[int]] = defaultdict(list)
+    for number, key in enumerate(keys):
+        alike[key].append(number)
+    found = states([first for first, *_ in alike.values()])
+    if len(alike) == len(keys):
+        return found
+    row = {number: at for at, numbers in enumerate(alike.values()) for number in numbers}
+    return found[[row[number] for number in range(len(keys))]]
 
 
 def costs(engine: Engine, some: Pass, states: Tensor) -> Tensor:

@@ -52,7 +52,6 @@ from actors.training import TrainedMap, TrainOrder
 from actors.verifying import Trial
 from alignment.cache_map import CacheMap
 from alignment.updates import Update
-from cluster.pace import part
 from cluster.world import World
 
 
@@ -265,13 +264,9 @@ class ModelHost:
         most: int,
         outright: bool = False,
     ) -> tuple[np.ndarray, list[Changes]]:
-        """What an adapter changes of the likeliest of these tokens, and which these are: see
-        `actors.adapter_refit`."""
-        with part(0, 0.3):
-            kept = adapter_refit.likely(self._engine, updates, texts, tokens, most)
-        order = (self._engine, updates, texts, tokens[kept])
-        with part(0.3, 1):
-            return kept, adapter_refit.changes(*order, outright=outright)
+        """See `actors.adapter_refit.changes`."""
+        order = (self._engine, updates, texts, tokens, most)
+        return adapter_refit.changes(*order, outright=outright)
 
     def refit_adapter(
         self,

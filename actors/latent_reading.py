@@ -14,10 +14,10 @@ from torch import Tensor
 
 from actors.encoding import TextError
 from actors.engine import Engine
-from actors.examples import Example, Pass, costs
+from actors.examples import Example, Pass, costs, read_once
 from actors.prompting import prompting
 
-TOGETHER = 32  # texts of a pass
+TOGETHER = 64  # examples of a pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +108,9 @@ def _encode(engine: Engine, before: str, examples: Sequence[Example]) -> tuple[P
 
 def _nats(engine: Engine, read: Pass, first: int, rows: Tensor | None) -> Tensor:
     """Of each text [b], with rows after the first tokens."""
-    with nullcontext() if rows is None else prompting(engine, rows, first):
-        states = engine.states(read.ids)
-    return costs(engine, read, states)
+
+    def states(of: list[int]) -> Tensor:
+        with nullcontext() if rows is None else prompting(engine, rows[of], first):
+            return engine.states(read.ids[of])
+
+    return costs(engine, read, read_once(read, states, rows))

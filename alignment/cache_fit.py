@@ -144,7 +144,7 @@ class _Spectrum:
         cov_x = of.cov_x
         self.values, self.vectors = components.values, components.vectors
         self.unit = float(cov_x.diagonal().mean()) or 1.0
-        self.projected = self.vectors.mT @ of.cov_xy
+        self.projected = _product(self.vectors.mT, of.cov_xy)
         self.mean_x, self.mean_y = of.mean_x, of.mean_y
         spread = cov_x.diagonal().clamp_min(0).sqrt()
         self.units = torch.where(spread > _LEAST * spread.mean(), spread, 1.0)
@@ -183,6 +183,12 @@ def _judged(
     return spread - torch.stack(explained, 1), spread
 
 
+def _product(vectors: Tensor, of: Tensor) -> Tensor:
+    """In float32, twice as fast: what is lost of the weakest component, that λ leaves anything of,
+    is a thousandth of what the strongest says."""
+    return (vectors.float() @ of.float()).double()
+
+
 @dataclass(frozen=True, eq=False)
 class _Solved:
     """What is fitted, in terms of the components of all inputs: weights [D, T].
@@ -202,7 +208,7 @@ class _Solved:
         return self.spectrum.units
 
     def whole(self) -> Affine:
-        weight = (self.spectrum.vectors @ self.weights).mT
+        weight = _product(self.spectrum.vectors, self.weights).mT
         bias = self.spectrum.mean_y - weight @ self.spectrum.mean_x
         return Affine((weight * self.units).float().contiguous(), bias.float())
 

@@ -52,6 +52,10 @@ class Items:
         test, held = found[:TEST], found[TEST : TEST + HELD]
         return cls(tuple(found[TEST + HELD :][:lessons]), tuple(held), tuple(test))
 
+    def first(self, lessons: int, held: int = HELD, test: int = TEST) -> "Items":
+        """At most so many of each part."""
+        return Items(self.lessons[:lessons], self.held[:held], self.test[:test])
+
 
 @dataclass(frozen=True)
 class Skill:

@@ -33,7 +33,8 @@ LIKELY = 0.05  # so likely beside the likeliest is every token that a source wri
 FEW = 3  # words of that, else they are a text's own
 ASKED = 2  # times as many are asked of as texts are read: they are shorter
 RARE = 0.1  # of answers: not asked of further
-HELD_OUT = 24  # of the texts of a refit, on which its loss is looked at
+HELD_OUT = 24  # texts of a refit at most, on which its loss is looked at: a quarter of all
+LEAST = 8  # texts of a refit
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,8 +279,9 @@ def remaking(
 ) -> Unit:
     """An adapter of the target that changes what a source's does, and learns as far as `told` says
     to foresee the texts too: refit by reading `most` tokens, or solved for in closed form."""
-    some = (lessons.texts, lessons.changes, HELD_OUT, lessons.tokens)
-    question = [lessons.to, _digest(lessons.tokens.tolist()), HELD_OUT]
+    looks = looked_at(len(lessons.texts))
+    some = (lessons.texts, lessons.changes, looks, lessons.tokens)
+    question = [lessons.to, _digest(lessons.tokens.tolist()), looks]
     if how_made == "solved":
         step = Solving(rank=section.rank, seed=seed)
         question += [told, asdict(step)]
@@ -292,6 +294,11 @@ def remaking(
     )
     question += [most, told, asdict(by)]
     return Unit(model, "refit_adapter", (*some, by, most, told), question, _kept)
+
+
+def looked_at(texts: int) -> int:
+    """How many of so many texts a refit only looks at."""
+    return min(HELD_OUT, texts // 4)
 
 
 def made(unit: Unit, answer: Arrays) -> Made:

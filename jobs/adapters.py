@@ -137,7 +137,11 @@ class Adapting:
         asking: Asking,
     ) -> None:
         self._section, self._seed, self._models, self._asking = section, seed, models, asking
-        self._anchors, self._items = texts.anchors, texts.items
+        self._anchors = texts.anchors
+        self._items = {
+            name: texts.items[name].first(section.lessons, section.held, section.test)
+            for name in section.skills
+        }
         self._pairs: list[Pair] = list(permutations(models, 2))
         self._ways = ways(section)
 
@@ -145,9 +149,8 @@ class Adapting:
         """Every model's own adapter."""
         section, items = self._section, self._items[skill]
         how = adapter_units.how(section, self._seed)
-        lessons = items.lessons[: section.lessons]
         units = {
-            name: adapter_units.training(facts, lessons, items.held, how)
+            name: adapter_units.training(facts, items.lessons, items.held, how)
             for name, facts in self._models.items()
         }
         return self._made(f"{skill}: training adapters", units)

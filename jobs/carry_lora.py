@@ -155,7 +155,7 @@ def carry_adapter(wish: AdapterWish, reporter: Reporter) -> CarriedAdapter:
 
 
 def _with_texts(run: RunFile, section: Adapters, texts: int) -> Adapters:
-    least, most = adapter_units.HELD_OUT + 1, run.anchors.texts
+    least, most = adapter_units.LEAST, run.anchors.texts
     if not least <= texts <= most:
         raise CarryError(
             f"{texts} texts to learn on: at least {least}, some of which are held out, and at most "

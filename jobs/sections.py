@@ -205,7 +205,8 @@ class Adapters(Section):
     """LoRA adapters that teach every model every skill, carried into each other model.
 
     Each model is taught by at most `lessons` of a skill, over `epochs`, at every place with `rank`.
-    The source's adapter is what is carried; the target's own is what it is compared to.
+    Of its items at most `held` are what ways are chosen on, and `test` are judged. The source's
+    adapter is what is carried; the target's own is what it is compared to.
 
     By a refit the target learns to change what it says as the source's adapter changes what that
     says: on `texts` of the anchors, and on as many that the adapted source writes itself. It reads
@@ -218,6 +219,8 @@ class Adapters(Section):
 
     skills: Annotated[tuple[SkillName, ...], Field(min_length=1)] = SKILL_NAMES
     lessons: Count = 800
+    held: Annotated[int, Field(ge=10)] = 100
+    test: Annotated[int, Field(ge=20)] = 200
     rank: Count = 8
     learning_rate: Share = 1e-3
     batch: Count = 16

@@ -15,7 +15,6 @@ from alignment.byte_rows import byte_rows
 from alignment.latents import Latents, LatentShape, Spread
 from evaluation.cargos.soft_prompt import BYTES
 from evaluation.cells import Key
-from evaluation.skill import Items
 from evaluation.skills import SKILLS
 from evaluation.trained_ways import NATIVE, Effort
 from jobs import prompt_units
@@ -112,8 +111,7 @@ def carry_prompts(
     """
     found = []
     for skill in section.skills:
-        of = texts.items[skill]
-        questions = Questions(SKILLS[skill], Items(of.lessons[: section.lessons], of.held, of.test))
+        questions = Questions(SKILLS[skill], texts.items[skill].first(section.lessons))
         natively = alone(section, seed, questions, models, asking)
         known = (section, seed, questions, models, natively, asking)
         bytes_alone = _Encoding(*known, None).of_bytes() if section.bytes else {}

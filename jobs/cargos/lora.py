@@ -2,7 +2,6 @@
 
 from functools import partial
 
-from actors.adapter_refit import SAMPLED
 from actors.adapter_solving import Solving
 from evaluation import safety
 from evaluation.cargos.lora import AdapterCell, adapter_cell
@@ -41,17 +40,18 @@ class LoraAdapters(Cargo):
         )
 
     def readings(self, run: RunFile, texts: Texts, others: int) -> tuple[Reading, ...]:
-        """Each is trained once; what it changes is read for every target, with and without it, and
-        the first texts twice; a target is refit by two ways and for a control, and solved for by
-        one and for a control, with looks at what is held out. Backwards costs two passes."""
+        """Each is trained once; what it changes is read for every target, with and without it; a
+        target is refit by two ways and for a control, and solved for by one and for a control, with
+        looks at what is held out. Backwards costs two passes."""
         section = _asked(run)
         skills = len(section.skills)
         taught = judged = routed = 0.0
         asked = safety.requests() if section.safety else []
         requests = tokens(asked) + safety.TOKENS * len(asked)
         for name in section.skills:
-            items, measured = texts.items[name], SKILLS[name]
-            taught += section.epochs * tokens(whole(items.lessons[: section.lessons]))
+            measured = SKILLS[name]
+            items = texts.items[name].first(section.lessons, section.held, section.test)
+            taught += section.epochs * tokens(whole(items.lessons))
             held, test = (
                 tokens(whole(of)) + measured.tokens * len(of) for of in (items.held, items.test)
             )
@@ -64,16 +64,15 @@ class LoraAdapters(Cargo):
         own = section.texts * sum(SKILLS[name].shown for name in section.skills)
         written = 2 * own
         read = skills * tokens(texts.anchors[: section.texts]) + 2 * own
-        twice = 2 * (1 + min(1.0, SAMPLED / section.texts))
-        changed = others * read * twice
+        changed = 2 * others * read
         once = 3 * section.refit * taught  # a target is refit
         refit = 3 * others * once
         if run.routes is not None:
             # Of the ways through other models the best one alone may have more than two legs.
             legs, hops = others * (run.routes.hops + 1), run.routes.hops
-            routed += legs * (own + own * twice + once) + others * hops * once
+            routed += legs * (3 * own + once) + others * hops * once
         solving = Solving()
-        looks = len(solving.lengths) * adapter_units.HELD_OUT
+        looks = len(solving.lengths) * adapter_units.looked_at(section.texts)
         step = 3 * (min(section.texts, solving.texts) + solving.sampled) + looks
         solved = 2 * others * solving.steps * step * own / section.texts
         return (

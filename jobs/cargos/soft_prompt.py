@@ -51,8 +51,8 @@ class Latents(Cargo):
         encoders = len(section.encoders) or others + 1
         native = taught = every = judged = asked = latent = read = 0.0
         for name in section.skills:
-            items = texts.items[name]
-            lessons = items.lessons[: section.lessons]
+            items = texts.items[name].first(section.lessons)
+            lessons = items.lessons
             form = tokens([SKILLS[name].form.replace("{}", "")]) + section.count + 1
             taught += 3 * section.prompt_epochs * len(lessons)
             native += (

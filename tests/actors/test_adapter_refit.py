@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from actors.adapter_refit import changes, likely, own_texts, refit_adapter
+from actors.adapter_refit import changes, own_texts, refit_adapter
 from actors.adapter_training import AdapterTraining
 from actors.adapting import adapting
 from actors.encoding import encode
@@ -32,7 +32,7 @@ def test_changes_are_what_the_adapter_adds(
 ) -> None:
     tokens = np.arange(2, 60)
     whole, late = Example(sentences[0]), Example(sentences[0], sentences[0].index("crosses"))
-    found, part = changes(llama, adapter, [whole, late], tokens)
+    _, (found, part) = changes(llama, adapter, [whole, late], tokens)
     ids = encode(llama, sentences[:1]).ids
     with torch.inference_mode():
         plain = llama.logits(llama.states(ids))[0, -1, 2:60].log_softmax(-1)
@@ -53,11 +53,11 @@ def test_what_an_adapter_changes_is_taken_over(
 ) -> None:
     texts = [Example(each) for each in (*sentences, *sentences)]  # learned from, and looked at
     tokens = np.arange(2, 260)
-    taught = changes(llama, adapter, texts, tokens)
+    _, taught = changes(llama, adapter, texts, tokens)
     training = AdapterTraining(rank=4, learning_rate=1e-2, batch=3, epochs=30)
     made = refit_adapter(llama, texts, taught, len(sentences), tokens, training)
     assert made.held_out[-1] < 0.1 * made.held_out[0]
-    said = changes(llama, made.best, texts[: len(sentences)], tokens)
+    _, said = changes(llama, made.best, texts[: len(sentences)], tokens)
     for mine, theirs in zip(said, taught, strict=False):
         near = np.corrcoef(mine.added.ravel(), theirs.added.ravel())[0, 1]
         assert near > 0.9
@@ -68,16 +68,16 @@ def test_what_is_said_is_taken_over_outright(
 ) -> None:
     texts = [Example(each) for each in (*sentences, *sentences)]
     tokens = np.arange(2, 260)
-    taught = changes(llama, adapter, texts, tokens, outright=True)
+    _, taught = changes(llama, adapter, texts, tokens, outright=True)
     assert all(each.outright for each in taught)
-    added = changes(llama, adapter, texts, tokens)
-    plain = changes(llama, {}, texts, tokens, outright=True)
+    _, added = changes(llama, adapter, texts, tokens)
+    _, plain = changes(llama, {}, texts, tokens, outright=True)
     for said, change, before in zip(taught, added, plain, strict=True):
         np.testing.assert_allclose(said.added, before.added + change.added, atol=0.02)
     training = AdapterTraining(rank=4, learning_rate=1e-2, batch=3, epochs=30)
     made = refit_adapter(llama, texts, taught, len(sentences), tokens, training)
     assert made.held_out[-1] < 0.1 * made.held_out[0]
-    said = changes(llama, made.best, texts[:1], tokens, outright=True)
+    _, said = changes(llama, made.best, texts[:1], tokens, outright=True)
     near = np.corrcoef(said[0].added.ravel(), taught[0].added.ravel())[0, 1]
     assert near > 0.9
 
@@ -87,7 +87,7 @@ def test_no_more_is_read_than_may_be(
 ) -> None:
     tokens = np.arange(2, 260)
     texts = [Example(each) for each in sentences]
-    taught = changes(llama, adapter, texts, tokens)
+    _, taught = changes(llama, adapter, texts, tokens)
     sizes = [encode(llama, [text]).lengths[0] for text in sentences]
     training = AdapterTraining(rank=2, batch=1, epochs=2)
     for most, count in ((2 * sum(sizes[:2]), 2), (2 * sum(sizes[:2]) - 1, 1), (1, 1), (None, 3)):
@@ -99,7 +99,7 @@ def test_the_likeliest_tokens_are_kept(
     llama: Engine, adapter: dict[str, Update], sentences: tuple[str, ...]
 ) -> None:
     tokens = np.arange(2, 60)
-    kept = likely(llama, adapter, [Example(each) for each in sentences], tokens, 10)
+    kept, _ = changes(llama, adapter, [Example(each) for each in sentences], tokens, 10)
     assert len(kept) == 10
     assert (np.diff(kept) > 0).all()
     chances = np.zeros(len(tokens))
@@ -147,7 +147,7 @@ def test_texts_are_foreseen_as_far_as_is_asked(
     llama: Engine, adapter: dict[str, Update], sentences: tuple[str, ...]
 ) -> None:
     texts, tokens = [Example(each) for each in (*sentences, *sentences)], np.arange(2, 260)
-    taught = changes(llama, adapter, texts, tokens)
+    _, taught = changes(llama, adapter, texts, tokens)
     training = AdapterTraining(rank=4, learning_rate=1e-2, batch=3, epochs=10)
     order = (llama, texts, taught, len(sentences), tokens, training, None)
     made = [refit_adapter(*order, share) for share in (0.0, 2.0)]

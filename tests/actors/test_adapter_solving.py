@@ -22,7 +22,7 @@ def test_an_adapter_is_solved_for_in_every_family(
 ) -> None:
     texts = [Example(each) for each in (*sentences, *sentences)]  # solved on, and looked at
     before = {place: weight(engine, at).clone() for place, at in places(engine).items()}
-    taught = changes(engine, drawn_adapter(engine, 0.05), texts, TOKENS)
+    _, taught = changes(engine, drawn_adapter(engine, 0.05), texts, TOKENS)
     solved = solve_adapter(engine, texts, taught, len(sentences), TOKENS, Solving(rank=4, steps=2))
     plain, once, twice = solved.held_out
     assert twice <= once < 0.9 * plain
@@ -37,7 +37,7 @@ def test_where_no_step_helps_nothing_is_changed(
 ) -> None:
     engine = load(checkpoint("llama"))
     texts = [Example(each) for each in sentences]
-    taught = changes(engine, drawn_adapter(engine, 0.05), texts, TOKENS)
+    _, taught = changes(engine, drawn_adapter(engine, 0.05), texts, TOKENS)
     solved = solve_adapter(engine, texts, taught, 2, TOKENS, Solving(lengths=(1e3,)))
     assert solved.held_out[0] == solved.held_out[1]
     assert all(not each.matrix.any() for each in solved.best.values())
@@ -54,7 +54,7 @@ def test_where_the_loss_falls_is_its_gradient(
 ) -> None:
     engine = load(checkpoint(case))
     texts = [Example(each) for each in sentences]
-    taught = changes(engine, drawn_adapter(engine, 0.05), texts, TOKENS)
+    _, taught = changes(engine, drawn_adapter(engine, 0.05), texts, TOKENS)
     course = Relearning(engine, texts, taught, 2, TOKENS, 0.5)
     here = {}
     if there_already:
