@@ -9,7 +9,7 @@ since shards are summed in order too, what is fitted is the same to the last bit
 
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -21,12 +21,14 @@ from actors.exchange import Activations, Exchange, exchanged
 from alignment.fitted import Fitted, Fitter
 from alignment.moments import FoldedMoments, Moments, cross_moment
 from alignment.samples import FoldedRows, Sample
-from alignment.similarity import compare
+from alignment.similarity import compare_all
 from cluster.storage import Store, address
 
+TOGETHER = 4  # models compared at once, of which rows and Gram matrices are there
 SAMPLE_ROWS_A_BATCH = 64
 SAMPLE_ROWS_IN_ALL = 8192  # that a map is fitted on, whatever the number of shards
 _SHUFFLED = "shuffled_xy"
+_Side = tuple[str, tuple[str, ...]]
 _SAMPLE = {"sample_x": "x", "sample_y": "y", "routes_x": "x_routes", "routes_y": "y_routes"}
 
 
@@ -91,6 +93,29 @@ class Comparison:
     permutations: int
     seed: int
     to: str
+
+    @property
+    def sides(self) -> tuple[_Side, _Side]:
+        """Each model with its sites."""
+        return (self.source, self.source_sites), (self.target, self.target_sites)
+
+    @property
+    def settings(self) -> tuple[int, ...]:
+        """All but what is compared."""
+        return self.rows, self.neighbours, self.permutations, self.seed
+
+
+@dataclass(frozen=True, eq=False)
+class _Alike:
+    """Comparisons over the same rows with the same settings, `by` which they are known; and where
+    these rows are in each kept batch, by model."""
+
+    by: tuple[bytes, tuple[int, ...]]
+    comparisons: list[Comparison] = field(default_factory=list)
+    at: dict[_Side, Sequence[np.ndarray]] = field(default_factory=dict)
+
+    def takes(self, comparison: Comparison, by: tuple[bytes, tuple[int, ...]]) -> bool:
+        return self.by == by and len({*self.at, *comparison.sides}) <= TOGETHER
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,28 +201,41 @@ class Folder:
 
     def compare(self, comparisons: Sequence[Comparison]) -> None:
         """Compare every layer pair of models over the rows kept, and write each result."""
-        for comparison in comparisons:
-            self._compare(comparison)
+        groups: list[_Alike] = []
+        for each in comparisons:
+            both = [(models[each.source], models[each.target]) for models in self._kept]
+            shared = [shared_rows(source, target) for source, target in both]
+            rows = [source.rows[at] for (source, _), (at, _) in zip(both, shared, strict=True)]
+            alike = _Alike((np.concatenate(rows)[: each.rows].tobytes(), each.settings))
+            group = next((of for of in groups if of.takes(each, alike.by)), alike)
+            if group is alike:
+                groups.append(alike)
+            group.comparisons.append(each)
+            for side, at in zip(each.sides, zip(*shared, strict=True), strict=True):
+                group.at[side] = at
+        for group in groups:
+            self._compare(group)
 
-    def _compare(self, comparison: Comparison) -> None:
-        pairs = [(models[comparison.source], models[comparison.target]) for models in self._kept]
-        shared = [shared_rows(source, target) for source, target in pairs]
+    def _compare(self, group: "_Alike") -> None:
+        first, *_ = group.comparisons
 
-        def gather(side: int, site: str) -> Tensor:
-            kept = [
-                pair[side].points[site][rows[side]]
-                for pair, rows in zip(pairs, shared, strict=True)
-            ]
-            return torch.from_numpy(np.concatenate(kept)[: comparison.rows])
+        def layers(side: _Side) -> Iterator[Tensor]:
+            model, sites = side
+            for site in sites:
+                each = zip(self._kept, group.at[side], strict=True)
+                rows = [models[model].points[site][at] for models, at in each]
+                yield torch.from_numpy(np.concatenate(rows)[: first.rows])
 
-        similarity = compare(
-            [gather(0, site) for site in comparison.source_sites],
-            [gather(1, site) for site in comparison.target_sites],
-            k=comparison.neighbours,
-            permutations=comparison.permutations,
-            seed=comparison.seed,
+        sides, pairs = list(group.at), [each.sides for each in group.comparisons]
+        found = compare_all(
+            [layers(side) for side in sides],
+            [(sides.index(one), sides.index(other)) for one, other in pairs],
+            k=first.neighbours,
+            permutations=first.permutations,
+            seed=first.seed,
         )
-        self._store.put(comparison.to, similarity.to_bytes())
+        for each, similarity in zip(group.comparisons, found, strict=True):
+            self._store.put(each.to, similarity.to_bytes())
 
     def fit(self, order: FitOrder) -> None:
         """Fit every map of the order and write it, with its report, at its address."""

@@ -8,7 +8,8 @@ Two measures, each over every pair of layers:
   one, hence the debiasing and both versions;
 - mutual k-nearest neighbours under cosine distance (Huh et al. 2024, arXiv:2405.07987).
 
-Shapes: n rows, d width, Ls source layers, Lt target layers, L = Ls + Lt, b rows of a block.
+Shapes: n rows, d width, Ls source layers, Lt target layers, L layers of all models, b rows of a
+block.
 
 Gram matrices are made a block at a time for all layers, upper triangle only: whatever n is they
 take about L * 2 MB, beside one copy of the rows. Products are float32, sums over blocks float64.
@@ -17,9 +18,9 @@ take about L * 2 MB, beside one copy of the rows. Products are float32, sums ove
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from itertools import combinations_with_replacement
+from itertools import accumulate, combinations_with_replacement, pairwise
 
 import numpy as np
 import torch
@@ -92,31 +93,52 @@ def compare(
     hence conservative beside the matrices, which use all rows. Rows count as exchangeable.
     A layer that does not vary has CKA 0. ValueError when there are too few rows.
     """
-    layers = [*source, *target]
-    rows = len(layers[0])
+    (found,) = compare_all((source, target), [(0, 1)], k=k, permutations=permutations, seed=seed)
+    return found
+
+
+def compare_all(
+    models: Sequence[Iterable[Tensor]],
+    pairs: Sequence[tuple[int, int]],
+    *,
+    k: int = 10,
+    permutations: int = 100,
+    seed: int = 0,
+) -> list[Similarity]:
+    """What `compare` finds of several pairs of models, by their numbers, over the same rows.
+
+    What takes longest, the Gram matrices and the nearest rows of each layer, is made once for every
+    model. `models` are gone through once, so that they need not lie in memory beside what is made
+    of them.
+    """
     assert permutations > 0, "a null needs permutations"
-    assert all(len(layer) == rows for layer in layers), "the rows of all layers must line up"
+    views = [[_centre(x) for x in layers] for layers in models]
+    rows = len(views[0][0])
+    assert all(len(x) == rows for view in views for x in view), "the rows of all must line up"
     _require_rows(rows, k)
-    split = len(source)
-    views = [_centre(x) for x in layers]
-    cka_raw, _ = _all_pairs(views, split, None)
+    raw, _ = _all_pairs(views, pairs, None)
     for view in views:
-        _standardise_(view)  # in place: there is room for one copy of the rows
-    cka, neighbours = _all_pairs(views, split, k)
-    generator = np.random.default_rng(seed)
-    chosen = torch.from_numpy(np.sort(generator.permutation(rows)[:NULL_ROWS]))
-    observed, null = _permutation_null(
-        [_centre(view[chosen]) for view in views], split, permutations, generator
-    )
-    reached = (null[:, None, None] >= observed).sum(0)
-    return Similarity(
-        cka_raw=cka_raw,
-        cka=cka,
-        mutual_knn=overlaps(neighbours[:split], neighbours[split:]),
-        p_value=(1 + reached).double() / (1 + permutations),
-        null_95=float(null.quantile(0.95)),
-        rows=rows,
-    )
+        for x in view:
+            _standardise_(x)  # in place: there is room for one copy of the rows
+    standardised, neighbours = _all_pairs(views, pairs, k)
+    found = []
+    for (source, target), cka_raw, cka in zip(pairs, raw, standardised, strict=True):
+        generator = np.random.default_rng(seed)
+        chosen = torch.from_numpy(np.sort(generator.permutation(rows)[:NULL_ROWS]))
+        some = [_centre(x[chosen]) for x in (*views[source], *views[target])]
+        observed, null = _permutation_null(some, len(views[source]), permutations, generator)
+        reached = (null[:, None, None] >= observed).sum(0)
+        found.append(
+            Similarity(
+                cka_raw=cka_raw,
+                cka=cka,
+                mutual_knn=overlaps(neighbours[source], neighbours[target]),
+                p_value=(1 + reached).double() / (1 + permutations),
+                null_95=float(null.quantile(0.95)),
+                rows=rows,
+            )
+        )
+    return found
 
 
 def standardise(x: Tensor) -> Tensor:
@@ -127,7 +149,8 @@ def standardise(x: Tensor) -> Tensor:
 def debiased_cka(x: Tensor, y: Tensor) -> float:
     """Debiased linear CKA of x [n, dx] and y [n, dy], in [-1, 1]; near 0 when unrelated."""
     _require_rows(len(x), 0)
-    return float(_all_pairs([_centre(x), _centre(y)], 1, None)[0])
+    (found,), _ = _all_pairs([[_centre(x)], [_centre(y)]], [(0, 1)], None)
+    return float(found)
 
 
 def mutual_knn(x: Tensor, y: Tensor, k: int = 10) -> float:
@@ -136,8 +159,8 @@ def mutual_knn(x: Tensor, y: Tensor, k: int = 10) -> float:
     x [n, dx] and y [n, dy] are taken as they are: not centred, not standardised.
     """
     _require_rows(len(x), k)
-    _, neighbours = _all_pairs([x.float(), y.float()], 1, k)
-    return float(overlaps(neighbours[:1], neighbours[1:]))
+    _, (near, others) = _all_pairs([[x.float()], [y.float()]], [], k)
+    return float(overlaps(near, others))
 
 
 def _require_rows(rows: int, k: int) -> None:
@@ -162,13 +185,22 @@ def _standardise_(rows: Tensor) -> Tensor:
     return rows.mul_(torch.where(spread > 0, 1 / spread, 0.0))
 
 
-def _all_pairs(layers: list[Tensor], split: int, k: int | None) -> tuple[Tensor, list[Neighbours]]:
-    """CKA [Ls, Lt] of layers[:split] with the rest, and their k nearest neighbours if k is set."""
+def _all_pairs(
+    models: Sequence[list[Tensor]], pairs: Sequence[tuple[int, int]], k: int | None
+) -> tuple[list[Tensor], list[list[Neighbours]]]:
+    """CKA [Ls, Lt] of each pair of models, and the k nearest neighbours of all if k is set."""
+    layers = [x for model in models for x in model]
+    ends = list(accumulate(map(len, models), initial=0))
+    own = [slice(*both) for both in pairwise(ends)]
     n = len(layers[0])
     pieces = torch.arange(n).tensor_split(math.ceil(n / BLOCK_ROWS))
     parts = [slice(int(piece[0]), int(piece[-1]) + 1) for piece in pieces]
     finders = [Neighbours(x, k) for x in layers] if k else []
-    inner = torch.zeros(len(layers), len(layers), dtype=torch.float64)
+    inner = [
+        torch.zeros(len(models[one]), len(models[other]), dtype=torch.float64)
+        for one, other in pairs
+    ]
+    squares = torch.zeros(len(layers), dtype=torch.float64)
     room = torch.empty(len(layers), len(pieces[0]) ** 2)  # [L, b * b]
     for left, right in combinations_with_replacement(parts, 2):
         rows, columns = left.stop - left.start, right.stop - right.start
@@ -181,9 +213,19 @@ def _all_pairs(layers: list[Tensor], split: int, k: int | None) -> tuple[Tensor,
             if finders:
                 finders[index].offer(block, left, right)
         times = 1 if left == right else 2  # a block off the diagonal stands for its mirror too
-        inner += times * (flat @ flat.mT).double()
+        squares += times * torch.linalg.vector_norm(flat, dim=1).double().square()
+        for sums, (one, other) in zip(inner, pairs, strict=True):
+            sums += times * (flat[own[one]] @ flat[own[other]].mT).double()
     row_sums = torch.stack([_row_sums(x) for x in layers])
-    return _cka(_hsic(inner, row_sums, row_sums), split), finders
+    norms = _norms(squares, row_sums)
+    found = [
+        _normalise(
+            _hsic(sums, row_sums[own[one]], row_sums[own[other]]),
+            torch.outer(norms[own[one]], norms[own[other]]),
+        )
+        for sums, (one, other) in zip(inner, pairs, strict=True)
+    ]
+    return found, [finders[of] for of in own]
 
 
 def _row_sums(x: Tensor) -> Tensor:
@@ -201,10 +243,12 @@ def _hsic(inner: Tensor, left_sums: Tensor, right_sums: Tensor) -> Tensor:
     return inner + totals - left_sums @ right_sums.mT * (2 / (n - 2))
 
 
-def _cka(hsic: Tensor, split: int) -> Tensor:
-    """From HSIC [L, L] to CKA [Ls, Lt]; 0 where a layer does not vary."""
-    norms = hsic.diagonal().clamp_min(0).sqrt()
-    return _normalise(hsic[:split, split:], torch.outer(norms[:split], norms[split:]))
+def _norms(squares: Tensor, sums: Tensor) -> Tensor:
+    """Root of each layer's HSIC with itself [L], of its squares [L] and row sums [L, n]."""
+    n = sums.shape[1]
+    totals = sums.sum(1).square() / ((n - 1) * (n - 2))
+    hsic = squares + totals - sums.square().sum(1) * (2 / (n - 2))
+    return hsic.clamp_min(0).sqrt()
 
 
 def _normalise(hsic: Tensor, scale: Tensor) -> Tensor:
@@ -224,8 +268,7 @@ def _permutation_null(
     sums = torch.stack([_row_sums(x) for x in layers])
     source = torch.stack([gram[first, second] for gram in grams[:split]])  # [Ls, pairs]
     target = torch.stack([gram.flatten() for gram in grams[split:]], dim=1)  # [m * m, Lt]
-    squares = torch.stack([gram.square().sum() for gram in grams]).double().diag()
-    norms = _hsic(squares, sums, sums).diagonal().clamp_min(0).sqrt()
+    norms = _norms(torch.stack([gram.square().sum() for gram in grams]).double(), sums)
     scale = torch.outer(norms[:split], norms[split:])
 
     def cka(order: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from actors import examples
 from actors.behaviour import ROWS_A_HEAD, TOKENS_A_PASS
 from actors.blueprint import BYTES, Blueprint
 from actors.catalog import ModelFacts
+from actors.folder import TOGETHER
 from alignment.similarity import BLOCK_ROWS, NULL_ROWS
 from jobs.config import RunFile
 from jobs.passages import BATCH_TEXTS, sampled
@@ -116,16 +117,16 @@ def _fits(run: RunFile, models: dict[str, Blueprint]) -> int:
 
 def _layers(run: RunFile, models: dict[str, Blueprint], words: int) -> Process:
     kept = sum(_activations(model, words) for model in models.values())
-    pair = sorted(models.values(), key=lambda model: model.layers * model.width)[-2:]
-    compared = sum(_activations(model, run.similarity.rows) for model in pair)
-    layers = sum(model.layers for model in pair)
+    some = sorted(models.values(), key=lambda model: model.layers * model.width)[-TOGETHER:]
+    compared = sum(_activations(model, run.similarity.rows) for model in some)
+    layers = sum(model.layers for model in some)
     grams = layers * 4 * (BLOCK_ROWS**2 + 2 * NULL_ROWS**2)
     return Process(
         "folder-layers",
         {
             "libraries": LIBRARIES + FOLDER_HEAP,
             "rows kept": kept,
-            "rows compared": 2 * compared,
+            "rows compared": compared,
             "similarity": grams,
             "fits": _fits(run, models),
             "in flight": kept // max(1, run.cluster.in_flight),

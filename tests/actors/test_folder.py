@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import Iterable
 from dataclasses import asdict, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +317,32 @@ def test_comparing_what_was_kept_is_comparing_the_rows(store: DirectoryStore, ro
     found = Similarity.from_bytes(store.get(wanted.to))
     assert found.rows == expected.rows == len(gather(0, "residual.0"))
     assert found.to_bytes() == expected.to_bytes()
+
+
+def test_models_compared_together_are_each_pair_alone(store: DirectoryStore) -> None:
+    """Some over rows of their own, and more than are compared at once."""
+    pool = [layered(number) for number in range(2)]
+    names = [f"model {number}" for number in range(6)]
+    batches = []
+    for wide, _ in pool:
+        fewer = {site: of[1:] for site, of in wide.points.items()}
+        like = [replace(wide, model=name) for name in names[:5]]
+        batches.append([*like, replace(wide, model=names[5], rows=wide.rows[1:], points=fewer)])
+    sites = tuple(f"residual.{layer}" for layer in range(LAYERS))
+    wanted = [
+        Comparison(*both, sites, sites, 100, 5, 20, 3, address("together", list(both)))
+        for both in combinations(names, 2)
+    ]
+    folder = Folder(store)
+    for index, models in enumerate(batches):
+        folder.keep(index, Exchange(), *models)
+    for each in wanted:
+        folder.compare([each])
+    alone = [store.get(each.to) for each in wanted]
+    for each in wanted:
+        store.path(each.to).unlink()
+    folder.compare(wanted)
+    assert [store.get(each.to) for each in wanted] == alone
 
 
 def test_what_is_kept_is_a_copy(store: DirectoryStore) -> None:

@@ -9,7 +9,14 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from alignment.similarity import Similarity, compare, debiased_cka, mutual_knn, standardise
+from alignment.similarity import (
+    Similarity,
+    compare,
+    compare_all,
+    debiased_cka,
+    mutual_knn,
+    standardise,
+)
 
 
 def normal(seed: int, *shape: int) -> Tensor:
@@ -113,6 +120,15 @@ def test_compare_is_each_measure_on_each_pair() -> None:
     assert float(found.p_value[0, 1]) == pytest.approx(1 / 21)
     assert float(found.p_value[1, 2]) > 1 / 21
     assert found.null_95 < float(found.cka[0, 0])
+
+
+def test_several_models_at_once_are_each_pair_alone_to_the_bit() -> None:
+    models = [[normal(10 * number + layer, 900, 5) for layer in range(2)] for number in range(3)]
+    pairs = [(0, 1), (2, 1), (0, 2)]
+    found = compare_all(models, pairs, permutations=20, seed=4)
+    for (one, other), each in zip(pairs, found, strict=True):
+        alone = compare(models[one], models[other], permutations=20, seed=4)
+        assert each.to_bytes() == alone.to_bytes()
 
 
 def test_the_null_is_the_greatest_cka_of_permuted_rows() -> None:
