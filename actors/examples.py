@@ -6,7 +6,6 @@ Shapes: n examples, b of them in a pass, t tokens.
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import torch
@@ -40,26 +39,24 @@ class Pass:
 
 
 def passes(engine: Engine, examples: Sequence[Example]) -> Iterator[Pass]:
-    """All of them, some at a time; those that begin alike together.
+    """All of them, some at a time; those that begin alike one after the other.
 
     Raises:
         TextError: an example has no token.
     """
-    begun: dict[str, list[int]] = defaultdict(list)
-    for number, each in enumerate(examples):
-        begun[each.text[: each.start] or each.text].append(number)
-
-    def longest(alike: list[int]) -> int:
-        return max(len(examples[number].text) for number in alike)
-
-    together: list[list[list[int]]] = []
+    given = [each.text[: each.start] or each.text for each in examples]
+    longest: dict[str, int] = defaultdict(int)
+    for begun, each in zip(given, examples, strict=True):
+        longest[begun] = max(longest[begun], len(each.text))
+    together: list[list[int]] = []
     room = TOKENS_A_PASS * engine.at_once
-    for alike in sorted(begun.values(), key=longest):
-        if not together or (len(together[-1]) + 1) * (longest(alike) // _CHARACTERS) > room:
+    for number in sorted(range(len(examples)), key=lambda at: (longest[given[at]], given[at])):
+        most = longest[given[number]] // _CHARACTERS
+        if not together or (len(together[-1]) + 1) * most > room:
             together.append([])
-        together[-1].append(alike)
+        together[-1].append(number)
     for some in paced(together):
-        yield _pass(engine, examples, [*chain.from_iterable(some)])
+        yield _pass(engine, examples, some)
 
 
 def _pass(engine: Engine, examples: Sequence[Example], numbers: list[int]) -> Pass:

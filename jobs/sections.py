@@ -219,8 +219,8 @@ class Adapters(Section):
 
     skills: Annotated[tuple[SkillName, ...], Field(min_length=1)] = SKILL_NAMES
     lessons: Count = 800
-    held: Annotated[int, Field(ge=10)] = 100
-    test: Annotated[int, Field(ge=20)] = 200
+    held: Annotated[int, Field(ge=10, le=100)] = 100
+    test: Annotated[int, Field(ge=20, le=200)] = 200
     rank: Count = 8
     learning_rate: Share = 1e-3
     batch: Count = 16
