@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from actors.cached_text import OWN, Read, map_inputs, own_tokens
-from actors.folder import ShardLost, report_address
+from actors.exchange import ShardLost
+from actors.folder import report_address
 from actors.site_names import Site
 from alignment.cache_fit import NEAR_LAMBDAS, Components, Fit, FittedCaches, fit_caches, nearer
 from alignment.cache_heads import fit_heads

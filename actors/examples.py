@@ -16,6 +16,7 @@ from actors.engine import Engine
 from cluster.pace import paced
 
 TOKENS_A_PASS = 512  # bounds the memory of a pass that is gone back through
+TOKENS_AHEAD = 2048  # of a pass that is not: fewer do not fill the processor
 _CHARACTERS = 3  # there are hardly more tokens than one for so many
 
 
@@ -38,8 +39,10 @@ class Pass:
     tokens: int
 
 
-def passes(engine: Engine, examples: Sequence[Example]) -> Iterator[Pass]:
-    """All of them, some at a time; those that begin alike one after the other.
+def passes(
+    engine: Engine, examples: Sequence[Example], tokens: int = TOKENS_A_PASS
+) -> Iterator[Pass]:
+    """All of them, at most so many tokens at a time; those that begin alike one after the other.
 
     Raises:
         TextError: an example has no token.
@@ -49,7 +52,7 @@ def passes(engine: Engine, examples: Sequence[Example]) -> Iterator[Pass]:
     for begun, each in zip(given, examples, strict=True):
         longest[begun] = max(longest[begun], len(each.text))
     together: list[list[int]] = []
-    room = TOKENS_A_PASS * engine.at_once
+    room = tokens * engine.at_once
     for number in sorted(range(len(examples)), key=lambda at: (longest[given[at]], given[at])):
         most = longest[given[number]] // _CHARACTERS
         if not together or (len(together[-1]) + 1) * most > room:
@@ -111,7 +114,7 @@ def foreseen(engine: Engine, examples: Sequence[Example]) -> tuple[np.ndarray, n
         TextError: an example has no token.
     """
     found, tokens = np.zeros(len(examples)), np.zeros(len(examples), dtype=np.int64)
-    for some in passes(engine, examples):
+    for some in passes(engine, examples, TOKENS_AHEAD):
         found[some.numbers] = nats(engine, some).cpu().numpy()
         tokens[some.numbers] = some.judged.sum(1).cpu().numpy()
     return found, tokens

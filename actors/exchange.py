@@ -15,6 +15,10 @@ from cluster.storage import Store
 _ROWS = "rows"
 
 
+class ShardLost(RuntimeError):
+    """A batch came without those before it in its shard: the worker that had them has died."""
+
+
 @dataclass(frozen=True, eq=False)
 class Activations:
     """One model at the rows of one batch.
@@ -44,6 +48,15 @@ class Exchange:
 
     leave: tuple[Kept, ...] = ()
     take: tuple[Kept, ...] = ()
+
+
+def shared_rows(source: Activations, target: Activations) -> tuple[np.ndarray, np.ndarray]:
+    """Indices [n] into both of the rows that both models have, in the order of the text."""
+    assert source.batch == target.batch, f"batches {source.batch} and {target.batch} do not meet"
+    _, in_source, in_target = np.intersect1d(
+        source.rows, target.rows, assume_unique=True, return_indices=True
+    )
+    return in_source, in_target
 
 
 def exchanged(

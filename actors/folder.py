@@ -1,6 +1,6 @@
 """Folds streams of activations into the little that is kept of them, and fits maps from that.
 
-Shapes: n rows that two models share, ds and dt their widths, L layers.
+Shapes: n rows that two models share, ds and dt their widths.
 
 A shard of anchors is the unit of work: its moments are summed in memory, in the order of its
 batches, and exist once its address does. A worker that dies loses no more than its open shards, and
@@ -9,7 +9,7 @@ since shards are summed in order too, what is fitted is the same to the last bit
 
 import json
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -17,23 +17,17 @@ import torch
 from safetensors import torch as safetensors_torch
 from torch import Tensor
 
-from actors.exchange import Activations, Exchange, exchanged
+from actors.comparing import Comparison, KeptBatches
+from actors.exchange import Activations, Exchange, ShardLost, exchanged, shared_rows
 from alignment.fitted import Fitted, Fitter
 from alignment.moments import FoldedMoments, Moments, cross_moment
 from alignment.samples import FoldedRows, Sample
-from alignment.similarity import compare_all
 from cluster.storage import Store, address
 
-TOGETHER = 4  # models compared at once, of which rows and Gram matrices are there
 SAMPLE_ROWS_A_BATCH = 64
 SAMPLE_ROWS_IN_ALL = 8192  # that a map is fitted on, whatever the number of shards
 _SHUFFLED = "shuffled_xy"
-_Side = tuple[str, tuple[str, ...]]
 _SAMPLE = {"sample_x": "x", "sample_y": "y", "routes_x": "x_routes", "routes_y": "y_routes"}
-
-
-class ShardLost(RuntimeError):
-    """A batch came without those before it in its shard: the worker that had them has died."""
 
 
 @dataclass(frozen=True)
@@ -80,44 +74,6 @@ class FitOrder:
         return any(recipe.needs_rows for recipe, _ in self.maps)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """All layers of one model beside all layers of another, to be written at `to`."""
-
-    source: str
-    target: str
-    source_sites: tuple[str, ...]
-    target_sites: tuple[str, ...]
-    rows: int
-    neighbours: int
-    permutations: int
-    seed: int
-    to: str
-
-    @property
-    def sides(self) -> tuple[_Side, _Side]:
-        """Each model with its sites."""
-        return (self.source, self.source_sites), (self.target, self.target_sites)
-
-    @property
-    def settings(self) -> tuple[int, ...]:
-        """All but what is compared."""
-        return self.rows, self.neighbours, self.permutations, self.seed
-
-
-@dataclass(frozen=True, eq=False)
-class _Alike:
-    """Comparisons over the same rows with the same settings, `by` which they are known; and where
-    these rows are in each kept batch, by model."""
-
-    by: tuple[bytes, tuple[int, ...]]
-    comparisons: list[Comparison] = field(default_factory=list)
-    at: dict[_Side, Sequence[np.ndarray]] = field(default_factory=dict)
-
-    def takes(self, comparison: Comparison, by: tuple[bytes, tuple[int, ...]]) -> bool:
-        return self.by == by and len({*self.at, *comparison.sides}) <= TOGETHER
-
-
 @dataclass(frozen=True, eq=False)
 class _Sums:
     """What is left of the rows of a pair: sums, XYᵀ of rows paired at random, and a sample."""
@@ -138,15 +94,6 @@ class _Sums:
         return safetensors_torch.save({name: t.contiguous() for name, t in tensors.items()})
 
 
-def shared_rows(source: Activations, target: Activations) -> tuple[np.ndarray, np.ndarray]:
-    """Indices [n] into both of the rows that both models have, in the order of the text."""
-    assert source.batch == target.batch, f"batches {source.batch} and {target.batch} do not meet"
-    _, in_source, in_target = np.intersect1d(
-        source.rows, target.rows, assume_unique=True, return_indices=True
-    )
-    return in_source, in_target
-
-
 def report_address(map_address: str) -> str:
     """Where the report of a fitted map is: what was chosen, and how it does on held-out rows."""
     return address("fit-report", map_address)
@@ -162,7 +109,7 @@ class Folder:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._open: dict[str, tuple[int, _Sums]] = {}
-        self._kept: list[dict[str, Activations]] = []
+        self._kept = KeptBatches(store)
 
     def blind_on(self, address: str) -> str | None:
         """The name of this machine, if its store has no blob at the address; None if it has."""
@@ -188,54 +135,12 @@ class Folder:
         return len(activations[0].rows)
 
     def keep(self, index: int, exchange: Exchange, *activations: Activations) -> None:
-        """Keep batch `index` whole, to be compared; batch 0 forgets what was kept before.
-
-        Raises ShardLost where earlier ones are gone.
-        """
-        models = exchanged(exchange, activations, self._store)
-        if index == 0:
-            self._kept.clear()
-        if index != len(self._kept):
-            raise ShardLost(f"batch {index} came after {len(self._kept)} others")
-        self._kept.append({name: _copied(each) for name, each in models.items()})
+        """See `actors.comparing.KeptBatches.keep`, of what all models hold at a batch."""
+        self._kept.keep(index, exchanged(exchange, activations, self._store))
 
     def compare(self, comparisons: Sequence[Comparison]) -> None:
-        """Compare every layer pair of models over the rows kept, and write each result."""
-        groups: list[_Alike] = []
-        for each in comparisons:
-            both = [(models[each.source], models[each.target]) for models in self._kept]
-            shared = [shared_rows(source, target) for source, target in both]
-            rows = [source.rows[at] for (source, _), (at, _) in zip(both, shared, strict=True)]
-            alike = _Alike((np.concatenate(rows)[: each.rows].tobytes(), each.settings))
-            group = next((of for of in groups if of.takes(each, alike.by)), alike)
-            if group is alike:
-                groups.append(alike)
-            group.comparisons.append(each)
-            for side, at in zip(each.sides, zip(*shared, strict=True), strict=True):
-                group.at[side] = at
-        for group in groups:
-            self._compare(group)
-
-    def _compare(self, group: "_Alike") -> None:
-        first, *_ = group.comparisons
-
-        def layers(side: _Side) -> Iterator[Tensor]:
-            model, sites = side
-            for site in sites:
-                each = zip(self._kept, group.at[side], strict=True)
-                rows = [models[model].points[site][at] for models, at in each]
-                yield torch.from_numpy(np.concatenate(rows)[: first.rows])
-
-        sides, pairs = list(group.at), [each.sides for each in group.comparisons]
-        found = compare_all(
-            [layers(side) for side in sides],
-            [(sides.index(one), sides.index(other)) for one, other in pairs],
-            k=first.neighbours,
-            permutations=first.permutations,
-            seed=first.seed,
-        )
-        for each, similarity in zip(group.comparisons, found, strict=True):
-            self._store.put(each.to, similarity.to_bytes())
+        """See `actors.comparing.KeptBatches.compare`."""
+        self._kept.compare(comparisons)
 
     def fit(self, order: FitOrder) -> None:
         """Fit every map of the order and write it, with its report, at its address."""
@@ -339,14 +244,3 @@ def _spread(moments: Moments) -> float:
     """
     deviations = moments.cov_y.diagonal().clamp_min(0).sqrt()
     return float(deviations.median() * len(deviations) ** 0.5)
-
-
-def _copied(activations: Activations) -> Activations:
-    """Its own memory: what arrives is a view into the object store, and would keep it full."""
-    points = {site: points.copy() for site, points in activations.points.items()}
-    return Activations(
-        activations.model,
-        activations.batch,
-        activations.rows.copy(),
-        points,
-    )

@@ -88,19 +88,33 @@ class HandOver:
 
     def mean(self, by: CacheMap) -> dict[str, np.ndarray]:
         """The same, if every token had the mean of what the map was fitted to."""
-        means = {name: each.mean.expand(self.cached, -1) for name, each in by.reductions.items()}
-        cells = {site: of.numpy() for site, of in by.transform(means).items()}
+        means = {name: each.mean[None] for name, each in by.reductions.items()}
+        cells = {
+            site: np.repeat(of.numpy(), self.cached, 0) for site, of in by.transform(means).items()
+        }
         return with_own(cells, self.own)
 
 
 def meet(engine: Engine, fingerprint: str, passage: Passage, source: Read) -> HandOver:
-    """Read the whole text in the target, as the source has read its first part.
+    """See `meet_all`, of one text."""
+    (met,) = meet_all(engine, fingerprint, [passage], [source])
+    return met
+
+
+def meet_all(
+    engine: Engine, fingerprint: str, passages: Sequence[Passage], sources: Sequence[Read]
+) -> list[HandOver]:
+    """Read whole texts of like length in the target, as the source has read their first parts.
 
     Raises:
-        CacheError: the text is longer than the target's context, or nothing comes after what is
+        CacheError: a text is longer than the target's context, or nothing comes after what is
             cached.
     """
-    (whole,) = read(engine, fingerprint, [passage.text])
+    found = read(engine, fingerprint, [passage.text for passage in passages])
+    return [_met(engine, *each) for each in zip(passages, found, sources, strict=True)]
+
+
+def _met(engine: Engine, passage: Passage, whole: Read, source: Read) -> HandOver:
     cached = passage.tokens_in(whole.spans)
     own = own_tokens(source.spans, whole.spans[:cached])
     return HandOver(

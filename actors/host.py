@@ -120,8 +120,8 @@ class ModelHost:
         with self._named():
             made = {name: CacheMap.from_bytes(file.tobytes()) for name, file in maps.items()}
             chief = next(iter(made))
-            for passage, mine, other in zip(passages, source, others, strict=True):
-                met = hand_over.meet(self._engine, self._facts.fingerprint, passage, mine)
+            both = hand_over.meet_all(self._engine, self._facts.fingerprint, passages, source)
+            for met, other in zip(both, others, strict=True):
                 found.append(hand_over.nats(self._engine, met, made, chief, other, late, changed))
         return found
 

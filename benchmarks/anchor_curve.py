@@ -23,8 +23,7 @@ import torch
 from actors.anchors import AnchorBatch, batches
 from actors.cargo.steering import carry
 from actors.catalog import ModelFacts
-from actors.exchange import Activations
-from actors.folder import shared_rows
+from actors.exchange import Activations, shared_rows
 from actors.host import ModelHost
 from actors.weights import default_cache
 from alignment.directions import DIRECTIONS

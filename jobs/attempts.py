@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
-from actors.folder import ShardLost
+from actors.exchange import ShardLost
 from cluster.gang import ActorLost
 
 Todo = TypeVar("Todo")

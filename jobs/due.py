@@ -11,8 +11,9 @@ from functools import cached_property
 
 from actors.anchors import AnchorBatch
 from actors.catalog import ModelFacts
+from actors.comparing import Comparison
 from actors.exchange import Exchange, Kept
-from actors.folder import Comparison, Keep, SitePair
+from actors.folder import Keep, SitePair
 from cluster.storage import Store
 from jobs.config import RunFile
 from jobs.placing import Wave

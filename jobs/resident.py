@@ -12,7 +12,7 @@ from actors import examples
 from actors.behaviour import ROWS_A_HEAD, TOKENS_A_PASS
 from actors.blueprint import BYTES, Blueprint
 from actors.catalog import ModelFacts
-from actors.folder import TOGETHER
+from actors.comparing import TOGETHER
 from alignment.similarity import BLOCK_ROWS, NULL_ROWS
 from jobs.config import RunFile
 from jobs.passages import BATCH_TEXTS, sampled

@@ -243,9 +243,10 @@ class SoftPrompts(Section):
     its layers. A resampler makes latents of that, of `width`, by `blocks` of attention with
     `heads`. It is trained together with an adapter for every other model, on at most `lessons` of
     the skill over `epochs`, by what those models make of the latents. Models in `later` also join a
-    resampler that was trained without them, by their adapter alone. With `bytes` all models are
-    also given latents of the bytes of texts, which no model has read: what those keep is what
-    training teaches without a source.
+    resampler that was trained without them, by their adapter alone; with `joint` off they do
+    nothing else, so that a model which is added to a matrix costs its own pairs, and no others are
+    trained anew. With `bytes` all models are also given latents of the bytes of texts, which no
+    model has read: what those keep is what training teaches without a source.
 
     Each model is also taught a prompt of as many rows by the same lessons, over `prompt_epochs`,
     before texts that it reads itself: what is carried is compared to that.
@@ -254,6 +255,7 @@ class SoftPrompts(Section):
     skills: Annotated[tuple[SkillName, ...], Field(min_length=1)] = ("sentiment",)
     encoders: tuple[str, ...] = ()
     later: tuple[str, ...] = ()
+    joint: bool = True
     depth: Annotated[float, Field(gt=0, le=1)] = 0.5
     count: Count = 16
     width: Annotated[int, Field(ge=8)] = 256

@@ -150,23 +150,23 @@ class _Encoding:
     def of_bytes(self) -> dict[str, np.ndarray]:
         """How well every model does each test item with latents of bytes."""
         states, names = self._states(), tuple(self._models)
-        latents = self._together(names, states).latents
-        rows = latent_rows(latents, names, states["test"])
-        scores = self._scores({(name, "test", BYTES): of for name, of in rows.items()})
+        trained = {} if self._section.joint else self._apart(names, states)
+        each = {name: of for (name, _), of in (trained or self._jointly(names, states)).items()}
+        scores = self._scores(
+            {
+                (name, "test", BYTES): latent_rows(of.latents, [name], states["test"])[name]
+                for name, of in each.items()
+            }
+        )
         return {name: of["test"][BYTES] for name, of in scores.items()}
 
     def carried(self, of_bytes: Mapping[str, np.ndarray]) -> list[Prompted]:
         """What every other model makes of them, beside latents of bytes, where there are any."""
         states = self._states()
         readers = [name for name in self._models if name != self._name]
-        together = self._together(readers, states)
-        trained = {(name, JOINT): together for name in readers}
-        late = [name for name in readers if name in self._section.later]
-        early = [name for name in readers if name not in late]
-        if late and early:
-            first = self._together(early, states)
-            for name in late:
-                trained[name, LATER] = self._joined(name, early, first, states)
+        apart = self._apart(readers, states)
+        trained = self._jointly(readers, states) if self._section.joint or not apart else {}
+        trained |= {key: of for key, of in apart.items() if key not in trained}
         return self._judged(readers, trained, states, of_bytes)
 
     def _states(self) -> Parts:
@@ -181,6 +181,26 @@ class _Encoding:
         answers = asked(self._asking, self._title("reading texts"), units)
         return {
             part: np.split(of["rows"], np.cumsum(of["counts"])[:-1]) for part, of in answers.items()
+        }
+
+    def _jointly(
+        self, readers: Sequence[str], states: Parts
+    ) -> dict[tuple[str, str], TrainedLatents]:
+        """By reader and way: a resampler with all of them."""
+        return dict.fromkeys([(name, JOINT) for name in readers], self._together(readers, states))
+
+    def _apart(
+        self, readers: Sequence[str], states: Parts
+    ) -> dict[tuple[str, str], TrainedLatents]:
+        """By reader and way: those that are there first, and those that join later. Nothing, where
+        there are not both."""
+        late = [name for name in readers if name in self._section.later]
+        early = [name for name in readers if name not in late]
+        if not (late and early):
+            return {}
+        first = self._together(early, states)
+        return dict.fromkeys([(name, JOINT) for name in early], first) | {
+            (name, LATER): self._joined(name, early, first, states) for name in late
         }
 
     def _together(self, readers: Sequence[str], states: Parts) -> TrainedLatents:

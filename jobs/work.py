@@ -11,8 +11,9 @@ from typing import NamedTuple
 from actors import folder
 from actors.anchors import AnchorBatch, batches, fingerprint
 from actors.catalog import ModelFacts
+from actors.comparing import Comparison
 from actors.exchange import Kept
-from actors.folder import Comparison, FitOrder, SitePair
+from actors.folder import FitOrder, SitePair
 from alignment.anatomy import Anatomy
 from alignment.fitted import Fitter
 from alignment.fitters import FITTERS

@@ -64,7 +64,10 @@ class Latents(Cargo):
             judged += 2 * tokens(whole((*items.held, *items.test))) + options * form
             read += 3 * section.epochs * len(lessons) + 2 * options
             latent += form * (3 * section.epochs * len(lessons) + 2 * options)
-        read_from = encoders * others / (others + 1) * (2 if section.later else 1) + section.bytes
+        read_from = (
+            encoders * others / (others + 1) * (2 if section.later and section.joint else 1)
+            + section.bytes
+        )
         return (
             Reading("training prompts", native, 1.0, taught),
             Reading("reading texts", every * encoders / (others + 1), section.depth),

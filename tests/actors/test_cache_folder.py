@@ -13,7 +13,8 @@ from actors.cache_folder import CARRIED, MAPS, SHUFFLED, TOKENS, CacheFolder
 from actors.cached_text import OWN, Read, map_inputs, own_tokens
 from actors.caching import CacheError
 from actors.catalog import ModelSpec
-from actors.folder import ShardLost, report_address
+from actors.exchange import ShardLost
+from actors.folder import report_address
 from actors.hand_over import ANOTHER, BASE, MEAN, NATIVE, Passage, again
 from actors.host import ModelHost
 from alignment.cache_fit import fit_caches

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from actors.comparing import Comparison
 from actors.exchange import Activations, Exchange, Kept, exchanged
-from actors.folder import Comparison, Folder, Keep, SitePair
+from actors.folder import Folder, Keep, SitePair
 from cluster.storage import DirectoryStore, address
 
 PAIR = SitePair("wide", "residual.1", "narrow", "residual.0")

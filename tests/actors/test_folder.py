@@ -19,16 +19,14 @@ from hypothesis import strategies as st
 from safetensors import torch as safetensors_torch
 from sklearn.linear_model import Ridge
 
-from actors.exchange import Exchange
+from actors.comparing import Comparison
+from actors.exchange import Exchange, ShardLost, shared_rows
 from actors.folder import (
-    Comparison,
     FitOrder,
     Folder,
     Keep,
-    ShardLost,
     SitePair,
     report_address,
-    shared_rows,
 )
 from alignment.fitters import FITTERS
 from alignment.maps import Affine, map_from_bytes

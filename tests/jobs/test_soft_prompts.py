@@ -140,6 +140,30 @@ def test_what_is_done_is_not_done_again(swept: Path) -> None:
     assert_same_cells(matrix_of(swept), before)
 
 
+def test_a_model_that_only_joins_later_costs_its_own_pairs(
+    tmp_path: Path, tiny_run: Callable[..., Path]
+) -> None:
+    section = SECTION | {"encoders": [], "lessons": 32, "epochs": 1}
+
+    def cells(models: int, **more: Any) -> dict[tuple[str, ...], PromptCell]:
+        run = tiny_run(tmp_path, models=models, soft_prompt=section | more)
+        change(run, steering=None)
+        Driver(run).finish()
+        return {of.key: of for of in matrix_of(run).cells if isinstance(of, PromptCell)}
+
+    before = cells(2, later=[])
+    after = cells(3, later=["tiny-qwen"], joint=False)
+    assert {key: of.map_address for key, of in after.items() if key in before} == {
+        key: of.map_address for key, of in before.items()
+    }
+    assert all(after[key].of_bytes == of.of_bytes for key, of in before.items())
+    assert {(of.target, way.name) for of in after.values() for way in of.ways} == {
+        ("tiny-llama", JOINT),
+        ("tiny-gemma", JOINT),
+        ("tiny-qwen", LATER),
+    }
+
+
 def test_a_skill_that_asks_about_no_text_is_refused(
     tmp_path: Path, tiny_run: Callable[..., Path]
 ) -> None:

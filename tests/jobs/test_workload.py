@@ -90,6 +90,7 @@ def test_latents_are_counted(tmp_path: Path, tiny_run: Writer) -> None:
     assert two["training latents"] == pytest.approx(2 * one["training latents"])
     late, single = stages(2, later=["tiny-qwen"]), stages(2, encoders=["tiny-qwen"])
     assert late["training latents"] == pytest.approx(2 * two["training latents"])
+    assert stages(2, later=["tiny-qwen"], joint=False) == two
     assert single["training latents"] == pytest.approx(two["training latents"] / 3)
     assert stages(2, bytes=True)["training latents"] == pytest.approx(1.5 * two["training latents"])
     assert single["reading texts"] == pytest.approx(two["reading texts"] / 3)
