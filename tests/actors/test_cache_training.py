@@ -19,7 +19,7 @@ from actors.cache_training import (
 from actors.cached_text import map_inputs
 from actors.caching import CacheError, fill, know, read
 from actors.engine import Engine, load
-from actors.hand_over import Passage, meet
+from actors.hand_over import Passage, meet, meet_all
 from alignment.cache_fit import fit_caches
 from alignment.cache_map import CacheMap, CacheMoments, Reduction
 from alignment.maps import Affine, LowRank
@@ -95,6 +95,23 @@ def test_what_the_target_says_after_held_out_texts_comes_nearer(trained: Trained
     assert trained.improved
     assert min(trained.held_out) < 0.9 * trained.held_out[0]
     assert len(trained.held_out) <= QUICK.epochs + 1
+
+
+def test_texts_that_are_read_together_are_as_each_alone(
+    engines: tuple[Engine, Engine], base: CacheMap, passages: list[Passage]
+) -> None:
+    some = passages[:4]
+    mine = read(engines[0], "tiny", [of.cached for of in some])
+    together = meet_all(engines[1], "tiny", some, mine)
+    for found, passage, of in zip(together, some, mine, strict=True):
+        alone = meet(engines[1], "tiny", passage, of)
+        assert found.ids.tolist() == alone.ids.tolist()
+        assert found.cached == alone.cached
+        mean, first = found.mean(base), len(found.own["keys.0"])
+        for site, cells in alone.native.items():
+            assert found.native[site] == pytest.approx(cells, rel=1e-4, abs=1e-5)
+            assert mean[site].shape == cells.shape
+            assert (mean[site][first:] == mean[site][-1]).all()
 
 
 def test_the_loss_before_any_step_is_that_of_the_carried_cells(
