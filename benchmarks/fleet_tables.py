@@ -1,6 +1,6 @@
 """The tables of docs/matrix.md, from what `benchmarks.fleet` has recorded.
 
-    python -m benchmarks.fleet_tables
+python -m benchmarks.fleet_tables
 """
 
 import json
