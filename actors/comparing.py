@@ -88,7 +88,7 @@ class KeptBatches:
         for group in groups:
             self._compare(group)
 
-    def _compare(self, group: "_Alike") -> None:
+    def _compare(self, group: _Alike) -> None:
         first, *_ = group.comparisons
 
         def layers(side: _Side) -> Iterator[Tensor]:
